@@ -1,0 +1,184 @@
+"""The typed form of params.yaml: what a run is made of, checked before anything runs.
+
+A section of params.yaml is a class here, with the same names. A RunConfig is one run, and its hash
+the run's id: two equal configs are one run. The whole file is `dash_core.comparison.Params`.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dash_core.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
+
+
+class Section(BaseModel):
+    """A frozen section of the configuration: unknown keys, NaN and wrong types are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DatasetConfig(Section):
+    """Which images, and what is done to the training set before it is split into chunks."""
+
+    name: str = "digits"
+    folder: str | None = None  # image_folder only: the tree with train/ and, where there is one, test/
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  # image_folder only: side in pixels; None: as found
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # hold-out where the source has no test split
+    label_noise: Share = 0.0  # share of training labels replaced by another class, uniformly
+    train_size: Count | None = None  # a seeded subset of the training set; None: all of it
+
+    @model_validator(mode="after")
+    def _folder_belongs_to_image_folder(self) -> Self:
+        if (self.name == "image_folder") != (self.folder is not None):
+            raise ValueError("`folder` is needed by, and only used with, the dataset image_folder")
+        if self.image_size is not None and self.name != "image_folder":
+            raise ValueError("`image_size` is only used with the dataset image_folder")
+        return self
+
+
+class ModelConfig(Section):
+    """Which network; `dashpipe models` lists the names."""
+
+    name: str = "cnn3_small"
+
+
+class OptimizerConfig(Section):
+    """How weights are updated. SAM's base optimiser is SGD."""
+
+    name: Literal["sgd", "sam", "adam", "adamw"] = "sgd"
+    lr: Positive = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd and sam
+    weight_decay: Annotated[float, Field(ge=0)] | None = None  # None: the recipe's
+    rho: Positive = 0.1  # sam: radius of the ascent step
+
+
+class TrainingConfig(Section):
+    """How one chunk is trained to convergence (paper, section 5 and appendix)."""
+
+    recipe: Literal["standard", "sota"] = "standard"
+    batch_size: Annotated[int, Field(ge=2)] = 128  # BatchNorm has no variance for a single image
+    stop_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.999  # running train accuracy that ends a chunk
+    max_epochs: Count = 500
+    schedule: Literal["constant", "multistep"] | None = None  # None: the recipe's
+    warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: the recipe's
+    augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
+
+
+class MethodConfig(Section):
+    """A named method of the comparison: an intervention and its parameters."""
+
+    label: Label
+    intervention: str
+    parameters: dict[str, Any] = {}
+
+
+class RunConfig(Section):
+    """Everything that decides the result of one run: dataset, chunks, model, training, method and seed."""
+
+    dataset: DatasetConfig = DatasetConfig()
+    chunks: Count = 10
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    method: MethodConfig
+    seed: Seed = 0
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that decides the result; the method's label does not."""
+        content = self.model_dump(mode="json")
+        del content["method"]["label"]
+        return digest_of(content)
+
+    @property
+    def id(self) -> str:
+        """The run's id: readable first, unique by its hash; safe as a file name."""
+        words = (self.dataset.name, self.model.name, self.method.label, f"s{self.seed}", self.digest[:10])
+        return re.sub(r"[^A-Za-z0-9_.\-]+", "-", "-".join(words))
+
+
+class CompareConfig(Section):
+    """Which methods stand side by side, and how the runs share the machine."""
+
+    methods: Annotated[list[str], Field(min_length=1)] = ["cold", "warm", "warm_rm", "shrink_perturb", "dash"]
+    workers: Count | Literal["auto"] = "auto"  # parallel processes; auto: one a core, no more than runs
+    threads: Count | Literal["auto"] = "auto"  # torch threads a worker; auto: 1, so that bits do not depend on workers
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+
+    @field_validator("methods")
+    @classmethod
+    def _no_repeats(cls, methods: list[str]) -> list[str]:
+        return distinct(methods, "methods")
+
+
+def parse(kind: type[Section], content: object, where: str = "") -> Any:
+    """Return `content` as a checked section of the given kind; ConfigError lists every mistake with its remedy."""
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} must be a mapping of names to values, got {content!r}")
+    try:
+        return kind.model_validate(dict(content))
+    except ValidationError as error:
+        lines = [_explain(kind, mistake, where) for mistake in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `overlay` laid over it, mapping by mapping; lists and values are replaced whole."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return ' (did you mean ...?)' with the known name nearest to `name`, or nothing."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def digest_of(content: object) -> str:
+    """Return the SHA-256 of a JSON-able value in canonical form."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def distinct(values: list, name: str) -> list:
+    """Return the values; ValueError names those that are repeated."""
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"`{name}` repeats {', '.join(map(str, repeated))}: name each once")
+    return values
+
+
+def _explain(kind: type[Section], mistake: Mapping[str, Any], where: str) -> str:
+    """Turn one pydantic error into a line: key, value given, what is allowed."""
+    path = [str(part) for part in mistake["loc"] if part not in ("literal['auto']", "constrained-int")]
+    key = ".".join(([where] if where else []) + path) or "the configuration"
+    if mistake["type"] == "extra_forbidden":
+        known = list(_section_at(kind, path[:-1]).model_fields)
+        return f"unknown key {key}{nearest(path[-1], known)}; known here: {', '.join(known) or 'none'}"
+    message = mistake["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if message[:5] == "Input" else message
+    if mistake["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key}: {message}, got {mistake['input']!r}"
+
+
+def _section_at(kind: type[Section], path: Sequence[str]) -> type[Section]:
+    for part in path:
+        inner = kind.model_fields[part].annotation if part in kind.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return kind

@@ -1,0 +1,61 @@
+"""Named randomness: every generator is derived from (seed, purpose, ...), none from the global one.
+
+The global generator is needed in two places that torch gives no generator argument: the initialisers
+inside module constructors, and dropout. There it is borrowed and handed back as it was found.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Return a 63-bit seed that depends on every part of (seed, *purpose): the same everywhere, for ever."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """Return a CPU generator for one named purpose, e.g. ``generator(seed, "batches", chunk, epoch)``.
+
+    Draws are made on the CPU and moved, so that every device sees the same numbers.
+    """
+    return torch.Generator().manual_seed(derive_seed(seed, *purpose))
+
+
+def global_state(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of the global generators a model on `device` can draw from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_global_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Set the global generators to a state taken by `global_state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+@contextlib.contextmanager
+def borrowed_global_generator(device: torch.device, seed: int | None = None) -> Iterator[None]:
+    """Lend the global generators to the block, seeded if a seed is given; put them back as found."""
+    found = global_state(device)
+    try:
+        if seed is not None:
+            seed_global(device, seed)
+        yield
+    finally:
+        set_global_state(found, device)
+
+
+def seed_global(device: torch.device, seed: int) -> None:
+    """Seed the global generators; only for use inside `borrowed_global_generator`."""
+    torch.random.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
