@@ -1,0 +1,22 @@
+"""Datasets as tensors, and the order in which they arrive."""
+
+from dash_core.data.catalog import DATASETS, DatasetSpec, dataset_spec
+from dash_core.data.chunks import ChunkPlan
+from dash_core.data.imageset import Dataset, ImageSet
+from dash_core.data.progress import Progress, silent
+from dash_core.data.sources import load_dataset
+from dash_core.data.training_set import training_indices, training_labels
+
+__all__ = [
+    "DATASETS",
+    "ChunkPlan",
+    "Dataset",
+    "DatasetSpec",
+    "ImageSet",
+    "Progress",
+    "dataset_spec",
+    "load_dataset",
+    "silent",
+    "training_indices",
+    "training_labels",
+]

@@ -1,0 +1,113 @@
+"""The catalogue: every dataset by name, what it is and where it comes from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dash_core.config import nearest
+from dash_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is known of a dataset before it is read; None where it depends on the user's own folder."""
+
+    name: str
+    summary: str
+    source: str
+    origin: Literal["embedded", "torchvision", "download", "folder"]
+    classes: int | None = None
+    image_shape: tuple[int, int, int] | None = None  # (channels, height, width)
+    train_size: int | None = None  # digits: at the default dataset.test_share
+    test_size: int | None = None
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """Return a dataset's entry; ConfigError with the nearest name if there is none."""
+    if name not in DATASETS:
+        known = ", ".join(DATASETS)
+        raise ConfigError(f"dataset.name: unknown dataset {name!r}{nearest(name, list(DATASETS))}; known: {known}")
+    return DATASETS[name]
+
+
+_KRIZHEVSKY = "Krizhevsky, Learning multiple layers of features from tiny images, 2009; cs.toronto.edu/~kriz/cifar.html"
+
+_SPECS = (
+    DatasetSpec(
+        name="digits",
+        summary="8x8 grey scans of handwritten digits, embedded in scikit-learn: real data with no download",
+        source="Alpaydin and Kaynak, Optical recognition of handwritten digits, UCI, 1998; doi.org/10.24432/C50P49",
+        origin="embedded",
+        classes=10,
+        image_shape=(1, 8, 8),
+        train_size=1438,
+        test_size=359,
+    ),
+    DatasetSpec(
+        name="mnist",
+        summary="28x28 grey images of handwritten digits",
+        source="LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE, 1998",
+        origin="torchvision",
+        classes=10,
+        image_shape=(1, 28, 28),
+        train_size=60_000,
+        test_size=10_000,
+    ),
+    DatasetSpec(
+        name="fashion_mnist",
+        summary="28x28 grey images of clothing",
+        source="Xiao et al., Fashion-MNIST, 2017; arxiv.org/abs/1708.07747",
+        origin="torchvision",
+        classes=10,
+        image_shape=(1, 28, 28),
+        train_size=60_000,
+        test_size=10_000,
+    ),
+    DatasetSpec(
+        name="cifar10",
+        summary="32x32 colour photographs of animals and vehicles",
+        source=_KRIZHEVSKY,
+        origin="torchvision",
+        classes=10,
+        image_shape=(3, 32, 32),
+        train_size=50_000,
+        test_size=10_000,
+    ),
+    DatasetSpec(
+        name="cifar100",
+        summary="32x32 colour photographs in 100 fine classes",
+        source=_KRIZHEVSKY,
+        origin="torchvision",
+        classes=100,
+        image_shape=(3, 32, 32),
+        train_size=50_000,
+        test_size=10_000,
+    ),
+    DatasetSpec(
+        name="svhn",
+        summary="32x32 colour crops of house numbers; the paper cuts its training set to 50,000 (dataset.train_size)",
+        source="Netzer et al., Reading digits in natural images, 2011; ufldl.stanford.edu/housenumbers",
+        origin="torchvision",
+        classes=10,
+        image_shape=(3, 32, 32),
+        train_size=73_257,
+        test_size=26_032,
+    ),
+    DatasetSpec(
+        name="tiny_imagenet",
+        summary="64x64 colour photographs in 200 classes of ImageNet; its validation set is the test set",
+        source="Le and Yang, Tiny ImageNet visual recognition challenge, 2015; cs231n.stanford.edu",
+        origin="download",
+        classes=200,
+        image_shape=(3, 64, 64),
+        train_size=100_000,
+        test_size=10_000,
+    ),
+    DatasetSpec(
+        name="image_folder",
+        summary="your own images, a folder a class: dataset.folder/train/<class>/*, or dataset.folder/<class>/*",
+        source="dataset.folder",
+        origin="folder",
+    ),
+)
+
+DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}

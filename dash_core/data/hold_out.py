@@ -1,0 +1,28 @@
+"""Hold-out: a test set taken from a source that has none."""
+
+import torch
+from torch import Tensor
+
+from dash_core.errors import DataError
+from dash_core.seeding import generator
+
+HOLD_OUT_SEED = 0  # the same for every run: a test set must not change with the run's seed
+
+
+def stratified_hold_out(labels: Tensor, class_names: tuple[str, ...], test_share: float) -> tuple[Tensor, Tensor]:
+    """Return sorted (train, test) indices: of each class round(test_share * n) images are held out.
+
+    Every class keeps at least one image on either side; a class of one image cannot be divided and is a DataError.
+    """
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for label, name in enumerate(class_names):
+        members = torch.nonzero(labels == label).flatten()
+        if len(members) < 2:
+            raise DataError(
+                f"class {name!r} has {len(members)} image: a hold-out needs at least 2 of each class. "
+                "Add images to it, or give the test images in a test/ folder of their own"
+            )
+        taken = min(max(round(test_share * len(members)), 1), len(members) - 1)
+        order = torch.randperm(len(members), generator=generator(HOLD_OUT_SEED, "hold_out", label))
+        held_out[members[order[:taken]]] = True
+    return torch.nonzero(~held_out).flatten(), torch.nonzero(held_out).flatten()

@@ -1,0 +1,78 @@
+"""ImageSet: images as they are kept everywhere, uint8 in memory, with the names of their classes."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dash_core.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images of one size.
+
+    images: uint8 (N, H, W, C); labels: int64 (N,), each in [0, len(class_names)).
+    mean, std: per channel, of images scaled to [0, 1]; what normalisation subtracts and divides by.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise DataError(f"images must be uint8 (N, H, W, C), got {self.images.dtype} {tuple(self.images.shape)}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise DataError(
+                f"labels must be int64 ({len(self.images)},), got {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+        if not len(self.images):
+            raise DataError("an ImageSet needs at least one image")
+        if self.labels.min() < 0 or self.labels.max() >= self.classes:
+            raise DataError(f"labels must lie in [0, {self.classes}), got up to {int(self.labels.max())}")
+        if not len(self.mean) == len(self.std) == self.images.shape[3]:
+            raise DataError(f"mean and std need one value for each of {self.images.shape[3]} channels")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width), as models take it."""
+        _, height, width, channels = self.images.shape
+        return channels, height, width
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of shape, pixels, labels and class names: equal content, equal digest."""
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.class_names)).encode())
+        digest.update(self.images.contiguous().numpy())
+        digest.update(self.labels.contiguous().numpy())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training set and a test set of the same classes and image shape."""
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+
+    def __post_init__(self) -> None:
+        if self.train.class_names != self.test.class_names:
+            raise DataError(f"{self.name}: train and test differ in their classes")
+        if self.train.image_shape != self.test.image_shape:
+            raise DataError(
+                f"{self.name}: train images are {self.train.image_shape} (C, H, W), test images {self.test.image_shape}"
+            )

@@ -1,0 +1,43 @@
+"""Sources: from a dataset's configuration to its images, by way of the cache."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dash_core.config import DatasetConfig
+from dash_core.data.cache import Source, cached
+from dash_core.data.catalog import dataset_spec
+from dash_core.data.digits import load_digits
+from dash_core.data.image_folder import open_image_folder
+from dash_core.data.imageset import Dataset
+from dash_core.data.progress import Progress, silent
+from dash_core.data.tiny_imagenet import open_tiny_imagenet
+from dash_core.data.torchvision_sets import open_torchvision_set
+from dash_core.errors import DataError
+
+OPENERS: dict[str, Callable[[DatasetConfig, Path, bool, Progress], Source]] = {
+    "mnist": open_torchvision_set,
+    "fashion_mnist": open_torchvision_set,
+    "cifar10": open_torchvision_set,
+    "cifar100": open_torchvision_set,
+    "svhn": open_torchvision_set,
+    "tiny_imagenet": open_tiny_imagenet,
+    "image_folder": open_image_folder,
+}
+
+
+def load_dataset(
+    config: DatasetConfig, *, data_root: Path, cache: Path, download: bool = True, progress: Progress = silent
+) -> Dataset:
+    """Return the dataset with its true labels and all its training images.
+
+    data_root: where datasets lie, or are downloaded to on first use if `download`; read only, if the data are there.
+    cache: where decoded datasets are kept; see `dash_core.data.cache`.
+    """
+    spec = dataset_spec(config.name)
+    if spec.origin == "embedded":
+        return load_digits(config.test_share)
+    try:
+        source = OPENERS[spec.name](config, Path(data_root), download, progress)
+        return cached(Path(cache), spec.name, source)
+    except OSError as error:
+        raise DataError(f"{spec.name}: its files cannot be read ({error})") from error

@@ -1,0 +1,104 @@
+"""mnist, fashion_mnist, cifar10, cifar100, svhn: torchvision's files, addresses, checksums and readers.
+
+The data root is torchvision's root: data_root/MNIST/raw, data_root/cifar-10-batches-py, data_root/train_32x32.mat.
+With the files there, nothing is written into it.
+"""
+
+import contextlib
+import gzip
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from dash_core.config import DatasetConfig
+from dash_core.data import normalisation
+from dash_core.data.cache import Source, file_identity
+from dash_core.data.download import fetch_from_any, md5_of
+from dash_core.data.imageset import Dataset, ImageSet
+from dash_core.data.progress import Progress
+from dash_core.data.torchvision_files import Download, family
+from dash_core.errors import DataError
+from dash_core.files import replaced_when_done
+
+
+def open_torchvision_set(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
+    """Find the dataset's files under `data_root`, downloading what is not there."""
+    known = family(config.name)
+    downloads = known.downloads(known.kind)
+    absent = [item for item in downloads if not all((data_root / file).is_file() for file in item.files)]
+    if absent:
+        _provide(config.name, absent, data_root, download, progress)
+    files = {data_root / file: md5 for item in downloads for file, md5 in item.files.items()}
+    return Source(file_identity(data_root, files), lambda: _decode(config.name, data_root, files, progress))
+
+
+def _decode(name: str, data_root: Path, files: dict[Path, str | None], progress: Progress) -> Dataset:
+    """Read both splits; torchvision checks the files' MD5 before it trusts them."""
+    known = family(name)
+    progress(f"reading {name}", 0, 1)
+    try:
+        train, test, class_names = known.read(known.kind, data_root)
+    except RuntimeError as error:
+        raise _damage(name, files, error) from error
+    progress(f"reading {name}", 1, 1)
+    names = tuple(class_names)
+    statistics = normalisation.CIFAR10 if name == "cifar10" else normalisation.channel_statistics(train[0])
+    try:
+        return Dataset(name, ImageSet(*train, names, *statistics), ImageSet(*test, names, *statistics))
+    except DataError as error:
+        places = ", ".join(sorted({str(file.parent) for file in files}))
+        raise DataError(f"{places}: the files of {name} do not fit together ({error}); load them again") from error
+
+
+def _damage(name: str, files: dict[Path, str | None], error: RuntimeError) -> DataError:
+    """Return the error that names the damaged file, which torchvision does not say."""
+    for file, md5 in files.items():
+        if md5 is not None and md5_of(file) != md5:
+            return DataError(f"{file}: damaged, its MD5 is not {md5}; delete it and load it again")
+    return DataError(f"{name}: torchvision cannot read {', '.join(map(str, files))} ({error}); load them again")
+
+
+def _provide(name: str, absent: list[Download], data_root: Path, download: bool, progress: Progress) -> None:
+    """Download what is absent; each file is put in its place whole."""
+    missing = [file for item in absent for file in item.files if not (data_root / file).is_file()]
+    remedy = f"Set the data root to the folder that holds {missing[0]}, or load {name} once on a machine with a network"
+    if not download:
+        raise DataError(f"{name}: no {', '.join(missing)} in {data_root}, and downloads are off. {remedy}")
+    try:
+        data_root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=data_root, prefix=".download-") as temporary:
+            for item in absent:
+                archive = Path(temporary, item.name)
+                fetch_from_any(item.urls, archive, item.md5, progress)
+                _unpack(item, archive, data_root)
+    except (DataError, OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{name}: not found in {data_root}, and downloading it failed: {error}. {remedy}") from error
+
+
+def _unpack(item: Download, archive: Path, data_root: Path) -> None:
+    """Put the files of a download that are not there in their places; only the named members are read."""
+    with contextlib.ExitStack() as stack:
+        member = _opener(archive, stack)
+        for file in item.files:
+            if (data_root / file).is_file():
+                continue
+            with (
+                member(file) as source,
+                replaced_when_done(data_root / file) as unfinished,
+                unfinished.open("xb") as target,
+            ):
+                shutil.copyfileobj(source, target)
+
+
+def _opener(archive: Path, stack: contextlib.ExitStack) -> Callable[[str], IO[bytes]]:
+    """Return what opens a member of a .tar.gz by name, the content of a .gz, or the file itself."""
+    if archive.name.endswith(".tar.gz"):
+        tar = stack.enter_context(tarfile.open(archive))  # noqa: SIM115
+        return lambda file: tar.extractfile(tar.getmember(file))
+    if archive.name.endswith(".gz"):
+        return lambda file: gzip.open(archive, "rb")
+    return lambda file: archive.open("rb")
