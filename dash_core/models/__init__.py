@@ -1,0 +1,105 @@
+"""The networks, by name: the paper's, a small CNN, and every classification model of torchvision.
+
+A new model is a builder in a file of this package and a line in MODELS.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from dash_core.config import nearest
+from dash_core.errors import ConfigError
+from dash_core.models import torchvision_models
+from dash_core.models.cnn import cnn3, cnn3_small
+from dash_core.models.counting import forward_flops, parameter_count
+from dash_core.models.mlp import mlp
+from dash_core.models.resnet import resnet18, resnet18_sota
+from dash_core.models.vgg import vgg16_bn
+from dash_core.seeding import borrowed_global_generator
+
+__all__ = ["MODELS", "ModelSpec", "build_model", "forward_flops", "model_spec", "parameter_count"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A named network.
+
+    build: (image_shape (C, H, W), classes) -> the network, its weights drawn from the global generator;
+    head: names of the submodules that make up the classifier; normalised: takes images normalised by
+    channel, else scaled to [0, 1]; smallest: the smallest image side it takes.
+    """
+
+    name: str
+    summary: str
+    source: str
+    build: Callable[[tuple[int, int, int], int], nn.Module]
+    head: tuple[str, ...]
+    normalised: bool = True
+    smallest: int = 1
+
+
+_SPECS = (
+    ModelSpec("resnet18", "3x3 stem, max-pool kept", "He et al. 2016; DASH, section 5", resnet18, ("fc",), smallest=8),
+    ModelSpec(
+        name="resnet18_sota",
+        summary="3x3 stem, no max-pool, torch's default initialisation",
+        source="He et al. 2016; DASH, SoTA setting",
+        build=resnet18_sota,
+        head=("fc",),
+        smallest=8,
+    ),
+    ModelSpec(
+        name="vgg16_bn",
+        summary="VGG-16 with BatchNorm, three-layer classifier with dropout",
+        source="Simonyan & Zisserman 2015; DASH, section 5",
+        build=vgg16_bn,
+        head=("classifier.0", "classifier.3", "classifier.6"),
+        smallest=32,
+    ),
+    ModelSpec("mlp", "three layers of width 1024, BatchNorm", "DASH, section 5", mlp, ("7",), normalised=False),
+    ModelSpec("cnn3", "three convolutions 64-128-256, BatchNorm", "ours; cf. DASH, fig. 14", cnn3, ("fc",), smallest=4),
+    ModelSpec("cnn3_small", "cnn3 at a quarter of its width, for tiny images", "ours", cnn3_small, ("fc",), smallest=4),
+)
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def model_spec(name: str) -> ModelSpec:
+    """Return what is known about a model of MODELS or a "torchvision:<name>"; ConfigError if there is none."""
+    if name.startswith(torchvision_models.PREFIX):
+        return _torchvision_spec(name.removeprefix(torchvision_models.PREFIX))
+    if name not in MODELS:
+        known = ", ".join([*MODELS, f"{torchvision_models.PREFIX}<name>"])
+        raise ConfigError(f"unknown model {name!r}{nearest(name, list(MODELS))}; known: {known}")
+    return MODELS[name]
+
+
+def build_model(name: str, image_shape: tuple[int, int, int], classes: int, *, seed: int) -> nn.Module:
+    """Return a new network on the CPU for images (C, H, W): the same seed, the same weights.
+
+    The global generator is borrowed for the initialisers and left as found. ConfigError if the model
+    is unknown, the images are too small for it, or there are fewer than two classes.
+    """
+    spec = model_spec(name)
+    _, height, width = image_shape
+    if min(height, width) < spec.smallest:
+        least = f"{spec.smallest}x{spec.smallest}"
+        raise ConfigError(f"{name} takes images of at least {least} pixels, got {height}x{width}")
+    if classes < 2:
+        raise ConfigError(f"{name} needs at least 2 classes to tell apart, got {classes}")
+    with borrowed_global_generator(torch.device("cpu"), seed):
+        return spec.build(image_shape, classes)
+
+
+def _torchvision_spec(name: str) -> ModelSpec:
+    torchvision_models.check_name(name)
+    return ModelSpec(
+        name=f"{torchvision_models.PREFIX}{name}",
+        summary="without pre-trained weights",
+        source="torchvision.models",
+        build=partial(torchvision_models.build, name),
+        head=(torchvision_models.head(name),),
+        smallest=torchvision_models.smallest(name),
+    )

@@ -1,0 +1,221 @@
+"""The models: their sizes against hand counts, their seeds, and the images they take."""
+
+import dataclasses
+from functools import cache
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from dash_core.errors import ConfigError
+from dash_core.models import MODELS, build_model, forward_flops, model_spec, parameter_count
+from dash_core.models.vgg import AveragePoolTo
+
+CIFAR = (3, 32, 32)
+QUICK = ["mlp", "cnn3", "resnet18"]
+TORCHVISION = ["torchvision:mobilenet_v3_small", "torchvision:efficientnet_b0", "torchvision:squeezenet1_1"]
+
+
+def built(name: str, image_shape: tuple[int, int, int] = CIFAR, classes: int = 10) -> nn.Module:
+    """Return a model that the tests share: none of them changes its weights."""
+    return _built_once(name, image_shape, classes)
+
+
+@cache
+def _built_once(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return build_model(name, image_shape, classes, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet18", 11_173_962),
+        ("resnet18_sota", 11_173_962),  # a max-pool has no parameters
+        ("cnn3", 3 * 9 * 64 + 64 * 9 * 128 + 128 * 9 * 256 + 2 * (64 + 128 + 256) + 256 * 10 + 10),
+        ("mlp", (3072 + 1024) * 1024 + 1024 * 2 + 4 * 1024 + 1024 * 10 + 10),
+    ],
+)
+def test_parameters_on_cifar10(name: str, parameters: int) -> None:
+    assert parameter_count(built(name)) == parameters
+
+
+def test_cnn3_has_the_size_that_was_measured() -> None:
+    assert parameter_count(built("cnn3")) == 373_834
+
+
+def test_vgg16_bn_is_torchvisions_with_biases_and_the_large_classifier() -> None:
+    widths = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    features = sum(9 * i * o + o + 2 * o for i, o in pairwise(widths))
+    classifier = (25088 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 10
+    assert parameter_count(built("vgg16_bn")) == features + classifier
+
+
+def test_flops_of_the_mlp_by_hand() -> None:
+    assert forward_flops(built("mlp"), CIFAR) == 2 * (3072 * 1024 + 1024 * 1024 + 1024 * 10)
+
+
+def test_flops_of_cnn3_by_hand() -> None:
+    convolutions = 32**2 * 27 * 64 + 16**2 * 9 * 64 * 128 + 8**2 * 9 * 128 * 256
+    assert forward_flops(built("cnn3"), CIFAR) == 2 * (convolutions + 256 * 10)
+
+
+def test_flops_of_resnet18_by_hand() -> None:
+    """The stem at 32x32, then stages at 16, 8, 4, 2 pixels: the max-pool is kept."""
+    total = 32**2 * 27 * 64 + 512 * 10
+    for width, given, side in [(64, 64, 16), (128, 64, 8), (256, 128, 4), (512, 256, 2)]:
+        shortcut = given * width if given != width else 0
+        total += side**2 * (9 * given * width + 3 * 9 * width**2 + shortcut)
+    assert forward_flops(built("resnet18"), CIFAR) == 2 * total
+    assert 2 * total / 1e6 == pytest.approx(280.4, abs=0.05)
+
+
+def test_without_the_max_pool_stages_see_four_times_the_pixels() -> None:
+    stem_and_head = 2 * (32**2 * 27 * 64 + 512 * 10)
+    pooled, full = (forward_flops(built(name), CIFAR) - stem_and_head for name in ("resnet18", "resnet18_sota"))
+    assert full == 4 * pooled
+
+
+def test_counting_leaves_weights_modes_and_the_generator_as_found() -> None:
+    model = build_model("resnet18", CIFAR, 10, seed=0).train()
+    model.layer1.eval()
+    modes, state = [module.training for module in model.modules()], torch.get_rng_state()
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    forward_flops(model, CIFAR)
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["cnn3", "resnet18", "resnet18_sota", "torchvision:squeezenet1_1"])
+def test_the_seed_decides_the_weights_and_the_global_generator_is_left_as_found(name: str) -> None:
+    state = torch.get_rng_state()
+    first, again, other = (build_model(name, CIFAR, 10, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    pairs = list(zip(first.parameters(), again.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(one, same) for one, same, _ in pairs)
+    assert any(not torch.equal(one, new) for one, _, new in pairs)
+
+
+def test_resnet18_draws_convolutions_from_kaiming_fan_out_and_its_sota_twin_from_torchs_default() -> None:
+    fan = 9 * 512  # in and out alike
+    standard, sota = (built(name).layer4[1].conv2.weight.detach() for name in ("resnet18", "resnet18_sota"))
+    assert standard.std() == pytest.approx((2 / fan) ** 0.5, rel=0.01)
+    assert sota.std() == pytest.approx((1 / 3 / fan) ** 0.5, rel=0.01)  # uniform within 1 / sqrt(fan)
+    assert sota.abs().max() <= fan**-0.5
+
+
+def test_vgg16_bn_draws_linear_layers_from_a_narrow_normal_and_all_biases_are_zero() -> None:
+    model = built("vgg16_bn")
+    assert model.classifier[0].weight[:100].detach().std() == pytest.approx(0.01, rel=0.01)
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert all(not layer.bias.any() for layer in layers)
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("given", [(1, 1), (2, 2), (3, 5), (7, 7), (8, 6), (14, 14)])
+def test_pooling_equals_torchs_adaptive_average(given: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *given, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(AveragePoolTo(given, 7)(x), nn.AdaptiveAvgPool2d(7)(x))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_batch_of_the_smallest_images_passes_in_both_modes(name: str) -> None:
+    shape = (3, MODELS[name].smallest, MODELS[name].smallest)
+    model, batch = built(name, shape), torch.rand(4, *shape)
+    with torch.no_grad():
+        outputs = [model.train(mode)(batch) for mode in (True, False)]
+    assert [tuple(output.shape) for output in outputs] == [(4, 10)] * 2
+    assert all(output.isfinite().all() for output in outputs)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_grey_images_of_handwritten_digits_pass(name: str) -> None:
+    assert built(name, (1, 8, 8))(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_vgg16_bn_is_built_for_grey_images_and_for_64_pixels() -> None:
+    with torch.device("meta"):
+        model = MODELS["vgg16_bn"].build((1, 64, 64), 200)
+        assert model(torch.rand(2, 1, 64, 64)).shape == (2, 200)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_channels_last_batches_pass(name: str) -> None:
+    batch = torch.rand(2, *CIFAR).to(memory_format=torch.channels_last)
+    assert built(name)(batch).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_head_names_are_linear_layers_and_the_last_gives_the_classes(name: str) -> None:
+    model = built(name)
+    heads = [model.get_submodule(part) for part in MODELS[name].head]
+    assert all(isinstance(part, nn.Linear) for part in heads)
+    assert heads[-1].out_features == 10
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_models_of_torchvision_by_name(name: str, channels: int) -> None:
+    spec, model = model_spec(name), built(name, (channels, 32, 32), 7)
+    head = [part for part in model.get_submodule(spec.head[0]).modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    assert head
+    assert model.train()(torch.rand(2, channels, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("resnet50", "fc"),
+        ("swin_t", "head"),
+        ("densenet121", "classifier"),
+        ("vit_b_16", "heads"),
+        ("vgg11", "classifier"),
+    ],
+)
+def test_the_head_of_each_family_of_torchvision(name: str, head: str) -> None:
+    spec = model_spec(f"torchvision:{name}")
+    with torch.device("meta"):
+        model = spec.build((3, 32, 32), 7)
+    assert spec.head == (head,)
+    outputs = [part.out_features for part in model.get_submodule(head).modules() if isinstance(part, nn.Linear)]
+    assert outputs[-1] == 7
+
+
+def test_models_with_auxiliary_classifiers_give_one_tensor_in_train_mode() -> None:
+    model = built("torchvision:googlenet", (3, 32, 32), 7)
+    assert model.train()(torch.rand(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_images_that_a_transformer_cannot_cut_into_patches_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="vit_b_16 cannot take images of 40x40 pixels"):
+        build_model("torchvision:vit_b_16", (3, 40, 40), 10, seed=0)
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("resnet18", 8), ("vgg16_bn", 32), ("torchvision:alexnet", 63)])
+def test_images_that_are_too_small_are_an_error_with_both_sizes(name: str, smallest: int) -> None:
+    given = smallest - 1
+    with pytest.raises(ConfigError, match=f"{name} .* least {smallest}x{smallest} pixels, got 70x{given}"):
+        build_model(name, (3, 70, given), 10, seed=0)
+
+
+def test_one_class_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="cnn3 needs at least 2 classes to tell apart, got 1"):
+        build_model("cnn3", CIFAR, 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"), [("resnet81", "resnet18"), ("torchvision:efficientnet_b00", "efficientnet_b0")]
+)
+def test_unknown_names_get_a_suggestion(name: str, suggestion: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown model '{name}' .did you mean '{suggestion}'"):
+        model_spec(name)
+
+
+def test_only_the_mlp_takes_images_that_are_not_normalised() -> None:
+    assert [name for name, spec in MODELS.items() if not spec.normalised] == ["mlp"]
+
+
+def test_a_spec_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model_spec("cnn3").smallest = 1
