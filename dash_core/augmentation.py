@@ -1,0 +1,200 @@
+"""Augmentation of whole batches on the device, with the random numbers of an epoch drawn beforehand.
+
+All draws of an epoch come from one CPU generator at once and are moved to the device once, so that
+every device, and a run resumed anywhere in the epoch, sees the same numbers. Images are augmented
+*before* normalisation, as uint8 or as floats in [0, 1]: what is padded or rotated in is black, as
+with torchvision's transforms in front of ToTensor and Normalize.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from dash_core.config import nearest
+from dash_core.errors import ConfigError
+
+PADDING = 4  # black pixels on each side, of which the random crop may take some
+DEGREES = 15.0  # largest rotation either way
+AREA = (0.08, 1.0)  # share of the image a resized crop covers
+RATIO = (3 / 4, 4 / 3)  # width : height of a resized crop
+TRIES = 10  # proposals for a resized crop before the largest central one is taken
+
+ImageShape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Augmentation:
+    """The random numbers of one epoch: each field has a row for every image, in the epoch's order."""
+
+    flip: Tensor  # bool: mirror left and right
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same numbers on another device."""
+        return replace(self, **{part.name: getattr(self, part.name).to(device) for part in fields(self)})
+
+    def __call__(self, batch: Tensor, positions: slice) -> Tensor:
+        """Return a batch (B, C, H, W), not yet normalised, augmented as images `positions` of the epoch.
+
+        uint8 gives uint8, floats give floats; the batch itself is not changed. Nothing here waits for
+        the device.
+        """
+        chosen = replace(self, **{part.name: getattr(self, part.name)[positions] for part in fields(self)})
+        if len(chosen.flip) != len(batch):
+            raise ValueError(f"positions {positions} are {len(chosen.flip)} images, the batch has {len(batch)}")
+        return chosen.apply(batch)
+
+    def apply(self, batch: Tensor) -> Tensor:
+        """Return the batch augmented by all rows of the fields, one an image."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class CropFlip(Augmentation):
+    """Pad with black, crop to size at (top, left) of the padded image, flip: RandomCrop, RandomHorizontalFlip."""
+
+    top: Tensor
+    left: Tensor
+
+    def apply(self, batch: Tensor) -> Tensor:
+        """Return crops, gathered pixel by pixel: exact for every dtype."""
+        height, width = batch.shape[2:]
+        row = torch.arange(height, device=batch.device) + (self.top - PADDING)[:, None]
+        column = _mirrored(torch.arange(width, device=batch.device), self.flip) + (self.left - PADDING)[:, None]
+        inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None]
+        pixel = row.clamp(0, height - 1)[:, :, None] * width + column.clamp(0, width - 1)[:, None]
+        pixel = pixel.flatten(1)[:, None].expand(-1, batch.shape[1], -1)
+        crops = batch.flatten(2).gather(2, pixel).view_as(batch)
+        return crops.masked_fill(~inside[:, None], 0)
+
+
+@dataclass(frozen=True, eq=False)
+class CropFlipRotate(CropFlip):
+    """Crop and flip, then rotate about the centre: RandomRotation(15), nearest pixel, black where nothing is."""
+
+    cosine: Tensor  # of the angle, counter-clockwise
+    sine: Tensor
+
+    def apply(self, batch: Tensor) -> Tensor:
+        """Return the rotated crops: pixel (x, y), from the centre, comes from (x cos - y sin, x sin + y cos)."""
+        middle_y, middle_x = ((side - 1) / 2 for side in batch.shape[2:])
+        y, x = (torch.arange(side, device=batch.device) - (side - 1) / 2 for side in batch.shape[2:])
+        x, y = x[None, None, :], y[None, :, None]
+        cosine, sine = self.cosine[:, None, None], self.sine[:, None, None]
+        crops = super().apply(batch)
+        return _sample(crops, x * cosine - y * sine + middle_x, x * sine + y * cosine + middle_y, mode="nearest")
+
+
+@dataclass(frozen=True, eq=False)
+class ResizedCropFlip(Augmentation):
+    """Crop a part, stretch it to the image's size, flip: RandomResizedCrop, bilinear, and RandomHorizontalFlip.
+
+    A crop is never larger than its image, so stretching never shrinks and antialiasing would change nothing.
+    """
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+    def apply(self, batch: Tensor) -> Tensor:
+        """Return the stretched crops; pixels outside a crop do not bleed into it."""
+        rows, columns = (torch.arange(side, device=batch.device) for side in batch.shape[2:])
+        y = _stretched(rows, self.top, self.height, batch.shape[2])
+        x = _stretched(_mirrored(columns, self.flip), self.left, self.width, batch.shape[3])
+        shape = (len(batch), *batch.shape[2:])
+        return _sample(batch, x[:, None, :].expand(shape), y[:, :, None].expand(shape), mode="bilinear")
+
+
+def draw_augmentation(name: str, images: int, image_shape: ImageShape, generator: Generator) -> Augmentation | None:
+    """Return the named augmentation of an epoch of `images` images (C, H, W), or None for "none".
+
+    Every number comes from the CPU `generator`; how many are drawn depends on `images` only.
+    """
+    if name not in AUGMENTATIONS:
+        raise ConfigError(
+            f"unknown augmentation {name!r}{nearest(name, list(AUGMENTATIONS))}; known: {', '.join(AUGMENTATIONS)}"
+        )
+    return AUGMENTATIONS[name](images, image_shape, generator)
+
+
+def _no_augmentation(images: int, image_shape: ImageShape, generator: Generator) -> None:
+    return None
+
+
+def _draw_crop_flip(images: int, image_shape: ImageShape, generator: Generator) -> CropFlip:
+    top, left = torch.randint(2 * PADDING + 1, (2, images), generator=generator)
+    return CropFlip(_draw_flips(images, generator), top, left)
+
+
+def _draw_crop_flip_rotate(images: int, image_shape: ImageShape, generator: Generator) -> CropFlipRotate:
+    crop = _draw_crop_flip(images, image_shape, generator)
+    degrees = _draw_uniform((images,), -DEGREES, DEGREES, generator)
+    angle = degrees.deg2rad()  # in float64; only the results are rounded, so that every device has the same
+    return CropFlipRotate(crop.flip, crop.top, crop.left, angle.cos().float(), angle.sin().float())
+
+
+def _draw_resized_crop_flip(images: int, image_shape: ImageShape, generator: Generator) -> ResizedCropFlip:
+    """Draw TRIES proposals an image and take its first that fits, else the largest central crop within RATIO."""
+    _, full_height, full_width = image_shape
+    area = _draw_uniform((images, TRIES), *AREA, generator) * full_height * full_width
+    ratio = _draw_uniform((images, TRIES), math.log(RATIO[0]), math.log(RATIO[1]), generator).exp()
+    u, v = _draw_uniform((2, images), 0, 1, generator)
+    widths, heights = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    fits = (widths > 0) & (widths <= full_width) & (heights > 0) & (heights <= full_height)
+    found, first = fits.any(1), fits.long().argmax(1, keepdim=True)
+    central_height, central_width = _largest_central(full_height, full_width)
+    height = torch.where(found, heights.gather(1, first).squeeze(1), central_height)
+    width = torch.where(found, widths.gather(1, first).squeeze(1), central_width)
+    top = torch.where(found, (u * (full_height - height + 1)).long(), (full_height - central_height) // 2)
+    left = torch.where(found, (v * (full_width - width + 1)).long(), (full_width - central_width) // 2)
+    return ResizedCropFlip(_draw_flips(images, generator), top, left, height, width)
+
+
+AUGMENTATIONS: dict[str, Callable[[int, ImageShape, Generator], Augmentation | None]] = {
+    "none": _no_augmentation,
+    "crop_flip": _draw_crop_flip,
+    "crop_flip_rotate": _draw_crop_flip_rotate,
+    "resized_crop_flip": _draw_resized_crop_flip,
+}
+
+
+def _draw_flips(images: int, generator: Generator) -> Tensor:
+    return torch.rand(images, generator=generator) < 0.5
+
+
+def _draw_uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
+    return torch.rand(shape, dtype=torch.float64, generator=generator) * (high - low) + low
+
+
+def _largest_central(height: int, width: int) -> tuple[int, int]:
+    """Return (height, width) of the largest part of the image whose width : height lies within RATIO."""
+    if width / height < RATIO[0]:
+        return round(width / RATIO[0]), width
+    if width / height > RATIO[1]:
+        return height, round(height * RATIO[1])
+    return height, width
+
+
+def _mirrored(columns: Tensor, flip: Tensor) -> Tensor:
+    """Return (B, W): the columns (W,), in reverse where flipped."""
+    return torch.where(flip[:, None], columns.flip(0), columns)
+
+
+def _stretched(pixels: Tensor, start: Tensor, length: Tensor, side: int) -> Tensor:
+    """Return (B, side): where in the image its pixels come from when [start, start + length) is stretched to it."""
+    start, length = start[:, None].float(), length[:, None].float()
+    within = (pixels + 0.5) * length / side - 0.5
+    return start + within.clamp(min=0).minimum(length - 1)
+
+
+def _sample(batch: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:
+    """Return the batch (B, C, H, W) read at places x, y (B, H, W), in pixels from the first; black outside it."""
+    height, width = batch.shape[2:]
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
+    taken = functional.grid_sample(batch.float(), grid, mode=mode, padding_mode="zeros", align_corners=False)
+    return (taken if batch.is_floating_point() else taken.round()).to(batch.dtype)
