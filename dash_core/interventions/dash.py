@@ -1,0 +1,187 @@
+"""DASH: direction-aware shrinking (Shin, Oh, Cho, Yun; NeurIPS 2024, algorithm 1).
+
+Before training goes on with a new chunk, each weight vector θ is scaled by how well it points along the
+negative loss gradient, averaged over the chunks with the newest weighing most::
+
+    G ← 0;  for i = 1..j:  G ← (1 − α) G + α ∇ mean loss over chunk i
+    θ ← θ · max(λ, cos(−G_θ, θ))                      # λ is `floor` here: `lambda` is reserved
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dash_core.config import Count, Share
+from dash_core.interventions.base import Intervention
+from dash_core.interventions.shrink import weights_and_biases
+from dash_core.seeding import borrowed_global_generator
+
+Chunk = tuple[Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+NORM_FLOOR = 1e-8  # torch.cosine_similarity clamps each norm here; averaged gradients do fall below it
+
+
+@dataclass(frozen=True)
+class ShrinkReport:
+    """What DASH did to one parameter: how many weight vectors, how many at the floor, their mean factor."""
+
+    vectors: int
+    at_floor: int
+    mean_factor: float
+
+
+def dash_(
+    model: nn.Module,
+    chunks: Iterable[Chunk],
+    *,
+    alpha: float = 0.3,
+    floor: float = 0.3,
+    mode: Literal["eval", "train"] = "eval",
+    micro_batch_size: int | None = None,
+    loss: Loss = functional.cross_entropy,
+    transform: Callable[[Tensor], Tensor] = lambda inputs: inputs,
+    around_batch: Callable[[int], AbstractContextManager] = lambda size: nullcontext(),
+) -> dict[str, ShrinkReport]:
+    """Shrink the weights of `model` in place, direction-aware; return a report for each parameter.
+
+    Arguments are those of `averaged_gradient` and the paper's λ as `floor` in [0, 1]. Conv2d and Linear
+    weights and biases are scaled; the model's mode, buffers, gradients and the global generators are left
+    as found, and the optimiser is not touched (the paper keeps its momentum).
+    """
+    if not 0 <= floor <= 1:
+        raise ValueError(f"floor must be in [0, 1], got {floor}")
+    gradient = averaged_gradient(
+        model,
+        chunks,
+        alpha=alpha,
+        mode=mode,
+        micro_batch_size=micro_batch_size,
+        loss=loss,
+        transform=transform,
+        around_batch=around_batch,
+    )
+    return shrink_along_(model, gradient, floor)
+
+
+def averaged_gradient(
+    model: nn.Module,
+    chunks: Iterable[Chunk],
+    *,
+    alpha: float = 0.3,
+    mode: Literal["eval", "train"] = "eval",
+    micro_batch_size: int | None = None,
+    loss: Loss = functional.cross_entropy,
+    transform: Callable[[Tensor], Tensor] = lambda inputs: inputs,
+    around_batch: Callable[[int], AbstractContextManager] = lambda size: nullcontext(),
+) -> dict[str, Tensor]:
+    """Return G of algorithm 1 by parameter name: the exponential average of the chunks' loss gradients.
+
+    chunks: (inputs, labels) of each chunk, oldest first, newest last; none may be empty.
+    alpha: weight of the newest gradient, in (0, 1]. loss: (outputs, labels) → mean over the batch.
+    mode: "eval" (BatchNorm's running statistics, no dropout; the released code) or "train".
+    micro_batch_size: gradients of parts of a chunk are summed; exact in eval mode. None: whole chunks.
+    transform: applied to each micro-batch of inputs, e.g. normalisation of uint8 images.
+    around_batch: a context entered around each micro-batch with its size, e.g. to count FLOPs.
+
+    backward() adds into `.grad`, so the average is built there: one copy of the weights, no buffers.
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must be in (0, 1], got {alpha}")
+    if mode not in ("eval", "train"):
+        raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
+    with _as_found(model, mode):
+        for inputs, labels in chunks:
+            if not len(labels):
+                raise ValueError("a chunk without images has no gradient")
+            if past := [p.grad for p in model.parameters() if p.grad is not None]:
+                torch._foreach_mul_(past, 1 - alpha)
+            size = micro_batch_size or len(labels)
+            for part, answers in zip(inputs.split(size), labels.split(size), strict=True):
+                with around_batch(len(answers)), torch.enable_grad():
+                    share = alpha * len(answers) / len(labels)
+                    (loss(model(transform(part)), answers) * share).backward()
+        return {
+            name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for name, parameter, _ in weights_and_biases(model)
+        }
+
+
+@torch.no_grad()
+def shrink_along_(model: nn.Module, gradient: dict[str, Tensor], floor: float) -> dict[str, ShrinkReport]:
+    """Scale each weight vector θ in place by max(floor, cos(−G_θ, θ)); return a report for each parameter."""
+    factors = {}
+    for name, parameter, dims in weights_and_biases(model):
+        factors[name] = cosine_similarity(parameter, -gradient[name], dims).clamp_(min=floor)
+        parameter.mul_(factors[name])
+    counts = [(factor <= floor).sum() for factor in factors.values()]
+    means = [factor.double().mean() for factor in factors.values()]
+    at_floor, mean = torch.stack(counts).tolist(), torch.stack(means).tolist()  # one read-back for all layers
+    return {
+        name: ShrinkReport(factor.numel(), int(at_floor[i]), mean[i])
+        for i, (name, factor) in enumerate(factors.items())
+    }
+
+
+def cosine_similarity(a: Tensor, b: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return cos(a, b) over `dims`, kept as size 1; 0 for a zero vector, as torch.cosine_similarity has it."""
+    norm_a = torch.linalg.vector_norm(a, dim=dims, keepdim=True).clamp_(min=NORM_FLOOR)
+    norm_b = torch.linalg.vector_norm(b, dim=dims, keepdim=True).clamp_(min=NORM_FLOOR)
+    return (a * b).sum(dims, keepdim=True).div_(norm_a).div_(norm_b)
+
+
+@contextmanager
+def _as_found(model: nn.Module, mode: str) -> Iterator[None]:
+    """Set the mode and clear gradients for the block; put modes, buffers, gradients and generators back."""
+    modes = {module: module.training for module in model.modules()}
+    gradients = {parameter: parameter.grad for parameter in model.parameters()}
+    buffers = {buffer: buffer.clone() for buffer in model.buffers()} if mode == "train" else {}
+    device = next(model.parameters()).device
+    with borrowed_global_generator(device):
+        try:
+            for parameter in gradients:
+                parameter.grad = None
+            model.train(mode == "train")
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+            for parameter, found in gradients.items():
+                parameter.grad = found
+            for buffer, found in buffers.items():
+                buffer.copy_(found)
+
+
+class Dash(Intervention):
+    """Shrink each weight vector by its alignment with the averaged negative gradient."""
+
+    name: ClassVar = "dash"
+    summary: ClassVar = "DASH: shrink each weight vector by its alignment with the negative loss gradient"
+    source: ClassVar = "Shin et al. 2024, algorithm 1"
+
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.3  # weight of the newest chunk's gradient
+    floor: Share = 0.3  # the paper's lambda
+    mode: Literal["eval", "train"] = "eval"  # of the gradient pass
+    micro_batch_size: Count | None = None  # None: a whole chunk at once
+
+    def before_chunk(self, learner, data) -> dict[str, float]:
+        """Apply DASH with the gradients of all chunks so far, unaugmented; momentum is kept."""
+        reports = dash_(
+            learner.model,
+            data.chunks(),
+            alpha=self.alpha,
+            floor=self.floor,
+            mode=self.mode,
+            micro_batch_size=self.micro_batch_size,
+            transform=data.normalise,
+            around_batch=lambda size: learner.meter.counted(("dash", size)),
+        )
+        vectors = sum(report.vectors for report in reports.values())
+        at_floor = sum(report.at_floor for report in reports.values())
+        layers = {f"floor_share/{name}": report.at_floor / report.vectors for name, report in reports.items()}
+        return {"floor_share": at_floor / vectors, **layers}

@@ -1,0 +1,59 @@
+"""Starting over, wholly or in part: cold, warm, warm with a new optimiser, a new head."""
+
+from typing import ClassVar
+
+import torch
+
+from dash_core.interventions.base import Intervention
+
+
+class Cold(Intervention):
+    """Every experiment starts from fresh weights, drawn anew each time, and a new optimiser."""
+
+    name: ClassVar = "cold"
+    summary: ClassVar = "train from scratch on all data so far: a new model and a new optimiser"
+    source: ClassVar = "Shin et al. 2024, section 2"
+
+    def before_chunk(self, learner, data) -> dict[str, float]:
+        """Draw new weights and buffers, restart the optimiser."""
+        learner.load_weights(learner.fresh_state("init", data.chunk))
+        learner.restart_optimizer()
+        return {}
+
+
+class Warm(Intervention):
+    """Training goes on from the last weights: nothing is changed, nothing is lost."""
+
+    name: ClassVar = "warm"
+    summary: ClassVar = "go on from the last weights and optimiser state"
+    source: ClassVar = "Ash & Adams 2020"
+
+
+class WarmNewOptimizer(Intervention):
+    """Warm, with the momentum forgotten ("Warm ReM")."""
+
+    name: ClassVar = "warm_rm"
+    summary: ClassVar = "go on from the last weights with a new optimiser (Warm ReM)"
+    source: ClassVar = "Shin et al. 2024, tables 3–6"
+
+    def before_chunk(self, learner, data) -> dict[str, float]:
+        """Restart the optimiser."""
+        learner.restart_optimizer()
+        return {}
+
+
+class HeadReset(Intervention):
+    """The classifier head is initialised anew; all else goes on."""
+
+    name: ClassVar = "head_reset"
+    summary: ClassVar = "initialise the classifier head anew, keep the rest (Reset)"
+    source: ClassVar = "Shin et al. 2024, table 2"
+
+    @torch.no_grad()
+    def before_chunk(self, learner, data) -> dict[str, float]:
+        """Draw a new head (VGG: all three classifier layers); momentum is kept."""
+        fresh = learner.fresh_state("head", data.chunk)
+        for name, tensor in learner.model.state_dict().items():
+            if name.startswith(tuple(f"{head}." for head in learner.head)):
+                tensor.copy_(fresh[name])
+        return {}

@@ -1,0 +1,21 @@
+"""Optimisers and learning-rate schedules."""
+
+import torch
+from torch import nn
+
+from dash_core.config import OptimizerConfig
+from dash_core.optim.sam import SAM
+
+__all__ = ["SAM", "build_optimizer"]
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return a new optimiser over every parameter of the model that takes a gradient."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    shared = {"lr": config.lr, "weight_decay": config.weight_decay or 0.0, "fused": True}
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
+    if config.name == "sam":
+        return SAM(parameters, rho=config.rho, momentum=config.momentum, **shared)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    return kind(parameters, **shared)
