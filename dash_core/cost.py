@@ -1,0 +1,111 @@
+"""The cost meter: what was spent, by phase, in FLOPs, seconds and peak memory.
+
+FLOPs are counted by torch's own counter on steps that really run, never estimated by hand: the first
+step of each kind and shape is counted while it trains, later ones of the same kind and shape cost the same.
+The counter sees matrix products and convolutions (2 FLOPs a multiply-add), forward and backward.
+"""
+
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+logger = logging.getLogger(__name__)
+PHASES = ("intervene", "train", "evaluate", "diagnose")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one phase spent.
+
+    seconds: wall-clock, the device waited for. flops: floating-point operations.
+    peak_memory: bytes, the highest level within the phase: the allocator's on CUDA, the process's resident
+    set on CPU, libraries included (0 for a phase that did not run).
+    """
+
+    seconds: float = 0.0
+    flops: int = 0
+    peak_memory: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.seconds + other.seconds, self.flops + other.flops, max(self.peak_memory, other.peak_memory))
+
+
+class CostMeter:
+    """Adds up what each phase of a chunk spends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._spent: dict[str, Cost] = {}
+        self._flops = 0  # of the phase under way
+        self._known: dict[Hashable, int] = {}  # FLOPs of each kind and shape of step seen so far
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Charge the block to a phase; phases do not nest."""
+        self._flops = 0
+        _synchronise(self._device)
+        _reset_peak_memory(self._device)
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            _synchronise(self._device)
+            spent = Cost(time.perf_counter() - started, self._flops, _peak_memory(self._device))
+            self._spent[name] = self._spent.get(name, Cost()) + spent
+
+    @contextmanager
+    def counted(self, step: Hashable) -> Iterator[None]:
+        """Charge the FLOPs of the block, one step of a kind and shape that `step` names."""
+        if step not in self._known:
+            with FlopCounterMode(display=False) as counter:
+                yield
+            self._known[step] = counter.get_total_flops()
+        else:
+            yield
+        self._flops += self._known[step]
+
+    def take(self) -> dict[str, Cost]:
+        """Return what each phase spent since the last call, and start again from nothing."""
+        spent = {name: self._spent.get(name, Cost()) for name in PHASES}
+        self._spent = {}
+        return spent
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux" and _peak_can_be_reset():
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from the present resident set
+
+
+@cache
+def _peak_can_be_reset() -> bool:
+    if os.access("/proc/self/clear_refs", os.W_OK):
+        return True
+    logger.warning("the peak of the resident set cannot be reset here: memory is the process's peak so far")
+    return False
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes; on systems other than Linux the process's peak so far, which the kernel cannot reset."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,70 @@
+"""The learner: what is trained, and what an intervention may change."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dash_core.cost import CostMeter
+from dash_core.seeding import derive_seed, generator
+
+
+class Learner:
+    """A model and its optimiser, with named randomness and a cost meter.
+
+    build: seed → a new model, all of whose random draws follow from the seed; its 4-d weights are held
+    channels-last, in which convolutions run faster.
+    make_optimizer: model → a new optimiser over it. head: names of the model's classifier modules.
+    """
+
+    def __init__(
+        self,
+        *,
+        build: Callable[[int], nn.Module],
+        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        seed: int,
+        device: torch.device,
+        head: tuple[str, ...] = (),
+    ) -> None:
+        self._build = build
+        self._make_optimizer = make_optimizer
+        self.seed = seed
+        self.device = device
+        self.head = head
+        self.meter = CostMeter(device)
+        self.model = build(derive_seed(seed, "init", 1)).to(device, memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(self.model)
+
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        """Return the CPU generator of this run for one named purpose."""
+        return generator(self.seed, *purpose)
+
+    def fresh_state(self, *purpose: str | int) -> dict[str, Tensor]:
+        """Return the state of a newly initialised model, drawn from (seed, *purpose)."""
+        return self._build(derive_seed(self.seed, *purpose)).to(self.device).state_dict()
+
+    @cached_property
+    def initial(self) -> dict[str, Tensor]:
+        """The state of the very first initialisation (θ₀ of L2 INIT)."""
+        return self.fresh_state("init", 1)
+
+    @torch.no_grad()
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Copy parameters and buffers into the model in place: the tensors stay, their values change."""
+        for name, tensor in self.model.state_dict().items():
+            tensor.copy_(state[name])
+
+    def restart_optimizer(self) -> None:
+        """Forget momentum and step counts."""
+        self.optimizer = self._make_optimizer(self.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that later training depends on; the generators follow from the seed."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state returned by `state_dict`."""
+        self.load_weights(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])

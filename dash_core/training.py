@@ -1,0 +1,151 @@
+"""Train one chunk to convergence: mini-batch steps until the running train accuracy reaches the stop rule."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dash_core.augmentation import draw_augmentation
+from dash_core.config import TrainingConfig
+from dash_core.errors import TrainingError
+from dash_core.interventions import Intervention
+from dash_core.learner import Learner
+from dash_core.loading import GrowingData, batch_bounds
+from dash_core.optim.sam import SAM
+from dash_core.optim.schedules import learning_rate_factor
+from dash_core.seeding import borrowed_global_generator, derive_seed, seed_global
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch as it went: running means over its mini-batches, each measured before its update.
+
+    train_loss is the cross-entropy, without a method's penalty, so that methods can be compared.
+    """
+
+    chunk: int
+    epoch: int  # counted from 1
+    steps: int  # of this chunk so far
+    images: int  # in this epoch
+    train_accuracy: float
+    train_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """How a chunk's training ended; steps are optimiser updates, train_* those of the last epoch."""
+
+    steps: int
+    epochs: int
+    converged: bool
+    train_accuracy: float
+    train_loss: float
+
+
+def train_chunk(
+    learner: Learner,
+    data: GrowingData,
+    config: TrainingConfig,
+    intervention: Intervention,
+    on_epoch: Callable[[EpochReport], None] = lambda report: None,
+) -> TrainingOutcome:
+    """Train until an epoch's running train accuracy is ≥ `stop_accuracy`, or for `max_epochs`.
+
+    `config` is resolved (no field is None). The learner is left in train mode; the global generators,
+    which dropout draws from, are left as found. TrainingError if the loss stops being finite.
+    """
+    learner.model.train()
+    rates = [group["lr"] for group in learner.optimizer.param_groups]
+    training = _ChunkTraining(learner, data, config, intervention, rates)
+    report = None
+    try:
+        with borrowed_global_generator(learner.device):
+            while report is None or (report.train_accuracy < config.stop_accuracy and report.epoch < config.max_epochs):
+                report = training.epoch(report.epoch if report else 0, report.steps if report else 0)
+                on_epoch(report)
+    finally:
+        training.set_rates(1.0)
+    converged = report.train_accuracy >= config.stop_accuracy
+    return TrainingOutcome(report.steps, report.epoch, converged, report.train_accuracy, report.train_loss)
+
+
+@dataclass(frozen=True)
+class _ChunkTraining:
+    """One chunk's training: epochs of steps; `rates` are the optimiser's learning rates before any schedule."""
+
+    learner: Learner
+    data: GrowingData
+    config: TrainingConfig
+    intervention: Intervention
+    rates: list[float]
+
+    def epoch(self, epoch: int, steps_before: int) -> EpochReport:
+        """Make one pass over the data in a new order; the device is read once, at the end."""
+        learner, data, config = self.learner, self.data, self.config
+        started = time.perf_counter()
+        seed_global(learner.device, derive_seed(learner.seed, "dropout", data.chunk, epoch))
+        order = torch.randperm(len(data), generator=learner.generator("batches", data.chunk, epoch)).to(learner.device)
+        draws = learner.generator("augmentation", data.chunk, epoch)
+        augment = draw_augmentation(config.augmentation, len(data), data.image_shape, draws)
+        augment = augment and augment.to(learner.device)
+        bounds = batch_bounds(len(data), config.batch_size)
+        measured = torch.empty((len(bounds), 3), dtype=torch.float64, device=learner.device)
+        for step, (start, end) in enumerate(bounds):
+            self.set_rates(learning_rate_factor(config.schedule, config.warmup_epochs, epoch, step, len(bounds)))
+            images, labels = data.take(order[start:end])
+            if augment:
+                images = augment(images, slice(start, end))
+            with learner.meter.counted(("train", end - start)):
+                measured[step] = self.step(data.normalise(images), labels)
+            self.intervention.after_step(learner)
+        history = measured.cpu()
+        _check_finite(history[:, 2], data.chunk, epoch, max(self.rates))
+        accuracy, loss, _ = history.mean(0).tolist()
+        steps = steps_before + len(bounds)
+        return EpochReport(data.chunk, epoch + 1, steps, len(data), accuracy, loss, time.perf_counter() - started)
+
+    def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Update once; return (accuracy, cross-entropy, loss with penalty) from before the update, on the device."""
+        optimizer = self.learner.optimizer
+        outputs, loss, penalised = self._forward_backward(inputs, labels)
+        if isinstance(optimizer, SAM):
+            optimizer.ascend()
+            self._forward_backward(inputs, labels)
+            optimizer.descend()
+        else:
+            optimizer.step()
+            optimizer.zero_grad()
+        accuracy = (outputs.argmax(1) == labels).double().mean()  # float64: 9 of 10 right is ≥ 0.9
+        return torch.stack((accuracy, loss.double(), penalised.double()))
+
+    def set_rates(self, factor: float) -> None:
+        """Set the optimiser's learning rates to `factor` times those before any schedule."""
+        for group, rate in zip(self.learner.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+    def _forward_backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the gradients of loss and penalty; return outputs, loss, and loss with penalty, detached."""
+        outputs = self.learner.model(inputs)
+        loss = functional.cross_entropy(outputs, labels)
+        penalty = self.intervention.penalty(self.learner)
+        penalised = loss if penalty is None else loss + penalty
+        penalised.backward()
+        return outputs.detach(), loss.detach(), penalised.detach()
+
+
+def _check_finite(losses: Tensor, chunk: int, epoch: int, rate: float) -> None:
+    finite = losses.isfinite()
+    if bool(finite.all()):
+        return
+    step = int((~finite).nonzero()[0])
+    before = f", after {float(losses[step - 1]):.3g} one step before" if step else ""
+    raise TrainingError(
+        f"the loss is {float(losses[step])} at chunk {chunk}, epoch {epoch + 1}, step {step + 1}{before}: most likely "
+        f"the learning rate is too high (optimizer.lr = {rate:g}); lower it, or lower optimizer.rho or a method's "
+        f"strength where one is used. "
+        f"Records of the chunks before are kept."
+    )

@@ -1,0 +1,150 @@
+"""What is charged: FLOPs against counts by hand, seconds and memory against what was really spent."""
+
+import contextlib
+import time
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dash_core.cost import PHASES, Cost, CostMeter
+from tests import toy
+
+IMAGES, TEST_IMAGES = 16, 8
+
+# Multiply-adds for one 8x8 grey image of 4 classes, layer by layer; the first layer is listed first.
+MLP = [64 * 1024, 1024 * 1024, 1024 * 4]
+RESNET18 = [
+    64 * 64 * 1 * 9,  # stem: 8x8 positions, 64 filters; the max-pool leaves 4x4
+    *[16 * 64 * 64 * 9] * 4,  # stage 1: 4x4
+    4 * 128 * 64 * 9,  # stage 2: 2x2
+    *[4 * 128 * 128 * 9] * 3,
+    4 * 128 * 64,
+    256 * 128 * 9,  # stage 3: 1x1
+    *[256 * 256 * 9] * 3,
+    256 * 128,
+    512 * 256 * 9,  # stage 4: 1x1
+    *[512 * 512 * 9] * 3,
+    512 * 256,
+    512 * 4,  # classifier
+]
+LAYERS = {"mlp": MLP, "resnet18": RESNET18}
+
+
+def forward(model: str) -> int:
+    """FLOPs of one image's forward pass: two for each multiply-add."""
+    return 2 * sum(LAYERS[model])
+
+
+def gradient(model: str) -> int:
+    """FLOPs of one image forward and backward: nobody asks for the gradient of the first layer's input."""
+    return 3 * forward(model) - 2 * LAYERS[model][0]
+
+
+def costs(folder, model="mlp", method="warm", optimizer="sgd", **parameters) -> list[dict[str, int]]:
+    """Return the FLOPs of each phase for two chunks of one epoch each."""
+    run = toy.params(
+        chunks=2,
+        model={"name": model},
+        optimizer={"name": optimizer, "lr": 1e-4},
+        training={"batch_size": 8, "max_epochs": 1},
+        methods={method: parameters},
+    ).run(method, 0)
+    moving = toy.advance(toy.trajectory(folder, run, toy.dataset(train=IMAGES, test=TEST_IMAGES)))
+    return [{phase: cost.flops for phase, cost in record.cost.items()} for record in moving.records]
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_a_runs_flops_are_those_counted_by_hand(tmp_path, model):
+    first, second = costs(tmp_path, model)
+    test = TEST_IMAGES * forward(model)
+    assert first == {"intervene": 0, "train": 8 * gradient(model), "evaluate": test, "diagnose": 0}
+    assert second == {"intervene": 0, "train": 16 * gradient(model), "evaluate": test, "diagnose": 0}
+
+
+def test_sam_trains_at_twice_the_flops_of_sgd(tmp_path):
+    sgd, sam = (costs(tmp_path / name, optimizer=name) for name in ("sgd", "sam"))
+    assert [row["train"] for row in sam] == [2 * row["train"] for row in sgd]
+    assert [row["evaluate"] for row in sam] == [row["evaluate"] for row in sgd]
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 3])
+def test_dash_intervenes_at_the_flops_of_a_gradient_over_all_chunks_so_far(tmp_path, micro_batch_size):
+    first, second = costs(tmp_path, method="dash", micro_batch_size=micro_batch_size)
+    assert (first["intervene"], second["intervene"]) == (0, IMAGES * gradient("mlp"))
+    assert second["train"] == IMAGES * gradient("mlp")
+
+
+def matmul_in(meter: CostMeter, phase: str, rows: int, times: int = 1) -> None:
+    a, b = torch.ones(rows, 3), torch.ones(3, 5)
+    with meter.phase(phase):
+        for _ in range(times):
+            with meter.counted(("product", rows)):
+                a @ b
+
+
+def test_each_phase_is_charged_its_own_steps_and_take_starts_again():
+    meter = CostMeter(toy.CPU)
+    matmul_in(meter, "train", rows=2, times=3)
+    matmul_in(meter, "evaluate", rows=4)
+    matmul_in(meter, "train", rows=2)
+    spent = meter.take()
+    assert tuple(spent) == PHASES
+    assert {phase: cost.flops for phase, cost in spent.items()} == {
+        "intervene": 0,
+        "train": 4 * 2 * 2 * 3 * 5,
+        "evaluate": 2 * 4 * 3 * 5,
+        "diagnose": 0,
+    }
+    assert set(meter.take().values()) == {Cost()}
+
+
+def test_a_phase_that_fails_is_charged_what_it_spent():
+    meter = CostMeter(toy.CPU)
+    with pytest.raises(KeyError), meter.phase("train"), meter.counted("product"):
+        raise KeyError
+    with contextlib.suppress(KeyError), meter.phase("train"):
+        with meter.counted("product"):
+            torch.ones(2, 3) @ torch.ones(3, 5)
+        raise KeyError
+    assert meter.take()["train"].flops == 60
+
+
+def test_only_the_first_step_of_a_kind_is_watched_by_the_counter(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "dash_core.cost.FlopCounterMode", lambda **options: made.append(1) or FlopCounterMode(**options)
+    )
+    meter = CostMeter(toy.CPU)
+    matmul_in(meter, "train", rows=2, times=3)
+    matmul_in(meter, "evaluate", rows=2)
+    assert len(made) == 1
+    spent = meter.take()
+    assert (spent["train"].flops, spent["evaluate"].flops) == (3 * 60, 60)
+
+
+def test_seconds_are_wall_clock():
+    meter = CostMeter(toy.CPU)
+    with meter.phase("train"):
+        time.sleep(0.05)
+    with meter.phase("evaluate"):
+        pass
+    spent = meter.take()
+    assert 0.05 <= spent["train"].seconds < 1
+    assert spent["evaluate"].seconds < 0.05
+
+
+def test_peak_memory_is_that_of_the_phase_it_was_reached_in():
+    meter = CostMeter(toy.CPU)
+    with meter.phase("train"):
+        torch.ones(50_000_000)  # 200 MB, freed at once
+    with meter.phase("evaluate"):
+        torch.ones(1)
+    spent = meter.take()
+    assert 195e6 < spent["train"].peak_memory - spent["evaluate"].peak_memory < 260e6
+    assert spent["evaluate"].peak_memory > 50e6  # the process itself, torch included
+    assert spent["intervene"].peak_memory == 0
+
+
+def test_costs_add_up_but_their_peaks_do_not():
+    assert Cost(1.0, 10, 100) + Cost(2.0, 5, 70) == Cost(3.0, 15, 100)
