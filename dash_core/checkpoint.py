@@ -1,0 +1,58 @@
+"""Resumable state on disk: written whole or not at all, verified when read, safe to load.
+
+A checkpoint is a line with the payload's SHA-256, then the payload: torch's own format, which is loaded with
+`weights_only=True`, so that nothing in it is ever executed. The one before is kept beside it.
+"""
+
+import hashlib
+import io
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dash_core.files import write_atomically
+
+logger = logging.getLogger(__name__)
+MAGIC = b"dashpipe checkpoint 1 sha256 "
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors, numbers, strings and nestings of them to `path`; the previous file stays as `<path>.previous`."""
+    payload = io.BytesIO()
+    torch.save(state, payload)
+    content = payload.getbuffer()
+    header = MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    if path.exists():
+        os.replace(path, _previous(path))
+    write_atomically(path, header + content)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return the newest whole checkpoint, or None if there is none; a damaged one is named in the log and passed over.
+
+    Tensors are loaded to the CPU.
+    """
+    for candidate in filter(Path.exists, (path, _previous(path))):
+        header, _, payload = candidate.read_bytes().partition(b"\n")
+        if header == MAGIC + hashlib.sha256(payload).hexdigest().encode():
+            try:
+                return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            except Exception as error:  # a malformed payload makes the unpickler run into anything
+                reason = f"it cannot be loaded ({error})"
+        else:
+            reason = "its checksum does not match"
+        logger.warning("checkpoint %s is damaged and passed over: %s", candidate, reason)
+    return None
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint that is no longer needed, and the one before it."""
+    for candidate in (path, _previous(path)):
+        candidate.unlink(missing_ok=True)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(path.name + ".previous")

@@ -1,0 +1,71 @@
+"""A comparison: the whole of params.yaml, unfolded into one run for each method and seed."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from dash_core.config import (
+    CompareConfig,
+    Count,
+    DatasetConfig,
+    Label,
+    MethodConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    Section,
+    Seed,
+    TrainingConfig,
+    digest_of,
+    distinct,
+    nearest,
+    parse,
+)
+from dash_core.errors import ConfigError
+from dash_core.interventions import INTERVENTIONS, build_intervention
+
+
+class Params(Section):
+    """The whole of params.yaml: one comparison of methods over seeds."""
+
+    dataset: DatasetConfig = DatasetConfig()
+    chunks: Count = 10
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    methods: dict[Label, dict[str, Any]] = Field(default_factory=dict)
+    seeds: Annotated[list[Seed], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
+    compare: CompareConfig = CompareConfig()
+
+    @field_validator("seeds")
+    @classmethod
+    def _no_repeats(cls, seeds: list[int]) -> list[int]:
+        return distinct(seeds, "seeds")
+
+    def method(self, label: str) -> MethodConfig:
+        """Return one method with its parameters resolved, defaults included; ConfigError if there is none."""
+        given = dict(self.methods.get(label, {}))
+        name = given.pop("intervention", label)
+        if not isinstance(name, str) or name not in INTERVENTIONS:
+            listed = label in self.methods
+            what = f"methods.{label}.intervention: unknown intervention" if listed else "unknown method"
+            known = sorted(INTERVENTIONS if listed else {*self.methods, *INTERVENTIONS})
+            raise ConfigError(f"{what} {name!r}{nearest(str(name), known)}; known: {', '.join(known)}")
+        parameters = build_intervention(name, given, where=f"methods.{label}").model_dump(mode="json")
+        return MethodConfig(label=label, intervention=name, parameters=parameters)
+
+    def run(self, label: str, seed: int) -> RunConfig:
+        """Return the run of one method and seed; ConfigError if there is no such method or seed."""
+        shared = {name: getattr(self, name) for name in ("dataset", "chunks", "model", "optimizer", "training")}
+        return parse(RunConfig, {**shared, "method": self.method(label), "seed": seed})
+
+    def runs(self) -> list[RunConfig]:
+        """Return every run of the comparison, seed by seed, methods in the given order."""
+        return [self.run(label, seed) for seed in self.seeds for label in self.compare.methods]
+
+    @property
+    def name(self) -> str:
+        """The comparison's name: the dataset, the model, and a hash of its runs."""
+        digest = digest_of(sorted(run.digest for run in self.runs()))
+        return re.sub(r"[^A-Za-z0-9_.\-]+", "-", f"{self.dataset.name}-{self.model.name}-{digest[:8]}")

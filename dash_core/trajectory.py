@@ -1,0 +1,187 @@
+"""Trajectory: one run, chunk after chunk, as steps that can be resumed.
+
+Its folder holds `chunks.jsonl` (a record a chunk), `state.ckpt` (while the run is under way), and at the end
+`weights.safetensors` and `result.json`, which is written last: a run with a result is complete.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_safetensors
+
+from dash_core.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from dash_core.config import RunConfig
+from dash_core.data import ChunkPlan, Dataset, ImageSet, training_labels
+from dash_core.errors import ConfigError, RecordError, TrainingError
+from dash_core.evaluation import Evaluation, evaluate
+from dash_core.files import write_atomically
+from dash_core.interventions import build_intervention
+from dash_core.learner import Learner
+from dash_core.loading import GrowingData, Normalisation, ResidentSet
+from dash_core.models import build_model, model_spec
+from dash_core.optim import build_optimizer
+from dash_core.recipes import resolve
+from dash_core.records import ChunkRecord, append_record, read_records, rewrite_records
+from dash_core.training import EpochReport, TrainingOutcome, train_chunk
+
+logger = logging.getLogger(__name__)
+
+
+class Trajectory:
+    """The loop over chunks of one run: `intervene`, `train`, `evaluate`, `record` for each pending chunk, `finish`.
+
+    The steps of a chunk are called in this order; `record` makes the chunk durable. A trajectory made again over the
+    same folder goes on after the last recorded chunk, with the same results as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        dataset: Dataset,
+        plan: ChunkPlan,
+        folder: Path,
+        *,
+        device: torch.device,
+        on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    ) -> None:
+        if len(plan) != run.chunks or plan.seed != run.seed or plan.dataset_digest != dataset.train.digest:
+            raise ConfigError(f"the chunk plan is not that of run {run.id}: other dataset, seed or number of chunks")
+        self.run = run
+        self.folder = folder
+        self.plan = plan
+        self._classes = dataset.train.classes
+        self._on_epoch = on_epoch
+        self._checkpoint = folder / "state.ckpt"
+        optimizer, self._training = resolve(run.optimizer, run.training, run.dataset.name)
+        self.intervention = build_intervention(run.method.intervention, run.method.parameters)
+        spec = model_spec(run.model.name)
+        shape = dataset.train.image_shape
+        self.learner = Learner(
+            build=lambda seed: build_model(run.model.name, shape, self._classes, seed=seed),
+            make_optimizer=lambda model: build_optimizer(model, optimizer),
+            seed=run.seed,
+            device=device,
+            head=spec.head,
+        )
+        normalise = input_normalisation(run.model.name, dataset.train, device)
+        train = dataset.train.images, training_labels(dataset.train, run.dataset, run.seed)
+        order = plan.up_to(run.chunks)
+        self._train = ResidentSet.of(*(tensor[order] for tensor in train), normalise, device)
+        self._test = ResidentSet.of(dataset.test.images, dataset.test.labels, normalise, device)
+        self.records: list[ChunkRecord] = []
+        self._diagnostics: dict[str, float] = {}
+        self._outcome: TrainingOutcome | None = None
+        self._evaluation: Evaluation | None = None
+        self._resume()
+
+    @property
+    def pending(self) -> range:
+        """The chunks still to be trained, counted from 1."""
+        return range(len(self.records) + 1, self.run.chunks + 1)
+
+    def intervene(self, chunk: int) -> None:
+        """Apply the intervention before a chunk; there is none before the first."""
+        if chunk > 1:
+            with self.learner.meter.phase("intervene"):
+                self._diagnostics = self.intervention.before_chunk(self.learner, self._data(chunk))
+
+    def train(self, chunk: int) -> TrainingOutcome:
+        """Train on chunks 1..chunk to convergence."""
+        data = self._data(chunk)
+        with self.learner.meter.phase("train"):
+            self._outcome = train_chunk(self.learner, data, self._training, self.intervention, self._on_epoch)
+        self.intervention.after_chunk(self.learner, data)
+        return self._outcome
+
+    def evaluate(self, chunk: int) -> Evaluation:
+        """Measure test accuracy and loss."""
+        with self.learner.meter.phase("evaluate"):
+            self._evaluation = evaluate(self.learner, self._test, self._classes)
+        if not math.isfinite(self._evaluation.loss):
+            raise TrainingError(f"the test loss is {self._evaluation.loss} at chunk {chunk}: lower optimizer.lr")
+        return self._evaluation
+
+    def record(self, chunk: int) -> ChunkRecord:
+        """Put the chunk's record and the learner's state on disk."""
+        if chunk != len(self.records) + 1 or self._outcome is None or self._evaluation is None:
+            raise RuntimeError(f"chunk {chunk} cannot be recorded: it has not been trained and evaluated in its turn")
+        outcome, evaluation = self._outcome, self._evaluation
+        record = ChunkRecord(
+            chunk=chunk,
+            images=len(self._data(chunk)),
+            test_accuracy=evaluation.accuracy,
+            test_loss=evaluation.loss,
+            class_accuracy=evaluation.class_accuracy,
+            train_accuracy=outcome.train_accuracy,
+            train_loss=outcome.train_loss,
+            steps=outcome.steps,
+            epochs=outcome.epochs,
+            converged=outcome.converged,
+            cost=self.learner.meter.take(),
+            diagnostics=self._diagnostics,
+            finished_at=time.time_ns() // 1_000_000,
+        )
+        self.records.append(record)
+        lines = [past.to_json() for past in self.records]
+        save_checkpoint(self._checkpoint, {"learner": self.learner.state_dict(), "records": lines})
+        append_record(self.folder, record)
+        self._outcome, self._evaluation, self._diagnostics = None, None, {}
+        return record
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write the final weights and, last, the result with the given facts; the resume state is removed."""
+        if self.pending:
+            raise RuntimeError(f"run {self.run.id} cannot finish: chunks {list(self.pending)} are still to be trained")
+        state = {name: tensor.contiguous().cpu() for name, tensor in self.learner.model.state_dict().items()}
+        weights = to_safetensors(state, {"run": self.run.id})
+        write_atomically(self.folder / "weights.safetensors", weights)
+        result = {
+            "run": self.run.id,
+            "digest": self.run.digest,
+            "split": self.plan.digest,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            **facts,
+        }
+        write_atomically(self.folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+        remove_checkpoint(self._checkpoint)
+
+    def _data(self, chunk: int) -> GrowingData:
+        return GrowingData(self._train, self.plan, chunk)
+
+    def _resume(self) -> None:
+        """Take up the state after the last recorded chunk; the checkpoint is the truth, the records follow it."""
+        state = load_checkpoint(self._checkpoint)
+        if state is None:
+            if read_records(self.folder):
+                logger.warning("run %s has records but no usable checkpoint: starting again", self.run.id)
+            rewrite_records(self.folder, [])
+            return
+        self.learner.load_state_dict(state["learner"])
+        self.records = [ChunkRecord.from_json(line) for line in state["records"]]
+        rewrite_records(self.folder, self.records)  # also where they agree: nothing is appended to a torn line
+        logger.info("run %s goes on with chunk %d", self.run.id, len(self.records) + 1)
+
+
+def input_normalisation(model: str, train: ImageSet, device: torch.device) -> Normalisation:
+    """Return how a model takes its images: normalised by the training set's statistics, or only scaled to [0, 1]."""
+    return Normalisation.of(train, device) if model_spec(model).normalised else Normalisation.to_unit(device)
+
+
+def read_result(folder: Path, run: RunConfig) -> dict[str, Any] | None:
+    """Return a complete run's result, or None if the run is not complete."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        belongs = result["digest"] == run.digest
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is damaged ({error}); remove the run's folder to run it again") from None
+    return result if belongs and len(read_records(folder)) == run.chunks else None

@@ -1,0 +1,165 @@
+"""A checkpoint is whole or passed over for the one before, and never runs what is in it."""
+
+import hashlib
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dash_core.checkpoint import MAGIC, load_checkpoint, remove_checkpoint, save_checkpoint
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+tensors = st.lists(st.floats(width=32, allow_nan=False), max_size=5).map(torch.tensor)
+states = st.dictionaries(
+    st.text(),
+    st.recursive(leaves | tensors, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8),
+    max_size=4,
+)
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+def sealed(path: Path, payload: bytes) -> None:
+    """Write a payload with the header that says it is whole."""
+    path.write_bytes(MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+
+
+def two(path: Path) -> None:
+    for number in (1, 2):
+        save_checkpoint(path, {"number": number, "weights": torch.full((64,), number)})
+
+
+@settings(max_examples=40)
+@given(states)
+def test_a_state_comes_back_as_it_was(tmp_path_factory, state):
+    path = tmp_path_factory.getbasetemp() / "round-trip.ckpt"
+    save_checkpoint(path, state)
+    assert same(load_checkpoint(path), state)
+
+
+def test_an_optimisers_state_comes_back_and_goes_on_alike(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "state.ckpt", {"optimizer": optimizer.state_dict()})
+    again = torch.optim.AdamW(model.parameters())
+    again.load_state_dict(load_checkpoint(tmp_path / "state.ckpt")["optimizer"])
+    assert all(same(again.state[p], optimizer.state[p]) for p in model.parameters())
+
+
+def test_there_is_none_before_the_first(tmp_path):
+    assert load_checkpoint(tmp_path / "state.ckpt") is None
+
+
+def test_the_newest_is_loaded_and_only_the_one_before_is_kept(tmp_path):
+    path = tmp_path / "state.ckpt"
+    two(path)
+    save_checkpoint(path, {"number": 3})
+    assert load_checkpoint(path)["number"] == 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["state.ckpt", "state.ckpt.previous"]
+    remove_checkpoint(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_cut_short_anywhere_gives_the_one_before_and_says_so(tmp_path, caplog):
+    path = tmp_path / "state.ckpt"
+    two(path)
+    whole = path.read_bytes()
+    header = len(MAGIC) + 64
+    for length in (0, 1, header - 1, header, header + 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        caplog.clear()
+        assert load_checkpoint(path)["number"] == 1, length
+        assert f"checkpoint {path} is damaged: its checksum does not match; using the one before" in caplog.text
+
+
+def test_a_flipped_bit_anywhere_gives_the_one_before_and_says_so(tmp_path, caplog):
+    path = tmp_path / "state.ckpt"
+    two(path)
+    whole = path.read_bytes()
+    for place in {*range(0, len(MAGIC) + 66, 5), *range(0, len(whole), 97), len(whole) - 1}:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        caplog.clear()
+        assert load_checkpoint(path)["number"] == 1, place
+        assert "is damaged" in caplog.text
+
+
+def test_if_both_are_damaged_there_is_none(tmp_path, caplog):
+    path = tmp_path / "state.ckpt"
+    two(path)
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:-1])
+    assert load_checkpoint(path) is None
+    assert caplog.text.count("is damaged") == 2
+
+
+class Touch:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def archive(content: object) -> bytes:
+    payload = io.BytesIO()
+    torch.save(content, payload)
+    return payload.getvalue()
+
+
+@pytest.mark.parametrize(
+    "pack", [lambda evil: pickle.dumps(evil, 2), lambda evil: archive({"learner": evil})], ids=["pickle", "archive"]
+)
+def test_nothing_in_a_checkpoint_is_executed_even_if_its_checksum_is_right(tmp_path, caplog, pack):
+    path, mark = tmp_path / "state.ckpt", tmp_path / "mark"
+    save_checkpoint(path, {"number": 1})
+    path.rename(tmp_path / "state.ckpt.previous")
+    payload = pack(Touch(mark))
+    sealed(path, payload)
+    assert load_checkpoint(path) == {"number": 1}
+    assert "cannot be loaded" in caplog.text
+    assert not mark.exists()
+    torch.load(io.BytesIO(payload), weights_only=False) if payload[:2] == b"PK" else pickle.loads(payload)
+    assert mark.exists()  # the payload does bite
+
+
+@pytest.mark.parametrize("payload", [b"", b"PK\x03\x04rubbish", b"rubbish", b"\x80\x02."], ids=repr)
+def test_a_payload_that_is_no_state_is_passed_over(tmp_path, payload):
+    sealed(tmp_path / "state.ckpt", payload)
+    assert load_checkpoint(tmp_path / "state.ckpt") is None
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_disk_that_fails_while_saving_leaves_the_one_before_and_no_temporary_file(tmp_path, monkeypatch, failing):
+    path = tmp_path / "state.ckpt"
+    two(path)
+    real = getattr(__import__("os"), failing)
+
+    def fail(*arguments):
+        if failing == "fsync" or str(arguments[0]).endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(f"os.{failing}", fail)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left"):
+            save_checkpoint(path, {"number": 3})
+    assert load_checkpoint(path)["number"] == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["state.ckpt.previous"]

@@ -1,0 +1,168 @@
+"""The records file: whole rows come back as they were written, torn and damaged ones are told apart."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dash_core.cost import Cost
+from dash_core.errors import RecordError
+from dash_core.records import FILE, ChunkRecord, append_record, read_records, rewrite_records
+from tests import toy
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 2**53)
+costs = st.builds(Cost, numbers, counts, counts)
+rows = st.builds(
+    ChunkRecord,
+    chunk=counts,
+    images=counts,
+    test_accuracy=numbers,
+    test_loss=numbers,
+    class_accuracy=st.lists(st.none() | numbers).map(tuple),
+    train_accuracy=numbers,
+    train_loss=numbers,
+    steps=counts,
+    epochs=counts,
+    converged=st.booleans(),
+    cost=st.dictionaries(st.text(), costs, max_size=3),
+    diagnostics=st.dictionaries(st.text(), numbers, max_size=3),
+    finished_at=counts,
+)
+
+
+def record(chunk: int, **changes) -> ChunkRecord:
+    made = ChunkRecord(
+        chunk=chunk,
+        images=10 * chunk,
+        test_accuracy=0.5,
+        test_loss=1.25,
+        class_accuracy=(0.25, None, 0.75),
+        train_accuracy=1.0,
+        train_loss=0.01,
+        steps=20,
+        epochs=4,
+        converged=True,
+        cost={"train": Cost(1.5, 1000, 4096), "evaluate": Cost(0.5, 200, 8192)},
+        diagnostics={"floor_share": 0.875, "Ångström\nline": 1.0},
+        finished_at=1_700_000_000_000,
+    )
+    return replace(made, **changes)
+
+
+def written(folder, count: int) -> list[ChunkRecord]:
+    made = [record(chunk) for chunk in range(1, count + 1)]
+    for row in made:
+        append_record(folder, row)
+    return made
+
+
+@settings(max_examples=30)
+@given(rows)
+def test_a_record_comes_back_from_its_line_as_it_was(row):
+    line = row.to_json()
+    assert "\n" not in line
+    assert ChunkRecord.from_json(line) == row
+
+
+def test_records_come_back_in_their_order(tmp_path):
+    assert read_records(tmp_path) == []
+    made = written(tmp_path, 3)
+    assert read_records(tmp_path) == made
+
+
+def test_a_last_line_torn_at_any_byte_is_left_out(tmp_path):
+    first, _ = written(tmp_path, 2)
+    whole = (tmp_path / FILE).read_bytes()
+    start = whole.index(b"\n") + 1
+    for end in range(start, len(whole)):
+        (tmp_path / FILE).write_bytes(whole[:end])
+        assert read_records(tmp_path) == [first], end
+
+
+def test_a_last_line_of_rubbish_is_left_out(tmp_path):
+    made = written(tmp_path, 2)
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b"\x00" * 100 + b"\n")
+    assert read_records(tmp_path) == made
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line[: len(line) // 2],
+        lambda line: "",
+        lambda line: "[]",
+        lambda line: "null",
+        lambda line: line.replace('"steps"', '"stepz"'),
+        lambda line: line.replace('"train": {', '"train": {"extra": 1, '),
+        lambda line: line.replace('"class_accuracy": [0.25, null, 0.75]', '"class_accuracy": 1'),
+        lambda line: line.replace('"cost": {', '"cost": [{').replace('}, "diag', '}], "diag'),
+        lambda line: line.replace('"chunk": 2', '"chunk": 3'),
+    ],
+    ids=["torn", "empty", "list", "null", "other-key", "other-cost", "no-classes", "cost-list", "other-chunk"],
+)
+def test_a_damaged_line_in_the_middle_is_an_error_that_names_file_and_line(tmp_path, damage):
+    written(tmp_path, 3)
+    lines = (tmp_path / FILE).read_text().splitlines()
+    assert damage(lines[1]) != lines[1]
+    lines[1] = damage(lines[1])
+    (tmp_path / FILE).write_text("\n".join(lines) + "\n")
+    with pytest.raises(RecordError, match=rf"{FILE}, line 2 is damaged .*remove the run's folder"):
+        read_records(tmp_path)
+
+
+def test_a_damaged_line_before_a_torn_one_is_not_the_last(tmp_path):
+    written(tmp_path, 1)
+    with (tmp_path / FILE).open("a") as file:
+        file.write('rubbish\n{"chunk": 3, "ima')
+    with pytest.raises(RecordError, match="line 2 is damaged"):
+        read_records(tmp_path)
+
+
+def test_rewriting_replaces_every_line_and_leaves_nothing_else(tmp_path):
+    made = written(tmp_path, 3)
+    rewrite_records(tmp_path, made[:1])
+    assert read_records(tmp_path) == made[:1]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_json_does_not_know_is_not_written(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        append_record(tmp_path, record(1, test_loss=value))
+    assert read_records(tmp_path) == []
+
+
+def test_equal_runs_on_machines_of_another_speed_have_equal_results():
+    slower = record(1, finished_at=5, cost={"train": Cost(9.0, 1000, 1), "evaluate": Cost(9.0, 200, 1)})
+    dearer = record(1, cost={"train": Cost(1.5, 1001, 4096), "evaluate": Cost(0.5, 200, 8192)})
+    assert slower.result() == record(1).result()
+    assert dearer.result() != record(1).result()
+
+
+def test_a_records_cost_is_that_of_all_phases():
+    assert record(1).total_cost == Cost(2.0, 1200, 8192)
+
+
+def test_a_torn_line_and_a_damaged_checkpoint_together_lose_one_chunk_and_no_more(tmp_path):
+    run, data = toy.params(training={"max_epochs": 2}).run("warm", 0), toy.dataset()
+    whole = toy.advance(toy.trajectory(tmp_path / "whole", run, data))
+    folder = tmp_path / "torn"
+    toy.advance(toy.trajectory(folder, run, data), chunks=2)
+    (folder / FILE).write_bytes((folder / FILE).read_bytes()[:-40])
+    (folder / "state.ckpt").write_bytes(b"rubbish")
+    again = toy.trajectory(folder, run, data)
+    assert again.pending == range(2, 4)
+    assert toy.results(toy.advance(again)) == toy.results(whole)
+    assert [json.loads(line)["chunk"] for line in (folder / FILE).read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_line_damaged_while_the_run_is_under_way_is_made_good_from_the_checkpoint(tmp_path):
+    run, data = toy.params(training={"max_epochs": 2}).run("warm", 0), toy.dataset()
+    moving = toy.advance(toy.trajectory(tmp_path, run, data), chunks=2)
+    (tmp_path / FILE).write_text("rubbish\n" * 2)
+    assert toy.trajectory(tmp_path, run, data).records == read_records(tmp_path) == moving.records

@@ -1,0 +1,140 @@
+"""A run is repeatable and resumable, bit for bit, and ends as it says."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dash_core.config import ConfigError
+from dash_core.data import ChunkPlan
+from dash_core.interventions import INTERVENTIONS
+from dash_core.models import MODELS
+from dash_core.records import FILE, read_records
+from dash_core.trajectory import read_result
+from tests import toy
+
+METHODS = list(INTERVENTIONS)
+PAIRS = [
+    pytest.param(model, method, marks=[pytest.mark.slow] if model == "vgg16_bn" and method != "dash" else [])
+    for model in MODELS  # vgg16_bn has 134 million weights: ten seconds a method
+    for method in METHODS
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_run_twice_gives_the_same_records_bit_for_bit(tmp_path, method):
+    run = toy.params().run(method, 0)
+    first, second = (toy.advance(toy.trajectory(tmp_path / name, run, toy.dataset())) for name in "ab")
+    assert toy.results(first) == toy.results(second)
+    weights = [load_file(tmp_path / name / "weights.safetensors") for name in "ab"]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("optimizer", ["sgd", "sam", "adamw"])
+def test_a_run_that_stops_after_any_chunk_ends_as_if_it_had_not(tmp_path, method, optimizer):
+    run = toy.params(optimizer={"name": optimizer, "lr": 0.01}).run(method, 0)
+    whole = toy.advance(toy.trajectory(tmp_path / "whole", run, toy.dataset()))
+    for _ in range(run.chunks):
+        stopped = toy.advance(toy.trajectory(tmp_path / "stopped", run, toy.dataset()), chunks=1)
+    assert toy.results(stopped) == toy.results(whole)
+    weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_another_seed_gives_other_records(tmp_path):
+    runs = [toy.params().run("warm", seed) for seed in (0, 1)]
+    first, second = (toy.advance(toy.trajectory(tmp_path / run.id, run, toy.dataset())) for run in runs)
+    assert toy.results(first) != toy.results(second)
+
+
+def test_the_global_generator_is_neither_read_nor_set(tmp_path):
+    run = toy.params(
+        training={"recipe": "sota", "max_epochs": 2}, model={"name": "torchvision:mobilenet_v3_small"}
+    ).run("dash", 0)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = toy.advance(toy.trajectory(tmp_path / "a", run, toy.dataset(side=32)), chunks=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second = toy.advance(toy.trajectory(tmp_path / "b", run, toy.dataset(side=32)), chunks=2)
+    assert toy.results(first) == toy.results(second)
+
+
+def test_methods_agree_until_the_first_intervention(tmp_path):
+    runs = [toy.params().run(method, 0) for method in ("cold", "warm", "dash", "shrink_perturb")]
+    firsts = [toy.results(toy.advance(toy.trajectory(tmp_path / run.id, run, toy.dataset()), 1))[0] for run in runs]
+    assert all(first == firsts[0] for first in firsts)
+
+
+@pytest.mark.parametrize(("model", "method"), PAIRS)
+def test_every_model_takes_every_method_for_a_real_chunk(tmp_path, model, method):
+    small = {"training": {"max_epochs": 1, "batch_size": 16}, "chunks": 2, "model": {"name": model}}
+    if model == "vgg16_bn":
+        small["optimizer"] = {"lr": 0.0001}
+    run = toy.params(**small).run(method, 0)
+    side = 32 if model == "vgg16_bn" else 8
+    data = toy.dataset(train=16 if model == "vgg16_bn" else 64, side=side, channels=3 if model == "vgg16_bn" else 1)
+    moving = toy.trajectory(tmp_path, run, data)
+    for chunk in (1, 2):
+        moving.intervene(chunk)
+        assert moving.train(chunk).steps >= 1
+        assert 0 <= moving.evaluate(chunk).accuracy <= 1
+        moving.record(chunk)
+
+
+def test_result_and_weights_are_written_last_and_the_resume_state_goes(tmp_path):
+    run = toy.params().run("dash", 0)
+    moving = toy.advance(toy.trajectory(tmp_path, run, toy.dataset()), chunks=2)
+    assert read_result(tmp_path, run) is None
+    toy.advance(moving)
+    result = read_result(tmp_path, run)
+    assert result["run"] == run.id
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, "result.json", "weights.safetensors"]
+    assert read_result(tmp_path, toy.params().run("warm", 0)) is None  # not the result of another run
+
+
+def test_a_torn_last_line_is_made_good_from_the_checkpoint(tmp_path):
+    run = toy.params().run("dash", 0)
+    moving = toy.advance(toy.trajectory(tmp_path, run, toy.dataset()), chunks=2)
+    path = tmp_path / FILE
+    path.write_text(path.read_text()[:-40])
+    assert len(read_records(tmp_path)) == 1
+    again = toy.trajectory(tmp_path, run, toy.dataset())
+    assert read_records(tmp_path) == moving.records == again.records
+
+
+def test_records_without_a_checkpoint_are_made_again(tmp_path, caplog):
+    run = toy.params().run("warm", 0)
+    whole = toy.advance(toy.trajectory(tmp_path, run, toy.dataset()), chunks=2)
+    for path in tmp_path.glob("state.ckpt*"):
+        path.unlink()
+    again = toy.trajectory(tmp_path, run, toy.dataset())
+    assert "starting again" in caplog.text
+    assert toy.results(toy.advance(again, chunks=2)) == toy.results(whole)
+
+
+def test_the_plan_of_another_seed_is_refused(tmp_path):
+    run, data = toy.params().run("warm", 0), toy.dataset()
+    plan = ChunkPlan.split(data.train, run.dataset, run.chunks, 1)
+    from dash_core.trajectory import Trajectory
+
+    with pytest.raises(ConfigError, match="chunk plan is not that of run"):
+        Trajectory(run, data, plan, tmp_path, device=toy.CPU)
+
+
+def test_a_chunk_cannot_be_recorded_out_of_turn(tmp_path):
+    moving = toy.trajectory(tmp_path, toy.params().run("warm", 0), toy.dataset())
+    with pytest.raises(RuntimeError, match="chunk 2 cannot be recorded"):
+        moving.record(2)
+
+
+def test_the_records_are_lines_of_plain_json(tmp_path):
+    toy.advance(toy.trajectory(tmp_path, toy.params().run("dash", 0), toy.dataset()))
+    rows = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
+    assert [row["chunk"] for row in rows] == [1, 2, 3]
+    assert [row["images"] for row in rows] == [22, 43, 64]
+    assert rows[0]["cost"]["intervene"] == {"seconds": 0.0, "flops": 0, "peak_memory": 0}
+    assert rows[1]["cost"]["intervene"]["flops"] > 0
+    assert 0 <= rows[1]["diagnostics"]["floor_share"] <= 1

@@ -1,0 +1,53 @@
+"""Small real runs for tests: sets that take milliseconds to learn."""
+
+from pathlib import Path
+
+import torch
+
+from dash_core.comparison import Params
+from dash_core.config import RunConfig, merge, parse
+from dash_core.data import ChunkPlan, Dataset, ImageSet
+from dash_core.trajectory import Trajectory
+
+CPU = torch.device("cpu")
+
+
+def images(count: int, side: int = 8, channels: int = 1, classes: int = 4, seed: int = 0) -> ImageSet:
+    """Return noisy images whose class shows as a bright row."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    pixels = torch.randint(0, 120, (count, side, side, channels), generator=generator)
+    pixels[torch.arange(count), labels % side] += 100
+    names = tuple(f"class {number}" for number in range(classes))
+    return ImageSet(pixels.to(torch.uint8), labels, names, (0.3,) * channels, (0.2,) * channels)
+
+
+def dataset(train: int = 64, test: int = 32, **shape: int) -> Dataset:
+    return Dataset("toy", images(train, **shape), images(test, seed=1, **shape))
+
+
+def params(**changes: object) -> Params:
+    base = {"chunks": 3, "training": {"batch_size": 16, "max_epochs": 60}, "seeds": [0]}
+    return parse(Params, merge(base, changes))
+
+
+def trajectory(folder: Path, run: RunConfig, data: Dataset, **options: object) -> Trajectory:
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed)
+    return Trajectory(run, data, plan, folder, device=CPU, **options)
+
+
+def advance(moving: Trajectory, chunks: int | None = None) -> Trajectory:
+    """Do the next `chunks` pending chunks, or all of them and finish."""
+    for chunk in list(moving.pending)[:chunks]:
+        moving.intervene(chunk)
+        moving.train(chunk)
+        moving.evaluate(chunk)
+        moving.record(chunk)
+    if not moving.pending:
+        moving.finish({})
+    return moving
+
+
+def results(moving: Trajectory) -> list[dict]:
+    return [record.result() for record in moving.records]
