@@ -1,0 +1,36 @@
+"""Defaults of the process environment, set before anything heavy is imported; what the user set wins."""
+
+import os
+from collections.abc import Mapping, MutableMapping
+
+DEFAULTS: Mapping[str, str] = {
+    # nobody is told that this program ran; "true", not "1": MLflow takes no other word
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # one thread a process: parallel runs must not fight for cores, and bits must not depend on their number
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # the terminal is ours: flow and task logs go to the Prefect server, where each run shows its own
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_CLI_PROMPT": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+LOOPBACK = ("127.0.0.1", "localhost")
+PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+def prepare_environment(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set the defaults that are not set yet, and keep a configured proxy out of local traffic."""
+    for name, value in DEFAULTS.items():
+        environ.setdefault(name, value)
+    if any(environ.get(name) for name in PROXIES):
+        for name in ("NO_PROXY", "no_proxy"):
+            hosts = [host for host in environ.get(name, "").split(",") if host]
+            environ[name] = ",".join(hosts + [host for host in LOOPBACK if host not in hosts])

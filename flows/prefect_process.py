@@ -1,0 +1,145 @@
+"""The private Prefect server's own process: it lives as long as its parent holds the other end of stdin.
+
+Run by path, not as a module, and knows nothing of the project: `python -P prefect_process.py STORE`. It prints
+the port it listens on, then serves; at the word "stop" it first records what has reached it. When stdin closes
+without a word the parent is gone, however it died.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+DATABASE = "prefect.db"
+LOG = "prefect-server.log"
+SCHEMA = Path(__file__).with_name("prefect_schema.sql")
+PATIENCE = {"stop": 20.0, "": 2.0}  # seconds left for recording, by the last word of the parent
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_SERVER_API_BASE_PATH": "/api",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    # recorded in batches: one transaction a task run is too slow for a comparison
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    # nothing is scheduled, watched or streamed here, and the event feed would cost as much as the rest together
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    "PREFECT_SERVER_EVENTS_STREAM_OUT_ENABLED": "false",
+    "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "false",
+}
+
+
+def main(store: Path) -> int:
+    """Serve until told to stop, or until the parent is gone; return the exit code."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    print(listener.getsockname()[1], flush=True)
+    with (store / LOG).open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), 1)  # the parent's pipe ends here
+        os.dup2(log.fileno(), 2)
+    os.environ.update(SETTINGS, PREFECT_API_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{store / DATABASE}")
+    os.environ.pop("PREFECT_API_URL", None)
+    create_database(store / DATABASE)
+    return asyncio.run(_serve(listener))
+
+
+def create_database(path: Path) -> None:
+    """Write a new database from the stored schema; Prefect's own migrations take seconds for the same result.
+
+    The schema carries its revision, so that a newer Prefect migrates it further. Two servers may get here at once:
+    the file appears whole, and the first one stays.
+    """
+    if path.exists():
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with contextlib.closing(sqlite3.connect(draft)) as database:
+            database.executescript("PRAGMA synchronous = OFF;\n" + SCHEMA.read_text(encoding="utf-8"))
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    except (sqlite3.Error, OSError) as error:
+        print(f"the database is created by migrations, since the stored schema failed: {error}", file=sys.stderr)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+async def _serve(listener: socket.socket) -> int:
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    told = _words_of_the_parent()
+    app = create_app(ephemeral=True, final=True)
+    config = uvicorn.Config(
+        _retried_soon(app),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        ws_ping_interval=None,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await asyncio.wait([serving, told], return_when=asyncio.FIRST_COMPLETED)
+    if told.done():
+        await _everything_recorded(PATIENCE[told.result()])
+        server.should_exit = True
+    await serving
+    return 0 if server.started else 3
+
+
+def _retried_soon(app: Callable) -> Callable:
+    """Return the ASGI app with a short Retry-After on each 503: two writers met in SQLite, which takes milliseconds.
+
+    Without the header Prefect's client backs off for 2, 4, 8 seconds, and a whole run waits with it.
+    """
+
+    async def serve(scope: dict, receive: Callable, send: Callable) -> None:
+        async def send_with_header(message: dict) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 503:
+                message = {**message, "headers": [*message["headers"], (b"retry-after", b"0.1")]}
+            await send(message)
+
+        await app(scope, receive, send_with_header)
+
+    return serve
+
+
+def _words_of_the_parent() -> "asyncio.Future[str]":
+    """Return a future of the last word read from stdin before it closed; a daemon thread waits for it."""
+    loop = asyncio.get_running_loop()
+    told = loop.create_future()
+
+    def wait() -> None:
+        word = sys.stdin.readline().strip()
+        with contextlib.suppress(RuntimeError):  # the loop may be closed by a signal
+            loop.call_soon_threadsafe(lambda: told.done() or told.set_result(word if word in PATIENCE else ""))
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+    return told
+
+
+async def _everything_recorded(patience: float) -> None:
+    """Wait until every event that has arrived was taken up; what then remains is written when the services stop."""
+    from prefect.server.utilities.messaging.memory import METRICS
+
+    deadline = time.monotonic() + patience
+    calm = 0
+    while calm < 3 and time.monotonic() < deadline:
+        waiting = any(topic["published"] > topic["consumed"] for topic in METRICS.values())
+        calm = 0 if waiting else calm + 1
+        await asyncio.sleep(0.05)
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]))
+    sys.stderr.flush()
+    os._exit(code)  # all is written: taking the interpreter apart would cost another second

@@ -1,0 +1,216 @@
+"""The Prefect API a comparison talks to: the user's own server, or a private one that lives as long as we do.
+
+Nothing here imports Prefect before it must, so that a private server can start while the rest is still importing.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Self
+
+from dash_core.errors import ConfigError, DashError
+from flows.prefect_process import DATABASE, LOG
+
+API_URL = "PREFECT_API_URL"
+PROGRAM = Path(__file__).with_name("prefect_process.py")
+START_SECONDS = 120.0  # generous: a loaded machine imports slowly
+STOP_SECONDS = 25.0  # a little over the patience of the server's own process
+
+
+class ServerError(DashError):
+    """A private server does not start or answer; the message names its log."""
+
+
+@contextmanager
+def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[str]:
+    """Yield the URL of a Prefect API that answers, set for this process and its children.
+
+    That is the API the user configured, or else a private server over `store`: the one started earlier, or a new one.
+    At the end everything this process has to say is sent, and a private server records it before it stops.
+    """
+    with ExitStack() as stack:
+        url = configured_url() if server is None else None
+        if url is not None:
+            check_health(url)
+        else:
+            server = stack.enter_context(server or PrivateServer(store))
+            url = server.wait_ready()
+        stack.enter_context(_environment(API_URL, url))
+        stack.enter_context(client_settings(url, private=server is not None))
+        stack.callback(send_everything)
+        yield url
+
+
+def configured_url() -> str | None:
+    """Return the API URL the user configured by environment, profile or file; None if there is none."""
+    if url := os.environ.get(API_URL):
+        return url
+    if not any(_mentions_an_api(path) for path in _settings_files()):
+        return None
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def check_health(url: str, timeout: float = 10.0) -> None:
+    """Raise ConfigError unless a Prefect API answers at `url`."""
+    remedy = (
+        f"start it (`prefect server start`), or unset it (`unset {API_URL}`; `prefect config unset {API_URL}` "
+        "for a profile) and a private server is used"
+    )
+    try:
+        with _opener(url).open(f"{url.rstrip('/')}/health", timeout=timeout) as answer:
+            healthy = answer.read().strip() == b"true"
+    except urllib.error.HTTPError as error:
+        healthy = error.code in (401, 403)  # an API that wants a key: Prefect's client has it
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise ConfigError(f"no Prefect API answers at {url} ({API_URL}): {reason}; {remedy}") from None
+    if not healthy:
+        raise ConfigError(f"what answers at {url} ({API_URL}) is no Prefect API, or a sick one; {remedy}")
+
+
+@contextmanager
+def client_settings(url: str, *, private: bool = True) -> Iterator[None]:
+    """Make Prefect's client use `url`; a private server needs no heartbeats, and each flow would end a second late."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    silent = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if private else {}
+    with temporary_settings({PREFECT_API_URL: url, **silent}):
+        yield
+
+
+def send_everything() -> None:
+    """Send the task-run events and logs this process still holds, and wait until the server has them.
+
+    Every worker process calls it before it ends: a task run is known to the server by its events alone.
+    """
+    if "prefect" not in sys.modules:
+        return
+    from prefect._internal.concurrency.services import QueueService
+
+    QueueService.drain_all(at_exit=False)  # the services of all kinds share one register
+
+
+class PrivateServer:
+    """A Prefect server for this process alone: on 127.0.0.1, over `store/prefect.db`, gone when we are gone."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = Path(store).resolve()
+        self.url: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+
+    def start(self) -> Self:
+        """Start the server's process and return at once, its URL known; it answers some seconds later."""
+        if self._process is not None:
+            return self
+        self.store.mkdir(parents=True, exist_ok=True)
+        with (self.store / LOG).open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(PROGRAM), str(self.store)],
+                stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is ours to handle: the server must outlive the last record
+            )
+        with self._process.stdout as pipe:
+            port = pipe.readline().strip()
+        if not port:
+            raise self._failure("did not start")
+        self.url = f"http://127.0.0.1:{int(port)}/api"
+        return self
+
+    def wait_ready(self, timeout: float = START_SECONDS) -> str:
+        """Return the API's URL once it answers; ServerError if it does not within `timeout` seconds."""
+        self.start()
+        deadline = time.monotonic() + timeout
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                check_health(self.url, timeout=max(0.1, deadline - time.monotonic()))
+            except ConfigError:
+                time.sleep(0.05)
+            else:
+                self._ready = True
+                return self.url
+        raise self._failure(f"did not answer within {timeout:.0f} s")
+
+    def stop(self) -> None:
+        """Let the server record all it was sent, then end it; a second call does nothing."""
+        process, self._process, self.url = self._process, None, None
+        if process is None:
+            return
+        if not self._ready:
+            process.kill()  # it has nothing to record yet
+        try:
+            process.communicate(b"stop\n", timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def _failure(self, what: str) -> ServerError:
+        """End the process and return the error that tells its last words."""
+        process, self._process = self._process, None
+        process.kill()
+        process.communicate()
+        lines = (self.store / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        last = next((line for line in reversed(lines) if line.strip()), "(nothing was logged)")
+        return ServerError(
+            f"the private Prefect server {what}: {last}\nits log: {self.store / LOG}; its database: "
+            f"{self.store / DATABASE}. To use a server of your own, set {API_URL}."
+        )
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """Return an opener that asks no proxy for a local address."""
+    local = "//127.0.0.1" in url or "//localhost" in url
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+
+
+def _settings_files() -> Iterator[Path]:
+    """Yield the files in which Prefect would look for a URL."""
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    yield Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser()
+    yield from (Path("prefect.toml"), Path("pyproject.toml"), Path(".env"))
+
+
+def _mentions_an_api(path: Path) -> bool:
+    """Tell whether a settings file may name an API URL: a cheap look, Prefect itself then decides."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    if path.suffix != ".toml" or path.name == "profiles.toml":
+        return API_URL in text.upper()
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return True
+    section: Mapping = content.get("tool", {}).get("prefect", {}) if path.name == "pyproject.toml" else content
+    return "api" in section
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before

@@ -1,0 +1,244 @@
+import contextlib
+import http.server
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dash_core.errors import ConfigError
+from flows import prefect_process, prefect_server
+from flows.environment import DEFAULTS, prepare_environment
+from flows.prefect_server import PrivateServer, ServerError
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+    from flows.environment import prepare_environment
+    prepare_environment()
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore it
+    from pathlib import Path
+    from flows.prefect_server import PrivateServer, prefect_api
+    server = PrivateServer(Path(sys.argv[1])).start()
+    from prefect import flow, task
+    from prefect.cache_policies import NO_CACHE
+
+    @task(cache_policy=NO_CACHE)
+    def step(number):
+        return number
+
+    @flow
+    def small(count):
+        for number in range(count):
+            step(number)
+"""
+RUN = """
+    with prefect_api(Path(sys.argv[1]), server) as url:
+        small(int(sys.argv[2]))
+"""
+HANG = """
+    with prefect_api(Path(sys.argv[1]), server) as url:
+        small(1)
+        print("running", flush=True)
+        time.sleep(120)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch, tmp_path):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect-home"))
+
+
+def test_every_task_run_is_recorded_nothing_is_printed_and_no_process_stays(tmp_path):
+    store = tmp_path / "made if absent"
+    ran = _python(PROGRAM + RUN, store, 150)
+    assert ran.communicate() == ("", "")
+    assert ran.returncode == 0
+    assert _counts(store, "task_run") == {"COMPLETED": 150}
+    assert _counts(store, "flow_run") == {"COMPLETED": 1}
+    assert _rows(store, "SELECT count(*) FROM log")[0][0] >= 150
+    assert (store / prefect_process.LOG).read_text() == ""
+    assert _servers_of(store) == []
+
+
+@pytest.mark.slow
+def test_two_private_servers_share_a_store(tmp_path):
+    both = [_python(PROGRAM + RUN, tmp_path, 40) for _ in range(2)]
+    assert [ran.communicate() for ran in both] == [("", "")] * 2
+    assert [ran.returncode for ran in both] == [0, 0]
+    assert _counts(tmp_path, "task_run") == {"COMPLETED": 80}
+    assert _servers_of(tmp_path) == []
+
+
+def test_server_ends_with_a_killed_parent(tmp_path):
+    parent = _python(PROGRAM + HANG, tmp_path)
+    assert parent.stdout.readline() == "running\n"
+    assert len(_servers_of(tmp_path)) == 1
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()  # returns: no orphan holds our pipes
+    assert _within(10, lambda: _servers_of(tmp_path) == [])
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_parent_and_its_server(tmp_path):
+    parent = _python(PROGRAM + HANG, tmp_path)
+    assert parent.stdout.readline() == "running\n"
+    os.killpg(parent.pid, signal.SIGINT)
+    assert "KeyboardInterrupt" in parent.communicate()[1]
+    assert _counts(tmp_path, "task_run") == {"COMPLETED": 1}
+    assert _servers_of(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_server_that_cannot_start_names_its_log(tmp_path):
+    (tmp_path / prefect_process.DATABASE).write_text("this is no database")
+    server = PrivateServer(tmp_path).start()
+    with pytest.raises(ServerError, match=r"prefect-server\.log"):
+        server.wait_ready(60)
+    server.stop()
+    assert _servers_of(tmp_path) == []
+
+
+def test_stopping_twice_or_before_the_start_does_nothing(tmp_path):
+    server = PrivateServer(tmp_path)
+    server.stop()
+    server.start()
+    server.stop()
+    server.stop()
+    assert _servers_of(tmp_path) == []
+
+
+def test_configured_url_is_used_as_it_is(monkeypatch, tmp_path):
+    with _answering(b"true") as url:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        with prefect_server.prefect_api(tmp_path / "store") as used:
+            assert used == url
+    assert os.environ["PREFECT_API_URL"] == url
+    assert not (tmp_path / "store").exists()
+
+
+def test_configured_url_of_the_profile_is_found(monkeypatch, tmp_path):
+    profiles = 'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
+    (tmp_path / "prefect-home").mkdir()
+    (tmp_path / "prefect-home" / "profiles.toml").write_text(profiles)
+    program = "from flows.prefect_server import configured_url; print(configured_url())"
+    assert _python(program).communicate() == ("http://127.0.0.1:9/api\n", "")
+
+
+def test_configured_url_that_does_not_answer_is_an_error_with_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with (
+        pytest.raises(ConfigError, match=r"http://127.0.0.1:9/api .*prefect server start.*unset"),
+        prefect_server.prefect_api(tmp_path),
+    ):
+        pass
+
+
+def test_configured_url_of_something_else_is_an_error(monkeypatch, tmp_path):
+    with _answering(b"<html>") as url, pytest.raises(ConfigError, match="no Prefect API"):
+        prefect_server.check_health(url)
+
+
+def test_settings_of_the_project_reach_prefect():
+    program = """
+        from prefect.settings import get_current_settings
+        server = get_current_settings().server
+        print(server.services.task_run_recorder.batch_size, server.services.event_persister.batch_size,
+              server.ephemeral.startup_timeout_seconds, server.analytics_enabled)
+    """
+    assert _python(program).communicate() == ("100 200 120 False\n", "")
+
+
+def test_environment_keeps_what_the_user_set():
+    environ = {"OMP_NUM_THREADS": "4", "http_proxy": "http://proxy", "no_proxy": "example.org"}
+    prepare_environment(environ)
+    assert environ["OMP_NUM_THREADS"] == "4"
+    assert environ["no_proxy"] == "example.org,127.0.0.1,localhost"
+    assert set(DEFAULTS) <= set(environ)
+
+
+@pytest.mark.slow
+def test_stored_schema_is_what_the_migrations_leave(tmp_path):
+    prefect_process.create_database(tmp_path / prefect_process.DATABASE)
+    program = """
+        import asyncio
+        from prefect.server.database import provide_database_interface
+        asyncio.run(provide_database_interface().create_db())
+    """
+    address = f"sqlite+aiosqlite:///{tmp_path / 'migrated.db'}"
+    environment = {**os.environ, "PREFECT_API_DATABASE_CONNECTION_URL": address}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, check=True)
+    stored, migrated = (_schema(tmp_path / name) for name in (prefect_process.DATABASE, "migrated.db"))
+    assert stored == migrated
+
+
+def _python(program, *arguments):
+    command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
+
+
+def _servers_of(store):
+    mine = str(Path(store).resolve())
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        alive = process.info["status"] != psutil.STATUS_ZOMBIE
+        if alive and (process.info["cmdline"] or [])[-2:] == [str(prefect_server.PROGRAM), mine]:
+            found.append(process.pid)
+    return found
+
+
+def _within(seconds, condition):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
+
+
+def _rows(store, query):
+    with contextlib.closing(sqlite3.connect(store / prefect_process.DATABASE)) as database:
+        return database.execute(query).fetchall()
+
+
+def _counts(store, table):
+    return dict(_rows(store, f"SELECT state_type, count(*) FROM {table} GROUP BY state_type"))
+
+
+_LAYOUT = str.maketrans("", "", " ,\t")
+
+
+def _schema(path):
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+        revision = database.execute("SELECT version_num FROM alembic_version").fetchall()
+    # the order of a table's constraints differs from one migration to the next
+    lines = {(kind, name): sorted(filter(None, (sql or "").translate(_LAYOUT).split("\n"))) for kind, name, sql in rows}
+    return lines, revision
+
+
+@contextlib.contextmanager
+def _answering(body):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/api"
+    finally:
+        server.shutdown()
+        server.server_close()
