@@ -1,0 +1,1 @@
+"""Prefect tasks: one verb each, between the science and the flows."""

@@ -1,0 +1,70 @@
+"""Where a run happens: folders, device, processes. Nothing here decides a result."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dash_core.comparison import Params
+from dash_core.config import RunConfig
+
+
+class Place(BaseModel):
+    """Folders are absolute; it is plain data, so that it can be handed to another process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: Path  # runs, comparisons, splits, mlflow.db
+    data_root: Path  # datasets as torchvision lays them out
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=1)] = 1  # of torch, in each process
+
+    def run_folder(self, run: RunConfig) -> Path:
+        """Folder of one run: config, records, weights, result."""
+        return self.store / "runs" / run.id
+
+    def comparison_folder(self, params: Params) -> Path:
+        """Folder of one comparison: its tables and configuration."""
+        return self.store / "comparisons" / params.name
+
+    @property
+    def splits(self) -> Path:
+        """Folder of the chunk plans."""
+        return self.store / "splits"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of decoded datasets."""
+        return self.store / ".dashpipe" / "imagesets"
+
+    @property
+    def services(self) -> Path:
+        """Folder of the private Prefect server's database and log."""
+        return self.store / ".dashpipe"
+
+
+@dataclass(frozen=True)
+class Crew:
+    """How many processes share the work, and with how many torch threads each."""
+
+    workers: int
+    threads: int
+
+    @classmethod
+    def of(cls, params: Params, runs: int) -> "Crew":
+        """Return the crew for a number of runs: one process a core, one thread each, unless params say otherwise."""
+        given = params.compare
+        threads = 1 if given.threads == "auto" else given.threads
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = max(1, cores // threads) if given.workers == "auto" else given.workers
+        return cls(min(workers, max(runs, 1)), threads)
+
+
+def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
+    """Return where a comparison's runs happen, all folders absolute."""
+    store = store.resolve()
+    root = data_root.resolve() if data_root else store / "data"
+    threads = Crew.of(params, 1).threads
+    return Place(store=store, data_root=root, device=params.compare.device, threads=threads)

@@ -1,0 +1,242 @@
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tasks import tracking
+
+ROOT = Path(__file__).parents[2]
+SCORES = {"test_accuracy": 0.5, "train_seconds": 2.0}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def uri(store):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return tracking.tracking_uri(store)
+
+
+@pytest.fixture(scope="module")
+def comparison(uri, store):
+    return _open(uri, store, "digits-cnn3-0123abcd")
+
+
+@pytest.fixture
+def client(uri):
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def test_store_is_a_database_file_with_artifacts_beside_it(uri, store, comparison, client):
+    assert uri == f"sqlite:///{store}/mlflow.db"
+    assert (store / "mlflow.db").exists()
+    place = client.get_experiment(comparison.experiment_id).artifact_location
+    assert place == (store / "mlartifacts" / "digits-cnn3-0123abcd").as_uri()
+
+
+def test_tracking_uri_of_the_user_wins(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking.tracking_uri(tmp_path) == "http://127.0.0.1:5000"
+
+
+def test_comparison_opened_twice_is_one_experiment_with_one_summary(uri, store, comparison, client):
+    assert _open(uri, store, "digits-cnn3-0123abcd") == comparison
+    assert client.get_run(comparison.summary_run_id).data.params == {"chunks": "10"}
+    assert tracking.find_experiment(uri, "digits-cnn3-0123abcd") == comparison.experiment_id
+    assert tracking.find_experiment(uri, "never seen") is None
+
+
+def test_run_has_its_parameters_tags_and_metrics_by_chunk(uri, comparison, client):
+    many = {f"p{index}": index for index in range(150)}  # more than MLflow takes at once
+    run = _run(uri, comparison, "whole", params={"optimizer.lr": 0.01, "augmentation": None, **many})
+    for chunk in range(3):
+        tracking.log_chunk(uri, run, chunk=chunk, metrics={"test_accuracy": chunk / 10}, timestamp_ms=chunk)
+    tracking.finish_run(uri, run, status="FINISHED", tags={"converged": "true"})
+    found = client.get_run(run)
+    assert found.data.params == {name: str(value) for name, value in many.items()} | {
+        "optimizer.lr": "0.01",
+        "augmentation": "None",
+    }
+    assert found.data.tags["method"] == "dash"
+    assert found.data.tags["converged"] == "true"
+    assert found.data.tags["summary_run"] == comparison.summary_run_id
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "digits/cnn3/dash/whole"
+    assert _points(client, run) == [(0, 0.0), (1, 0.1), (2, 0.2)]
+
+
+def test_chunk_logged_again_is_not_doubled(uri, comparison, client):
+    run = _run(uri, comparison, "again")
+    for _ in range(2):
+        tracking.log_chunk(uri, run, chunk=0, metrics={**SCORES, "loss": math.nan}, timestamp_ms=5)
+    assert _points(client, run) == [(0, 0.5)]
+    assert len(client.get_metric_history(run, "loss")) == 1
+
+
+def test_infinite_value_is_nan_and_a_missing_one_is_left_out(uri, comparison, client):
+    run = _run(uri, comparison, "odd values")
+    metrics = {"loss": math.inf, "gone": None, "flag": True, "steps": 10**12}
+    tracking.log_chunk(uri, run, chunk=0, metrics=metrics, timestamp_ms=5)
+    logged = client.get_run(run).data.metrics
+    assert sorted(logged) == ["flag", "loss", "steps"]
+    assert math.isnan(logged["loss"])
+    assert logged["steps"] == 10**12
+
+
+def test_artifacts_of_a_run_and_of_the_comparison(uri, comparison, client, tmp_path):
+    (tmp_path / "table.csv").write_text("method,accuracy\n")
+    run = _run(uri, comparison, "files")
+    tracking.finish_run(uri, run, status="FAILED", artifacts=tmp_path)
+    tracking.log_comparison_artifacts(uri, comparison, tmp_path)
+    for owner in (run, comparison.summary_run_id):
+        assert [file.path for file in client.list_artifacts(owner)] == ["table.csv"]
+    assert client.get_run(run).info.status == "FAILED"
+
+
+def test_killed_run_goes_on_with_its_chunks_kept_and_none_doubled(uri, comparison, client):
+    body = """
+        run = open_run(uri, comparison, key="killed", name="n", params={"lr": 0.01}, tags={})
+        for chunk in range(first, last):
+            log_chunk(uri, run, chunk=chunk, metrics={"test_accuracy": chunk / 10}, timestamp_ms=1000 + chunk)
+            print(run, flush=True)
+        END
+    """
+    killed = _python(uri, comparison, body.replace("END", "import time; time.sleep(60)"), first=0, last=3)
+    run = [killed.stdout.readline().strip() for _ in range(3)][-1]
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert client.get_run(run).info.status == "RUNNING"
+    resumed = _python(uri, comparison, body.replace("END", "finish_run(uri, run, status='FINISHED')"), first=2, last=5)
+    assert resumed.communicate()[0].split() == [run] * 3
+    assert resumed.returncode == 0
+    assert _points(client, run) == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+    assert client.get_run(run).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_processes_write_side_by_side_and_lose_nothing(uri, comparison, client):
+    body = """
+        for number in range(5):
+            run = open_run(uri, comparison, key=f"{me}-{number}", name="n", params={"number": number}, tags={})
+            for chunk in range(10):
+                log_chunk(uri, run, chunk=chunk, metrics={"a": 1.0, "b": 2.0}, timestamp_ms=chunk)
+            finish_run(uri, run, status="FINISHED")
+            print(run, flush=True)
+    """
+    writers = [_python(uri, comparison, body, me=name) for name in "xy"]
+    outputs = [writer.communicate()[0] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    runs = [run for output in outputs for run in output.split()]
+    assert len(set(runs)) == 10
+    assert {len(client.get_metric_history(run, name)) for run in runs for name in "ab"} == {10}
+
+
+@pytest.mark.slow
+def test_model_loads_in_a_fresh_process_without_our_code_and_takes_any_batch(uri, comparison, client, tmp_path, capfd):
+    run = _run(uri, comparison, "model")
+    model = _small_model().train()
+    images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    identity = tracking.log_model(uri, run, model, example=images[:1])
+    assert tracking.log_model(uri, run, model, example=images[:1]) == identity
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
+    assert model.training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+    torch.save({"images": images, "logits": model.eval()(images)}, tmp_path / "expected.pt")
+    _check_in_a_fresh_process(uri, run, tmp_path)
+
+
+def test_no_fluent_run_is_left_open(uri, comparison):
+    import mlflow
+
+    _run(uri, comparison, "fluent")
+    assert mlflow.active_run() is None
+
+
+def test_comparison_url_names_the_charts_or_the_compared_runs():
+    assert tracking.comparison_url("http://h:1/", "7") == "http://h:1/#/experiments/7/runs?compareRunsMode=CHART"
+    assert (
+        tracking.comparison_url("http://h:1", "7", ["a", "b"])
+        == "http://h:1/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D"
+    )
+
+
+def _open(uri, store, name):
+    return tracking.open_comparison(
+        uri,
+        comparison=name,
+        params={"chunks": 10},
+        tags={"dataset": "digits"},
+        artifact_root=tracking.artifact_root(store),
+    )
+
+
+def _run(uri, comparison, key, params=None):
+    return tracking.open_run(
+        uri,
+        comparison,
+        key=key,
+        name=f"digits/cnn3/dash/{key}",
+        params=params or {"seed": 0},
+        tags={"method": "dash"},
+    )
+
+
+def _points(client, run):
+    return sorted((point.step, point.value) for point in client.get_metric_history(run, "test_accuracy"))
+
+
+def _python(uri, comparison, body, **variables):
+    lines = [
+        "from flows.environment import prepare_environment",
+        "prepare_environment()",
+        "from tasks.tracking import *",
+        f"uri, comparison = {uri!r}, {comparison!r}",
+        *(f"{name} = {value!r}" for name, value in variables.items()),
+        textwrap.dedent(body),
+    ]
+    return subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def _small_model():
+    convolution = torch.nn.Conv2d(1, 4, 3, padding=1)
+    return torch.nn.Sequential(
+        convolution,
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.5),
+        torch.nn.Flatten(),
+        torch.nn.Linear(256, 10),
+    )
+
+
+def _check_in_a_fresh_process(uri, run, folder):
+    program = f"""
+        import mlflow, sys, torch
+        mlflow.set_tracking_uri({uri!r})
+        model = mlflow.pytorch.load_model("runs:/{run}/model")
+        expected = torch.load("expected.pt", weights_only=True)
+        assert torch.allclose(model(expected["images"]), expected["logits"], atol=1e-6)
+        assert model(expected["images"][:1]).shape == (1, 10)
+        assert not any(name.split(".")[0] in ("tasks", "flows", "dash_core") for name in sys.modules)
+    """
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=folder, env=environment, check=True)
