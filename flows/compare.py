@@ -1,0 +1,96 @@
+"""The flow of a comparison: every method and seed in parallel processes, then the table."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cloudpickle
+from prefect import flow
+from prefect.context import serialize_context
+
+from dash_core.comparison import Params
+from dash_core.config import RunConfig
+from dash_core.errors import DashError
+from dash_core.models import build_model
+from flows.experiment import carry_out_in_worker
+from flows.settings import load_params
+from flows.split import split_dataset
+from flows.workers import WorkerDied, WorkerPool
+from tasks.place import Crew, Place, place_of
+from tasks.progress import end_progress
+from tasks.publish import Published, publish
+from tasks.run_tracker import Tracked, forget, track_comparison
+from tasks.runs import commit, is_complete
+from tasks.tracking import fail_lost_run, finished_keys
+
+
+class ComparisonFailed(DashError):
+    """Some runs of a comparison failed; the others are complete."""
+
+    def __init__(self, message: str, published: Published | None) -> None:
+        super().__init__(message)
+        self.published = published
+
+
+@flow(
+    name="compare-methods",
+    flow_run_name="compare methods · {params_file}",
+    persist_result=False,
+)
+def compare_methods(
+    params_file: str = "params.yaml",
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    store: str = ".",
+    data_root: str | None = None,
+    again: bool = False,
+) -> Published:
+    """Train every method and seed of a comparison, side by side, and publish its table.
+
+    Runs that are complete are not trained again, unless `again` asks for it. A run that fails does not take the
+    others down: the table is made of what is complete, and ComparisonFailed says which failed and why.
+    """
+    params = load_params(Path(params_file), preset, overrides)
+    return _compare(params, place_of(params, Path(store), Path(data_root) if data_root else None), again)
+
+
+def _compare(params: Params, place: Place, again: bool) -> Published:
+    dataset, _ = split_dataset(params, place)
+    build_model(params.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)  # an early error
+    tracked = track_comparison(params, place, commit())
+    if again:
+        for run in params.runs():
+            forget(run, place, tracked)
+    finished = finished_keys(tracked.uri, tracked.comparison)
+    todo = [run for run in params.runs() if not (run.id in finished and is_complete(run, place))]
+    crew = Crew.of(params, len(todo))
+    failures = _train_all(todo, place, tracked, crew)
+    published = publish(params, place, tracked, failures)
+    if failures:
+        listing = "\n".join(f"  {run_id}: {reason}" for run_id, reason in failures.items())
+        raise ComparisonFailed(f"{len(failures)} of {len(params.runs())} runs failed:\n{listing}", published)
+    return published
+
+
+def _train_all(todo: Sequence[RunConfig], place: Place, tracked: Tracked, crew: Crew) -> dict[str, str]:
+    """Have the runs done by worker processes, each a subflow of this one; return why runs failed, by id."""
+    context = cloudpickle.dumps(serialize_context())
+    failures: dict[str, str] = {}
+    with WorkerPool(crew.workers if todo else 0, crew.threads) as pool:
+
+        def hand_out(run: RunConfig) -> None:
+            try:
+                pool.call(carry_out_in_worker, run, place, tracked, context)
+            except DashError as error:
+                failures[run.id] = str(error)
+                if isinstance(error, WorkerDied):
+                    end_progress(place.run_folder(run), "failed")
+                    fail_lost_run(tracked.uri, tracked.comparison, key=run.id, reason=str(error))
+
+        with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the pool sets the pace
+            try:
+                list(threads.map(hand_out, todo))
+            except BaseException:
+                pool.terminate()
+                raise
+    return failures

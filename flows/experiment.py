@@ -1,0 +1,75 @@
+"""The flow of one run: chunk after chunk, intervene, train, evaluate, record."""
+
+import traceback
+
+import cloudpickle
+from prefect import flow, tags
+from prefect.context import hydrated_context
+
+from dash_core.config import RunConfig
+from dash_core.errors import DashError
+from dash_core.files import write_atomically
+from dash_core.records import read_records
+from flows.prefect_server import send_everything
+from tasks.data import open_dataset, open_plan
+from tasks.place import Place
+from tasks.progress import end_progress
+from tasks.run_tracker import RunTracker, Tracked
+from tasks.runs import facts, final_model, input_example, is_complete, open_trajectory
+from tasks.steps import evaluate, intervene, record, train
+
+RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
+
+
+class RunFailed(DashError):
+    """A run stopped with an error that is not the user's; its traceback lies in the run's folder."""
+
+
+@flow(name="run-experiment", flow_run_name=RUN_NAME, persist_result=False)
+def run_experiment(run: RunConfig, place: Place, tracked: Tracked) -> None:
+    """Train one method and seed over all chunks, from where it stopped; a complete run is only tracked."""
+    dataset = open_dataset(run.dataset, place)
+    known = facts(place)
+    tracker = RunTracker(tracked, run, open_plan(run, dataset, place), known)
+    try:
+        if is_complete(run, place):
+            tracker.log_chunks(read_records(place.run_folder(run)))
+        else:
+            trajectory, progress = open_trajectory(run, dataset, place)
+            tracker.log_chunks(trajectory.records)  # a kill may have come between a record and its log
+            for chunk in trajectory.pending:
+                intervene(trajectory, chunk)
+                train(trajectory, chunk)
+                evaluate(trajectory, chunk)
+                record(trajectory, chunk, tracker, progress)
+            trajectory.finish(known)
+    except Exception as error:
+        tracker.fail(str(error))
+        raise
+    tracker.finish(place, run, final_model(run, dataset, place), input_example(run, dataset))
+    end_progress(place.run_folder(run), "done")
+
+
+def carry_out(run: RunConfig, place: Place, tracked: Tracked) -> None:
+    """Do one run in this process. What goes wrong is raised as a DashError, which travels between processes."""
+    folder = place.run_folder(run)
+    try:
+        with tags(run.method.label, run.dataset.name, run.model.name, f"seed {run.seed}"):
+            run_experiment(run, place, tracked)
+    except DashError:
+        end_progress(folder, "failed")
+        raise
+    except Exception as error:
+        end_progress(folder, "failed")
+        write_atomically(folder / "error.txt", traceback.format_exc().encode())
+        reason = f"{type(error).__name__}: {error} (the traceback is in {folder / 'error.txt'})"
+        raise RunFailed(reason) from None
+
+
+def carry_out_in_worker(run: RunConfig, place: Place, tracked: Tracked, context: bytes) -> None:
+    """Do one run in this worker process, as a child of the flow whose serialised context is given."""
+    try:
+        with hydrated_context(cloudpickle.loads(context)):
+            carry_out(run, place, tracked)
+    finally:
+        send_everything()

@@ -1,0 +1,120 @@
+"""Worker processes that each do one run at a time.
+
+A worker that dies, killed or out of memory, fails the run it was doing and no other; the next run gets a new
+process. Workers come from a fork server, a process that has done the imports and nothing else: a fork of this process,
+inside a Prefect flow or after CUDA was used, would be broken. Where there is no fork server they are spawned.
+"""
+
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Self
+
+from dash_core.errors import DashError
+
+
+class WorkerDied(DashError):
+    """The process of a run ended without an answer."""
+
+
+class Stopped(DashError):
+    """The pool was ended while a run trained, or before it began."""
+
+
+class WorkerPool:
+    """`size` single processes with `threads` threads each."""
+
+    def __init__(self, size: int, threads: int) -> None:
+        self._threads = threads
+        self._closed = False
+        self._workers: list[ProcessPoolExecutor] = []
+        self._idle: queue.LifoQueue[ProcessPoolExecutor] = queue.LifoQueue()
+        for _ in range(size):
+            self._idle.put(self._new_worker())
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return function(*arguments) as a worker computes it; waits for an idle one. WorkerDied if it dies."""
+        worker = self._idle.get()
+        if self._closed:
+            self._idle.put(worker)
+            raise Stopped("the comparison was stopped before this run began")
+        try:
+            try:
+                answer = worker.submit(function, *arguments)
+            except BrokenProcessPool:  # it was killed while it was idle: no run is lost
+                worker = self._in_place_of(worker)
+                answer = worker.submit(function, *arguments)
+            return answer.result()
+        except BrokenProcessPool:
+            if self._closed:
+                raise Stopped("the comparison was stopped while this run trained") from None
+            worker = self._in_place_of(worker)
+            raise WorkerDied(
+                "the process of this run died without a word: most likely it was killed, or the machine ran out of "
+                "memory; the same command goes on after the last finished chunk"
+            ) from None
+        finally:
+            self._idle.put(worker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        """Let the workers end; after an exception, end them at once."""
+        if kind is not None:
+            self.terminate()
+        for worker in self._workers:
+            worker.shutdown(wait=True, cancel_futures=True)
+
+    def terminate(self) -> None:
+        """End the workers at once: the runs they do fail, and no other begins."""
+        self._closed = True
+        for worker in self._workers:
+            for process in list((worker._processes or {}).values()):
+                process.terminate()
+
+    def _in_place_of(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        self._workers.remove(broken)
+        broken.shutdown(wait=False)
+        return self._new_worker()
+
+    def _new_worker(self) -> ProcessPoolExecutor:
+        worker = ProcessPoolExecutor(1, mp_context=_context(), initializer=_start_worker, initargs=(self._threads,))
+        self._workers.append(worker)
+        return worker
+
+
+def start_early() -> None:
+    """Start the fork server, whose imports take seconds, while this process still prepares."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver
+
+        _context()
+        forkserver.ensure_running()
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flows.preload"])
+    return context
+
+
+def _start_worker(threads: int) -> None:
+    """Set up a worker: its own threads, Ctrl-C left to the parent, and no life after the parent's."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger().handlers.clear()  # some import puts one there, and every task would speak on the terminal
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

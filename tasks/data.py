@@ -1,0 +1,47 @@
+"""Data tasks: a dataset decoded and cached; its chunk plans made once and kept."""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from dash_core.comparison import Params
+from dash_core.config import DatasetConfig, RunConfig, digest_of
+from dash_core.data import ChunkPlan, Dataset, Progress, load_dataset, silent
+from tasks.place import Place
+
+
+def open_dataset(config: DatasetConfig, place: Place, progress: Progress = silent) -> Dataset:
+    """Return a dataset from the place's data root or its cache, downloading it where that is needed."""
+    return load_dataset(config, data_root=place.data_root, cache=place.cache, progress=progress)
+
+
+def plan_path(place: Place, dataset: DatasetConfig, chunks: int, seed: int) -> Path:
+    """Return the file of a chunk plan: one for each dataset configuration, number of chunks and seed."""
+    digest = digest_of([dataset.model_dump(mode="json"), chunks])[:10]
+    return place.splits / f"{dataset.name}-{chunks}-chunks-{digest}-s{seed}.json"
+
+
+def open_plan(run: RunConfig, dataset: Dataset, place: Place) -> ChunkPlan:
+    """Return the run's chunk plan, made and saved if it is not there, checked against the dataset if it is."""
+    path = plan_path(place, run.dataset, run.chunks, run.seed)
+    if path.exists():
+        plan = ChunkPlan.load(path)
+        plan.check(dataset.train, run.dataset)
+        return plan
+    plan = ChunkPlan.split(dataset.train, run.dataset, run.chunks, run.seed)
+    plan.save(path)
+    return plan
+
+
+@task(task_run_name="prepare {config.name}", cache_policy=NO_CACHE, persist_result=False)
+def prepare(config: DatasetConfig, place: Place) -> Dataset:
+    """Decode a dataset and keep it in the cache."""
+    return open_dataset(config, place)
+
+
+@task(task_run_name="split seed {seed}", cache_policy=NO_CACHE, persist_result=False)
+def split(params: Params, seed: int, dataset: Dataset, place: Place) -> Path:
+    """Make and save the chunk plan of one seed; return its file."""
+    open_plan(params.run(params.compare.methods[0], seed), dataset, place)
+    return plan_path(place, params.dataset, params.chunks, seed)

@@ -1,0 +1,91 @@
+"""Runs on disk: opened where they stopped, closed when they are complete, read back for tables."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dash_core.comparison import Params
+from dash_core.config import RunConfig
+from dash_core.data import Dataset
+from dash_core.device import choose_device, describe_machine, prepare_device
+from dash_core.files import write_atomically
+from dash_core.models import build_model
+from dash_core.records import read_records
+from dash_core.summary import MethodRuns
+from dash_core.trajectory import Trajectory, input_normalisation, read_result
+from tasks.data import open_plan
+from tasks.place import Place
+from tasks.progress import ProgressWriter
+
+
+def is_complete(run: RunConfig, place: Place) -> bool:
+    """Tell whether the run's results are all on disk."""
+    return read_result(place.run_folder(run), run) is not None
+
+
+def open_trajectory(run: RunConfig, dataset: Dataset, place: Place) -> tuple[Trajectory, ProgressWriter]:
+    """Return the run where it stopped, or at its beginning, with its configuration written down."""
+    folder = place.run_folder(run)
+    write_atomically(folder / "config.yaml", to_yaml(run.model_dump(mode="json")))
+    device = choose_device(place.device)
+    prepare_device(device, place.threads)
+    plan = open_plan(run, dataset, place)
+    progress = ProgressWriter(folder, plan)
+    trajectory = Trajectory(run, dataset, plan, folder, device=device, on_epoch=progress.after_epoch)
+    progress.resumed(trajectory.records)
+    return trajectory, progress
+
+
+def final_model(run: RunConfig, dataset: Dataset, place: Place) -> nn.Module:
+    """Return a complete run's model with its final weights, on the CPU."""
+    model = build_model(run.model.name, dataset.train.image_shape, dataset.train.classes, seed=run.seed)
+    model.load_state_dict(load_file(place.run_folder(run) / "weights.safetensors"))
+    return model
+
+
+def input_example(run: RunConfig, dataset: Dataset) -> Tensor:
+    """Return two test images as the run's model takes them."""
+    normalise = input_normalisation(run.model.name, dataset.train, torch.device("cpu"))
+    return normalise(dataset.test.images[:2].permute(0, 3, 1, 2))
+
+
+def facts(place: Place) -> dict[str, Any]:
+    """Return hardware, versions and commit, as they go into a run's result."""
+    return {"commit": commit(), **describe_machine(choose_device(place.device))}
+
+
+def commit() -> str | None:
+    """Return the commit of the code that runs, marked if it was changed since; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def complete_runs(params: Params, place: Place) -> list[MethodRuns]:
+    """Return the records of every complete run of a comparison, method by method."""
+    methods = []
+    for label in params.compare.methods:
+        runs = {seed: params.run(label, seed) for seed in params.seeds}
+        records = {seed: read_records(place.run_folder(run)) for seed, run in runs.items() if is_complete(run, place)}
+        methods.append(MethodRuns(label, params.method(label).intervention, records))
+    return methods
+
+
+def to_yaml(content: dict[str, Any]) -> bytes:
+    """Return a mapping as YAML, in its own order."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()

@@ -1,0 +1,46 @@
+"""The steps of one chunk as Prefect tasks: intervene, train, evaluate, record.
+
+The trajectory passes between them in memory; Prefect never stores it, and caches nothing: what is on disk is the
+truth, and a run that starts again goes on from there.
+"""
+
+from functools import partial
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from dash_core.evaluation import Evaluation
+from dash_core.records import ChunkRecord
+from dash_core.training import TrainingOutcome
+from dash_core.trajectory import Trajectory
+from tasks.progress import ProgressWriter
+from tasks.run_tracker import RunTracker
+
+step = partial(task, cache_policy=NO_CACHE, persist_result=False)
+
+
+@step(task_run_name="chunk {chunk} · intervene", tags=["intervene"])
+def intervene(trajectory: Trajectory, chunk: int) -> None:
+    """Change the learner before it trains on a new chunk."""
+    trajectory.intervene(chunk)
+
+
+@step(task_run_name="chunk {chunk} · train", tags=["train"])
+def train(trajectory: Trajectory, chunk: int) -> TrainingOutcome:
+    """Train on all chunks so far, to convergence."""
+    return trajectory.train(chunk)
+
+
+@step(task_run_name="chunk {chunk} · evaluate", tags=["evaluate"])
+def evaluate(trajectory: Trajectory, chunk: int) -> Evaluation:
+    """Measure the learner on the test set."""
+    return trajectory.evaluate(chunk)
+
+
+@step(task_run_name="chunk {chunk} · record", tags=["record"])
+def record(trajectory: Trajectory, chunk: int, tracker: RunTracker, progress: ProgressWriter) -> ChunkRecord:
+    """Put the chunk on disk, then tell the tracker and whoever watches."""
+    made = trajectory.record(chunk)
+    tracker.log_chunk(trajectory.records)
+    progress.after_chunk(made)
+    return made

@@ -1,0 +1,32 @@
+"""What worker processes are given to do in tests; light to import."""
+
+import os
+import signal
+import time
+
+from dash_core.errors import ConfigError
+
+
+def whoami() -> int:
+    return os.getpid()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(word: str) -> None:
+    raise ConfigError(f"refused: {word}")
+
+
+def divide(a: int, b: int) -> float:
+    return a / b
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def threads() -> tuple[str, bool]:
+    return os.environ["OMP_NUM_THREADS"], signal.getsignal(signal.SIGINT) is signal.SIG_IGN
