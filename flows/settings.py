@@ -1,0 +1,101 @@
+"""From files and options to Params: params.yaml, a preset laid over it, single values over both."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dash_core.comparison import Params
+from dash_core.config import merge, nearest, parse
+from dash_core.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, with two of its traps closed: 1e-3 is a number, and a repeated key is an error."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+    loader.flatten_mapping(node)
+    return {loader.construct_object(key): loader.construct_object(value, deep=True) for key, value in node.value}
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
+
+
+def load_params(params_file: Path, preset: str | None = None, overrides: Sequence[str] = ()) -> Params:
+    """Return the checked parameters; ConfigError names file, key, value and remedy."""
+    content = read_yaml(params_file)
+    if preset:
+        content = merge(content, read_yaml(preset_file(params_file.parent, preset)))
+    for override in overrides:
+        content = merge(content, parse_override(override))
+    params = parse(Params, content)
+    check(params)
+    return params
+
+
+def check(params: Params) -> None:
+    """Raise ConfigError if a name is unknown or a method's parameters are wrong, before anything is started."""
+    from dash_core.data import dataset_spec
+    from dash_core.models import model_spec
+
+    dataset_spec(params.dataset.name)
+    model_spec(params.model.name)
+    for label in {*params.methods, *params.compare.methods}:
+        params.method(label)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return a YAML file that holds a mapping; ConfigError says where it is wrong."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"no file {path}: run inside the project's folder, or name the file with --params") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path} must hold a mapping of names to values, got {type(content).__name__}")
+    return content
+
+
+def preset_file(project: Path, name: str) -> Path:
+    """Return the file of a preset; ConfigError lists what there is."""
+    known = preset_names(project)
+    if name not in known:
+        raise ConfigError(f"unknown preset {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
+    return project / "presets" / f"{name}.yaml"
+
+
+def preset_names(project: Path) -> list[str]:
+    """Return the names of the presets that lie beside params.yaml."""
+    return sorted(path.stem for path in (project / "presets").glob("*.yaml"))
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Return 'model.name=resnet18' as {'model': {'name': 'resnet18'}}; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"--set takes section.key=value, got {text!r}; for example --set model.name=resnet18")
+    try:
+        content = yaml.load(value, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"--set {key}: the value {value!r} is not valid YAML: {error}") from None
+    for name in reversed(names):
+        content = {name: content}
+    return content
