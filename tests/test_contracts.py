@@ -1,0 +1,54 @@
+"""Who may know whom, and what stays light."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SHELL = ("yaml", "rich", "typer", "prefect", "mlflow", "dvc", "plotly", "fastapi", "sqlalchemy")
+
+WITHOUT_THE_SHELL = """
+import pkgutil, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import dash_core
+names = [module.name for module in pkgutil.walk_packages(dash_core.__path__, "dash_core.")]
+for name in names:
+    __import__(name)
+for name in dash_core.__all__:
+    getattr(dash_core, name)
+print(len(names))
+"""
+
+LIGHT = """
+import sys
+import flows.cli
+print(*(name for name in ("torch", "prefect", "mlflow", "numpy", "pydantic") if name in sys.modules))
+"""
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_arrows_between_packages_only_go_down():
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "Contracts: 2 kept, 0 broken." in done.stdout, done.stdout
+    assert done.returncode == 0
+
+
+def test_the_science_imports_where_none_of_the_shell_is_installed():
+    modules = [path for path in (ROOT / "dash_core").rglob("*.py") if path != ROOT / "dash_core" / "__init__.py"]
+    assert int(python(WITHOUT_THE_SHELL.format(absent=SHELL))) == len(modules)
+
+
+def test_the_command_line_imports_nothing_heavy_before_a_command_needs_it():
+    assert python(LIGHT) == ""
