@@ -45,6 +45,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         else:
             reason = "its checksum does not match"
         logger.warning("checkpoint %s is damaged and passed over: %s", candidate, reason)
+        candidate.unlink()  # or the next save would put it in the place of the good one
     return None
 
 

@@ -66,6 +66,6 @@ class Params(Section):
 
     @property
     def name(self) -> str:
-        """The comparison's name: the dataset, the model, and a hash of its runs."""
-        digest = digest_of(sorted(run.digest for run in self.runs()))
+        """The comparison's name: the dataset, the model, and a hash of its runs and what they are called."""
+        digest = digest_of(sorted([run.method.label, run.digest] for run in self.runs()))
         return re.sub(r"[^A-Za-z0-9_.\-]+", "-", f"{self.dataset.name}-{self.model.name}-{digest[:8]}")

@@ -6,7 +6,6 @@ The counter sees matrix products and convolutions (2 FLOPs a multiply-add), forw
 """
 
 import logging
-import os
 import resource
 import sys
 import time
@@ -95,10 +94,12 @@ def _reset_peak_memory(device: torch.device) -> None:
 
 @cache
 def _peak_can_be_reset() -> bool:
-    if os.access("/proc/self/clear_refs", os.W_OK):
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
         return True
-    logger.warning("the peak of the resident set cannot be reset here: memory is the process's peak so far")
-    return False
+    except OSError:
+        logger.warning("the peak of the resident set cannot be reset here: memory is the process's peak so far")
+        return False
 
 
 def _peak_memory(device: torch.device) -> int:

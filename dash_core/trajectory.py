@@ -28,10 +28,11 @@ from dash_core.loading import GrowingData, Normalisation, ResidentSet
 from dash_core.models import build_model, model_spec
 from dash_core.optim import build_optimizer
 from dash_core.recipes import resolve
-from dash_core.records import ChunkRecord, append_record, read_records, rewrite_records
+from dash_core.records import FILE, ChunkRecord, append_record, read_records, rewrite_records
 from dash_core.training import EpochReport, TrainingOutcome, train_chunk
 
 logger = logging.getLogger(__name__)
+WEIGHTS = "weights.safetensors"
 
 
 class Trajectory:
@@ -53,12 +54,14 @@ class Trajectory:
     ) -> None:
         if len(plan) != run.chunks or plan.seed != run.seed or plan.dataset_digest != dataset.train.digest:
             raise ConfigError(f"the chunk plan is not that of run {run.id}: other dataset, seed or number of chunks")
+        check_first_chunk(plan)
         self.run = run
         self.folder = folder
         self.plan = plan
         self._classes = dataset.train.classes
         self._on_epoch = on_epoch
         self._checkpoint = folder / "state.ckpt"
+        self._identity = {"run": run.digest, "split": plan.digest}
         optimizer, self._training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         spec = model_spec(run.model.name)
@@ -130,7 +133,8 @@ class Trajectory:
         )
         self.records.append(record)
         lines = [past.to_json() for past in self.records]
-        save_checkpoint(self._checkpoint, {"learner": self.learner.state_dict(), "records": lines})
+        state = {"identity": self._identity, "learner": self.learner.state_dict(), "records": lines}
+        save_checkpoint(self._checkpoint, state)
         append_record(self.folder, record)
         self._outcome, self._evaluation, self._diagnostics = None, None, {}
         return record
@@ -141,7 +145,7 @@ class Trajectory:
             raise RuntimeError(f"run {self.run.id} cannot finish: chunks {list(self.pending)} are still to be trained")
         state = {name: tensor.contiguous().cpu() for name, tensor in self.learner.model.state_dict().items()}
         weights = to_safetensors(state, {"run": self.run.id})
-        write_atomically(self.folder / "weights.safetensors", weights)
+        write_atomically(self.folder / WEIGHTS, weights)
         result = {
             "run": self.run.id,
             "digest": self.run.digest,
@@ -158,9 +162,11 @@ class Trajectory:
     def _resume(self) -> None:
         """Take up the state after the last recorded chunk; the checkpoint is the truth, the records follow it."""
         state = load_checkpoint(self._checkpoint)
-        if state is None:
-            if read_records(self.folder):
-                logger.warning("run %s has records but no usable checkpoint: starting again", self.run.id)
+        if state is None or state.get("identity") != self._identity:
+            (self.folder / "result.json").unlink(missing_ok=True)
+            if state is not None or ((self.folder / FILE).exists() and (self.folder / FILE).stat().st_size):
+                why = "no usable checkpoint" if state is None else "a checkpoint of other data"
+                logger.warning("run %s has records and %s: starting again", self.run.id, why)
             rewrite_records(self.folder, [])
             return
         self.learner.load_state_dict(state["learner"])
@@ -169,19 +175,28 @@ class Trajectory:
         logger.info("run %s goes on with chunk %d", self.run.id, len(self.records) + 1)
 
 
+def check_first_chunk(plan: ChunkPlan) -> None:
+    """Raise ConfigError if the first chunk is a single image, of which BatchNorm has no variance."""
+    if len(plan.chunks[0]) < 2:
+        raise ConfigError("chunks: the first chunk has 1 image, and training needs 2 or more: use fewer chunks")
+
+
 def input_normalisation(model: str, train: ImageSet, device: torch.device) -> Normalisation:
     """Return how a model takes its images: normalised by the training set's statistics, or only scaled to [0, 1]."""
     return Normalisation.of(train, device) if model_spec(model).normalised else Normalisation.to_unit(device)
 
 
-def read_result(folder: Path, run: RunConfig) -> dict[str, Any] | None:
-    """Return a complete run's result, or None if the run is not complete."""
+def read_result(folder: Path, run: RunConfig, split: str | None = None) -> dict[str, Any] | None:
+    """Return a complete run's result, or None if the run is not complete.
+
+    `split` is the digest of the chunk plan it must have been trained on, where that is known: data change.
+    """
     path = folder / "result.json"
-    if not path.exists():
+    if not path.exists() or not (folder / WEIGHTS).exists():
         return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        belongs = result["digest"] == run.digest
+        belongs = result["digest"] == run.digest and split in (None, result["split"])
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged ({error}); remove the run's folder to run it again") from None
     return result if belongs and len(read_records(folder)) == run.chunks else None

@@ -64,6 +64,7 @@ def compare(
         settings, place = _settings(params, preset, overrides, store, data_root)
         from flows import commands
 
+        _writable(place)
         commands.compare(settings, place, (params, preset, overrides or []), _console(), again)
 
 
@@ -84,6 +85,7 @@ def run(
         one = settings.run(method, settings.seeds[0] if seed is None else seed)
         from flows import commands
 
+        _writable(place)
         commands.run(settings, one, place, _console(), again)
 
 
@@ -190,6 +192,21 @@ def _place(params: Path, store: Path | None, data_root: Path | None, settings: "
     place = place_of(settings or Params(), store or params.parent, data_root)
     choose_device(place.device)
     return place
+
+
+def _writable(place: "Place") -> None:
+    """Make the store, or raise ConfigError that says why it cannot hold results."""
+    import os
+
+    try:
+        place.services.mkdir(parents=True, exist_ok=True)
+        if not os.access(place.store, os.W_OK):
+            raise PermissionError(None, "no permission to write")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"--store: {place.store} cannot hold results ({reason}); name a folder you can write"
+        ) from None
 
 
 def _console():

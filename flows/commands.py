@@ -77,12 +77,12 @@ def _check_data(settings: Params, place: Place, console: Console) -> None:
     """Have the dataset decoded and cached, and see that chunks and model fit it, before anything is started."""
     from dash_core.data import ChunkPlan, load_dataset
     from dash_core.models import build_model
+    from dash_core.trajectory import check_first_chunk
     from flows.display import progress_bar
 
     with progress_bar(console) as progress:
         dataset = load_dataset(settings.dataset, data_root=place.data_root, cache=place.cache, progress=progress)
-    for seed in settings.seeds:
-        ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, seed)
+    check_first_chunk(ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, settings.seeds[0]))
     build_model(settings.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)
 
 

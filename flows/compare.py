@@ -20,7 +20,7 @@ from tasks.place import Crew, Place, place_of
 from tasks.progress import end_progress
 from tasks.publish import Published, publish
 from tasks.run_tracker import Tracked, forget, track_comparison
-from tasks.runs import commit, is_complete
+from tasks.runs import commit, complete_runs, is_complete
 from tasks.tracking import fail_lost_run, finished_keys
 
 
@@ -55,17 +55,18 @@ def compare_methods(
 
 
 def _compare(params: Params, place: Place, again: bool) -> Published:
-    dataset, _ = split_dataset(params, place)
+    dataset, plans = split_dataset(params, place)
+    splits = {seed: plan.digest for seed, plan in plans.items()}
     build_model(params.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)  # an early error
     tracked = track_comparison(params, place, commit())
     if again:
         for run in params.runs():
             forget(run, place, tracked)
     finished = finished_keys(tracked.uri, tracked.comparison)
-    todo = [run for run in params.runs() if not (run.id in finished and is_complete(run, place))]
+    todo = [run for run in params.runs() if not (run.id in finished and is_complete(run, place, splits[run.seed]))]
     crew = Crew.of(params, len(todo))
-    failures = _train_all(todo, place, tracked, crew)
-    published = publish(params, place, tracked, failures)
+    failures = _train_all(todo, place.model_copy(update={"workers": crew.workers}), tracked, crew)
+    published = publish(params, complete_runs(params, place, splits), place, tracked, failed=bool(failures))
     if failures:
         listing = "\n".join(f"  {run_id}: {reason}" for run_id, reason in failures.items())
         raise ComparisonFailed(f"{len(failures)} of {len(params.runs())} runs failed:\n{listing}", published)

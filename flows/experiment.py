@@ -30,9 +30,10 @@ def run_experiment(run: RunConfig, place: Place, tracked: Tracked) -> None:
     """Train one method and seed over all chunks, from where it stopped; a complete run is only tracked."""
     dataset = open_dataset(run.dataset, place)
     known = facts(place)
-    tracker = RunTracker(tracked, run, open_plan(run, dataset, place), known)
+    plan = open_plan(run, dataset, place)
+    tracker = RunTracker(tracked, run, plan, known)
     try:
-        if is_complete(run, place):
+        if is_complete(run, place, plan.digest):
             tracker.log_chunks(read_records(place.run_folder(run)))
         else:
             trajectory, progress = open_trajectory(run, dataset, place)

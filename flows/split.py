@@ -1,17 +1,15 @@
 """The flow that splits a dataset: one chunk plan a seed, the same for every method."""
 
-from pathlib import Path
-
 from prefect import flow
 
 from dash_core.comparison import Params
-from dash_core.data import Dataset
+from dash_core.data import ChunkPlan, Dataset
 from tasks.data import prepare, split
 from tasks.place import Place
 
 
 @flow(name="split-dataset", flow_run_name="split {params.dataset.name} in {params.chunks} chunks", persist_result=False)
-def split_dataset(params: Params, place: Place) -> tuple[Dataset, list[Path]]:
-    """Prepare the dataset and write the chunk plan of every seed; return the dataset and the plans' files."""
+def split_dataset(params: Params, place: Place) -> tuple[Dataset, dict[int, ChunkPlan]]:
+    """Prepare the dataset and write the chunk plan of every seed; return the dataset and the plans by seed."""
     dataset = prepare(params.dataset, place)
-    return dataset, [split(params, seed, dataset, place) for seed in params.seeds]
+    return dataset, {seed: split(params, seed, dataset, place) for seed in params.seeds}

@@ -16,15 +16,15 @@ def open_dataset(config: DatasetConfig, place: Place, progress: Progress = silen
     return load_dataset(config, data_root=place.data_root, cache=place.cache, progress=progress)
 
 
-def plan_path(place: Place, dataset: DatasetConfig, chunks: int, seed: int) -> Path:
-    """Return the file of a chunk plan: one for each dataset configuration, number of chunks and seed."""
-    digest = digest_of([dataset.model_dump(mode="json"), chunks])[:10]
-    return place.splits / f"{dataset.name}-{chunks}-chunks-{digest}-s{seed}.json"
+def plan_path(place: Place, run: RunConfig, dataset: Dataset) -> Path:
+    """Return the file of a chunk plan: one for each training set and its configuration, number of chunks and seed."""
+    digest = digest_of([run.dataset.model_dump(mode="json"), run.chunks, dataset.train.digest])[:10]
+    return place.splits / f"{run.dataset.name}-{run.chunks}-chunks-{digest}-s{run.seed}.json"
 
 
 def open_plan(run: RunConfig, dataset: Dataset, place: Place) -> ChunkPlan:
     """Return the run's chunk plan, made and saved if it is not there, checked against the dataset if it is."""
-    path = plan_path(place, run.dataset, run.chunks, run.seed)
+    path = plan_path(place, run, dataset)
     if path.exists():
         plan = ChunkPlan.load(path)
         plan.check(dataset.train, run.dataset)
@@ -41,7 +41,6 @@ def prepare(config: DatasetConfig, place: Place) -> Dataset:
 
 
 @task(task_run_name="split seed {seed}", cache_policy=NO_CACHE, persist_result=False)
-def split(params: Params, seed: int, dataset: Dataset, place: Place) -> Path:
-    """Make and save the chunk plan of one seed; return its file."""
-    open_plan(params.run(params.compare.methods[0], seed), dataset, place)
-    return plan_path(place, params.dataset, params.chunks, seed)
+def split(params: Params, seed: int, dataset: Dataset, place: Place) -> ChunkPlan:
+    """Make and save the chunk plan of one seed."""
+    return open_plan(params.run(params.compare.methods[0], seed), dataset, place)

@@ -20,6 +20,7 @@ class Place(BaseModel):
     data_root: Path  # datasets as torchvision lays them out
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1  # of torch, in each process
+    workers: Annotated[int, Field(ge=1)] = 1  # runs at once
 
     def run_folder(self, run: RunConfig) -> Path:
         """Folder of one run: config, records, weights, result."""

@@ -41,7 +41,7 @@ def track_comparison(params: Params, place: Place, commit: str | None) -> Tracke
     comparison = tracking.open_comparison(
         uri,
         comparison=params.name,
-        params=flatten(params.model_dump(mode="json", exclude={"compare"})),
+        params=flatten(_shared(params)),
         tags=_tags(dataset=params.dataset.name, model=params.model.name, commit=commit, kind="comparison"),
         artifact_root=tracking.artifact_root(place.store),
     )
@@ -112,6 +112,13 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _shared(params: Params) -> dict[str, Any]:
+    """Return what all of a comparison's runs have in common, and its methods: no more than its name stands for."""
+    shared = params.model_dump(mode="json", include={"dataset", "chunks", "model", "optimizer", "training"})
+    methods = {label: params.method(label).parameters for label in params.compare.methods}
+    return {**shared, "seeds": sorted(params.seeds), "methods": methods}
 
 
 def _metrics(record: ChunkRecord) -> dict[str, float]:

@@ -1,6 +1,8 @@
 """Runs on disk: opened where they stopped, closed when they are complete, read back for tables."""
 
+import hashlib
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,22 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import Dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
+from dash_core.errors import RecordError
 from dash_core.files import write_atomically
 from dash_core.models import build_model
-from dash_core.records import read_records
+from dash_core.records import ChunkRecord, read_records
 from dash_core.summary import MethodRuns
-from dash_core.trajectory import Trajectory, input_normalisation, read_result
+from dash_core.trajectory import WEIGHTS, Trajectory, input_normalisation, read_result
 from tasks.data import open_plan
 from tasks.place import Place
 from tasks.progress import ProgressWriter
 
+CONDITIONS = "measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), torch {torch}, commit {commit}"
 
-def is_complete(run: RunConfig, place: Place) -> bool:
-    """Tell whether the run's results are all on disk."""
-    return read_result(place.run_folder(run), run) is not None
+
+def is_complete(run: RunConfig, place: Place, split: str | None = None) -> bool:
+    """Tell whether the run's results are all on disk, made on the chunk plan of digest `split` where it is given."""
+    return read_result(place.run_folder(run), run, split) is not None
 
 
 def open_trajectory(run: RunConfig, dataset: Dataset, place: Place) -> tuple[Trajectory, ProgressWriter]:
@@ -44,7 +49,10 @@ def open_trajectory(run: RunConfig, dataset: Dataset, place: Place) -> tuple[Tra
 def final_model(run: RunConfig, dataset: Dataset, place: Place) -> nn.Module:
     """Return a complete run's model with its final weights, on the CPU."""
     model = build_model(run.model.name, dataset.train.image_shape, dataset.train.classes, seed=run.seed)
-    model.load_state_dict(load_file(place.run_folder(run) / "weights.safetensors"))
+    path = place.run_folder(run) / WEIGHTS
+    if hashlib.sha256(path.read_bytes()).hexdigest() != read_result(path.parent, run)["weights_sha256"]:
+        raise RecordError(f"{path} is not what the run wrote; train it again with --again")
+    model.load_state_dict(load_file(path))
     return model
 
 
@@ -56,7 +64,7 @@ def input_example(run: RunConfig, dataset: Dataset) -> Tensor:
 
 def facts(place: Place) -> dict[str, Any]:
     """Return hardware, versions and commit, as they go into a run's result."""
-    return {"commit": commit(), **describe_machine(choose_device(place.device))}
+    return {"commit": commit(), **describe_machine(choose_device(place.device)), "workers": place.workers}
 
 
 def commit() -> str | None:
@@ -76,14 +84,25 @@ def commit() -> str | None:
     return answer.stdout.strip()
 
 
-def complete_runs(params: Params, place: Place) -> list[MethodRuns]:
-    """Return the records of every complete run of a comparison, method by method."""
-    methods = []
-    for label in params.compare.methods:
-        runs = {seed: params.run(label, seed) for seed in params.seeds}
-        records = {seed: read_records(place.run_folder(run)) for seed, run in runs.items() if is_complete(run, place)}
-        methods.append(MethodRuns(label, params.method(label).intervention, records))
-    return methods
+def complete_runs(params: Params, place: Place, splits: Mapping[int, str]) -> list[RunConfig]:
+    """Return the comparison's runs that are complete, trained on the chunk plans of the given digests by seed."""
+    return [run for run in params.runs() if is_complete(run, place, splits[run.seed])]
+
+
+def records_by_method(runs: Sequence[RunConfig], place: Place) -> list[MethodRuns]:
+    """Return the records of complete runs, method by method in the order of their first run."""
+    records: dict[str, dict[int, list[ChunkRecord]]] = {}
+    interventions = {}
+    for run in runs:
+        records.setdefault(run.method.label, {})[run.seed] = read_records(place.run_folder(run))
+        interventions[run.method.label] = run.method.intervention
+    return [MethodRuns(label, interventions[label], by_seed) for label, by_seed in records.items()]
+
+
+def conditions(runs: Sequence[RunConfig], place: Place) -> list[str]:
+    """Return under which conditions complete runs were made: one line for each that differs in anything named."""
+    results = [read_result(place.run_folder(run), run) for run in runs]
+    return sorted({CONDITIONS.format(**result) for result in results})
 
 
 def to_yaml(content: dict[str, Any]) -> bytes:

@@ -120,11 +120,6 @@ def fail_lost_run(uri: str, comparison: Comparison, *, key: str, reason: str) ->
         finish_run(uri, run.info.run_id, status="FAILED", tags={FAILURE: reason[:500]})
 
 
-def log_comparison_artifacts(uri: str, comparison: Comparison, folder: Path) -> None:
-    """Attach the tables and figures in `folder` to the comparison's summary run; older ones are replaced."""
-    _client(uri).log_artifacts(comparison.summary_run_id, str(folder))
-
-
 def log_model(uri: str, run_id: str, model: "nn.Module", *, example: "Tensor", name: str = "model") -> str:
     """Log the model as the run's `name` and return its MLflow id; a model logged before is left as it is.
 
@@ -267,15 +262,14 @@ def _requirements() -> list[str]:
 @contextmanager
 def _eval_on_cpu(model: "nn.Module") -> Iterator[None]:
     """Put the model on the CPU in eval mode, and back where and as it was."""
-    modes = {module: module.training for module in model.modules()}
+    from dash_core.modes import in_mode
+
     device = next((tensor.device for tensor in model.parameters()), None)
-    model.cpu().eval()
     try:
-        yield
+        with in_mode(model.cpu(), training=False):
+            yield
     finally:
         model.to(device)
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager

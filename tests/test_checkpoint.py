@@ -83,7 +83,7 @@ def test_a_checkpoint_cut_short_anywhere_gives_the_one_before_and_says_so(tmp_pa
         path.write_bytes(whole[:length])
         caplog.clear()
         assert load_checkpoint(path)["number"] == 1, length
-        assert f"checkpoint {path} is damaged: its checksum does not match; using the one before" in caplog.text
+        assert f"checkpoint {path} is damaged and passed over: its checksum does not match" in caplog.text
 
 
 def test_a_flipped_bit_anywhere_gives_the_one_before_and_says_so(tmp_path, caplog):

@@ -107,7 +107,7 @@ def test_a_section_must_be_a_mapping(section, value):
         ("methods.dash.alpha", 0, "greater than 0"),
         ("methods.dash.alpha", math.nan, "finite number"),
         ("methods.dash.mode", "test", "'eval' or 'train'"),
-        ("methods.dash.micro_batch_size", 0, "greater than or equal to 1"),
+        ("methods.dash.micro_batch_size", 1, "greater than or equal to 2"),
         ("methods.shrink_perturb.sigma", -1, "greater than or equal to 0"),
         ("methods.l2_init.strength", "0.1", "valid number, got '0.1'"),
     ],

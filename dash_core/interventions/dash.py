@@ -17,10 +17,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dash_core.config import Count, Share
+from dash_core.config import Share
 from dash_core.interventions.base import Intervention
 from dash_core.interventions.shrink import weights_and_biases
-from dash_core.seeding import borrowed_global_generator
+from dash_core.modes import in_mode
+from dash_core.seeding import borrowed_global_generator, derive_seed
 
 Chunk = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -138,19 +139,15 @@ def cosine_similarity(a: Tensor, b: Tensor, dims: tuple[int, ...]) -> Tensor:
 @contextmanager
 def _as_found(model: nn.Module, mode: str) -> Iterator[None]:
     """Set the mode and clear gradients for the block; put modes, buffers, gradients and generators back."""
-    modes = {module: module.training for module in model.modules()}
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     buffers = {buffer: buffer.clone() for buffer in model.buffers()} if mode == "train" else {}
     device = next(model.parameters()).device
-    with borrowed_global_generator(device):
+    with borrowed_global_generator(device), in_mode(model, training=mode == "train"):
         try:
             for parameter in gradients:
                 parameter.grad = None
-            model.train(mode == "train")
             yield
         finally:
-            for module, training in modes.items():
-                module.training = training
             for parameter, found in gradients.items():
                 parameter.grad = found
             for buffer, found in buffers.items():
@@ -167,20 +164,21 @@ class Dash(Intervention):
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.3  # weight of the newest chunk's gradient
     floor: Share = 0.3  # the paper's lambda
     mode: Literal["eval", "train"] = "eval"  # of the gradient pass
-    micro_batch_size: Count | None = None  # None: a whole chunk at once
+    micro_batch_size: Annotated[int, Field(ge=2)] | None = None  # None: a whole chunk at once
 
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Apply DASH with the gradients of all chunks so far, unaugmented; momentum is kept."""
-        reports = dash_(
-            learner.model,
-            data.chunks(),
-            alpha=self.alpha,
-            floor=self.floor,
-            mode=self.mode,
-            micro_batch_size=self.micro_batch_size,
-            transform=data.normalise,
-            around_batch=lambda size: learner.meter.counted(("dash", size)),
-        )
+        with borrowed_global_generator(learner.device, derive_seed(learner.seed, "dash", data.chunk)):  # dropout's
+            reports = dash_(
+                learner.model,
+                data.chunks(),
+                alpha=self.alpha,
+                floor=self.floor,
+                mode=self.mode,
+                micro_batch_size=self.micro_batch_size,
+                transform=data.normalise,
+                around_batch=lambda size: learner.meter.counted(("dash", size)),
+            )
         vectors = sum(report.vectors for report in reports.values())
         at_floor = sum(report.at_floor for report in reports.values())
         layers = {f"floor_share/{name}": report.at_floor / report.vectors for name, report in reports.items()}

@@ -1,12 +1,12 @@
 """What a model costs on paper: its parameters, and the operations of one forward pass."""
 
-import contextlib
-from collections.abc import Iterator
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from dash_core.modes import in_mode
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -30,17 +30,5 @@ def forward_on_meta(model: nn.Module, image_shape: tuple[int, int, int]) -> Tens
     """Return the model's output, of the right shape but without values, for one image in eval mode."""
     tensors = chain(model.named_parameters(), model.named_buffers())
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
-    with torch.no_grad(), _eval_mode(model):
+    with torch.no_grad(), in_mode(model, training=False):
         return torch.func.functional_call(model, shapes, torch.zeros(1, *image_shape, device="meta"))
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode; afterwards every submodule has its own mode back."""
-    found = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in found:
-            module.training = training

@@ -101,7 +101,7 @@ def test_artifacts_of_a_run_and_of_the_comparison(uri, comparison, client, tmp_p
     (tmp_path / "table.csv").write_text("method,accuracy\n")
     run = _run(uri, comparison, "files")
     tracking.finish_run(uri, run, status="FAILED", artifacts=tmp_path)
-    tracking.log_comparison_artifacts(uri, comparison, tmp_path)
+    tracking.finish_run(uri, comparison.summary_run_id, status="FINISHED", artifacts=tmp_path)
     for owner in (run, comparison.summary_run_id):
         assert [file.path for file in client.list_artifacts(owner)] == ["table.csv"]
     assert client.get_run(run).info.status == "FAILED"
