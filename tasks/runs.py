@@ -25,7 +25,10 @@ from tasks.data import open_plan
 from tasks.place import Place
 from tasks.progress import ProgressWriter
 
-CONDITIONS = "measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), torch {torch}, commit {commit}"
+CONDITIONS = (
+    "measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), "
+    "torch {torch}, commit {commit}"
+)
 
 
 def is_complete(run: RunConfig, place: Place, split: str | None = None) -> bool:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from dash_core.config import Share
 from dash_core.interventions.base import Intervention
 from dash_core.interventions.shrink import weights_and_biases
+from dash_core.loading import batch_bounds
 from dash_core.modes import in_mode
 from dash_core.seeding import borrowed_global_generator, derive_seed
 
@@ -102,11 +103,10 @@ def averaged_gradient(
                 raise ValueError("a chunk without images has no gradient")
             if past := [p.grad for p in model.parameters() if p.grad is not None]:
                 torch._foreach_mul_(past, 1 - alpha)
-            size = micro_batch_size or len(labels)
-            for part, answers in zip(inputs.split(size), labels.split(size), strict=True):
-                with around_batch(len(answers)), torch.enable_grad():
-                    share = alpha * len(answers) / len(labels)
-                    (loss(model(transform(part)), answers) * share).backward()
+            for start, end in batch_bounds(len(labels), micro_batch_size or len(labels)):
+                with around_batch(end - start), torch.enable_grad():
+                    outputs = model(transform(inputs[start:end]))
+                    (loss(outputs, labels[start:end]) * (alpha * (end - start) / len(labels))).backward()
         return {
             name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             for name, parameter, _ in weights_and_biases(model)
