@@ -17,7 +17,7 @@ from flows.settings import load_params
 from flows.split import split_dataset
 from flows.workers import WorkerDied, WorkerPool
 from tasks.place import Crew, Place, place_of
-from tasks.progress import end_progress
+from tasks.progress import mark_progress
 from tasks.publish import Published, publish
 from tasks.run_tracker import Tracked, forget, track_comparison
 from tasks.runs import commit, complete_runs, is_complete
@@ -85,7 +85,7 @@ def _train_all(todo: Sequence[RunConfig], place: Place, tracked: Tracked, crew: 
             except DashError as error:
                 failures[run.id] = str(error)
                 if isinstance(error, WorkerDied):
-                    end_progress(place.run_folder(run), "failed")
+                    mark_progress(place.run_folder(run), "failed")
                     fail_lost_run(tracked.uri, tracked.comparison, key=run.id, reason=str(error))
 
         with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the pool sets the pace

@@ -31,7 +31,7 @@ HEADINGS = {  # of the live table, and the width below which a value would be cu
     "images/s": 8,
     "time left": 7,
 }
-STYLES = {"waiting": "dim", "training": "cyan", "done": "green", "failed": "bold red"}
+STYLES = {"waiting": "dim", "training": "cyan", "saving": "cyan", "done": "green", "failed": "bold red"}
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def _follow_plainly(runs: Sequence[RunConfig], read: "_Reader", console: Console
 
 def _line(run: RunConfig, now: Progress) -> str:
     accuracy, left = _number(now.test_accuracy, ".1%"), _duration(now.seconds_left)
-    rest = "complete" if now.state == "done" else f"{left} left"
+    rest = {"done": "complete", "saving": "saving"}.get(now.state, f"{left} left")
     done = f"{now.finished} of {run.chunks} chunks"
     return f"{run.method.label} · seed {run.seed}: {done}, test {accuracy}, {now.steps:,} steps, {rest}"
 

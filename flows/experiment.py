@@ -13,7 +13,7 @@ from dash_core.records import read_records
 from flows.prefect_server import send_everything
 from tasks.data import open_dataset, open_plan
 from tasks.place import Place
-from tasks.progress import end_progress
+from tasks.progress import mark_progress
 from tasks.run_tracker import RunTracker, Tracked
 from tasks.runs import facts, final_model, input_example, is_complete, open_trajectory
 from tasks.steps import evaluate, intervene, record, train
@@ -43,12 +43,13 @@ def run_experiment(run: RunConfig, place: Place, tracked: Tracked) -> None:
                 train(trajectory, chunk)
                 evaluate(trajectory, chunk)
                 record(trajectory, chunk, tracker, progress)
+            mark_progress(place.run_folder(run), "saving")
             trajectory.finish(known)
     except Exception as error:
         tracker.fail(str(error))
         raise
     tracker.finish(place, run, final_model(run, dataset, place), input_example(run, dataset))
-    end_progress(place.run_folder(run), "done")
+    mark_progress(place.run_folder(run), "done")
 
 
 def carry_out(run: RunConfig, place: Place, tracked: Tracked) -> None:
@@ -58,10 +59,10 @@ def carry_out(run: RunConfig, place: Place, tracked: Tracked) -> None:
         with tags(run.method.label, run.dataset.name, run.model.name, f"seed {run.seed}"):
             run_experiment(run, place, tracked)
     except DashError:
-        end_progress(folder, "failed")
+        mark_progress(folder, "failed")
         raise
     except Exception as error:
-        end_progress(folder, "failed")
+        mark_progress(folder, "failed")
         write_atomically(folder / "error.txt", traceback.format_exc().encode())
         reason = f"{type(error).__name__}: {error} (the traceback is in {folder / 'error.txt'})"
         raise RunFailed(reason) from None

@@ -14,7 +14,7 @@ from dash_core.training import EpochReport
 FILE = "progress.json"
 INTERVAL = 0.2  # seconds between two writes within a chunk
 
-State = Literal["waiting", "training", "done", "failed"]
+State = Literal["waiting", "training", "saving", "done", "failed"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def write_progress(folder: Path, progress: Progress) -> None:
     os.replace(draft, folder / FILE)
 
 
-def end_progress(folder: Path, state: Literal["done", "failed"]) -> None:
-    """Show that a run is over."""
+def mark_progress(folder: Path, state: State) -> None:
+    """Show that a run is past its training: it is being saved, it is done, or it failed."""
     write_progress(folder, replace(read_progress(folder), state=state, seconds_left=None))
 
 

@@ -9,7 +9,7 @@ from dash_core.data import ChunkPlan
 from dash_core.records import ChunkRecord
 from dash_core.training import EpochReport
 from tasks import progress
-from tasks.progress import FILE, Progress, ProgressWriter, end_progress, read_progress, write_progress
+from tasks.progress import FILE, Progress, ProgressWriter, mark_progress, read_progress, write_progress
 
 PLAN = ChunkPlan("toy", "digest", 0, torch.arange(60).split((10, 20, 30)))  # unions of 10, 30 and 60 images
 
@@ -89,7 +89,7 @@ def test_at_the_end_nothing_is_left(tmp_path):
     writer.after_epoch(report(1, 1, images=10))
     writer.resumed([record(1), record(2), record(3)])
     assert read_progress(tmp_path).seconds_left == 0
-    end_progress(tmp_path, "done")
+    mark_progress(tmp_path, "done")
     now = read_progress(tmp_path)
     assert (now.state, now.finished, now.steps, now.seconds_left) == ("done", 3, 24, None)
 
@@ -105,7 +105,7 @@ def test_a_resumed_run_counts_the_chunks_before(tmp_path):
 
 def test_a_run_that_failed_keeps_what_it_showed(tmp_path):
     ProgressWriter(tmp_path, PLAN).after_epoch(report(1, 3, images=10))
-    end_progress(tmp_path, "failed")
+    mark_progress(tmp_path, "failed")
     now = read_progress(tmp_path)
     assert (now.state, now.epoch) == ("failed", 3)
 
