@@ -10,11 +10,11 @@ DATA = shell.ROOT.parent / "shared" / "data" / "cifar-10"
 METHODS = ["cold", "warm", "shrink_perturb", "dash"]
 SETTINGS = (
     "dataset.name=cifar10",
-    "dataset.train_size=400",  # cnn3 on thousands takes a core an hour
+    "dataset.train_size=2000",
     "chunks=4",
-    "model.name=mlp",
+    "model.name=cnn3",
     "optimizer.lr=0.01",
-    "training.batch_size=32",
+    "training.batch_size=128",
     f"compare.methods={json.dumps(METHODS)}",
     "seeds=[0]",
 )
@@ -28,7 +28,7 @@ def test_cifar_comparison_converges_with_every_method_and_tests_on_all_images(tm
     found = shell.records(ended.store, SETTINGS)
     assert list(found) == [f"{method} 0" for method in METHODS]
     for chunks in found.values():
-        assert [record.images for record in chunks] == [100, 200, 300, 400]
+        assert [record.images for record in chunks] == [500, 1000, 1500, 2000]
         assert all(record.converged and record.train_accuracy >= 0.999 for record in chunks)
         # every class has 1,000 test images: each accuracy is a whole number of thousandths, and they make the total
         assert all(share * 1000 == pytest.approx(round(share * 1000)) for share in chunks[-1].class_accuracy)
