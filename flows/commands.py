@@ -22,11 +22,13 @@ def compare(settings: Params, place: Place, source: Source, console: Console, ag
     """
     from flows.prefect_server import prefect_api
     from flows.workers import start_early
+    from tasks.runs import is_complete
 
     _check_data(settings, place, console)
     console.print(f"{settings.name}: {len(settings.runs())} runs, starting services …", highlight=False)
     server = _private_server(place)
-    start_early()
+    if again or not all(is_complete(run, place) for run in settings.runs()):
+        start_early()
     from flows.compare import ComparisonFailed, compare_methods
     from flows.display import print_table, watched
     from tasks.tracking import import_mlflow
