@@ -7,6 +7,7 @@ with torchvision's transforms in front of ToTensor and Normalize.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self
@@ -28,7 +29,7 @@ ImageShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Augmentation:
+class Augmentation(ABC):
     """The random numbers of one epoch: each field has a row for every image, in the epoch's order."""
 
     flip: Tensor  # bool: mirror left and right
@@ -48,9 +49,9 @@ class Augmentation:
             raise ValueError(f"positions {positions} are {len(chosen.flip)} images, the batch has {len(batch)}")
         return chosen.apply(batch)
 
+    @abstractmethod
     def apply(self, batch: Tensor) -> Tensor:
         """Return the batch augmented by all rows of the fields, one an image."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)

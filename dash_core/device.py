@@ -29,12 +29,12 @@ def prepare_device(device: torch.device, threads: int) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return hardware and versions, for the records: a number never travels alone."""
+def describe_machine(device: torch.device, threads: int) -> dict[str, Any]:
+    """Return hardware, versions and the threads of a run, for the records: a number never travels alone."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "device_type": device.type,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),

@@ -36,7 +36,7 @@ def run_experiment(run: RunConfig, place: Place, tracked: Tracked) -> None:
         if is_complete(run, place, plan.digest):
             tracker.log_chunks(read_records(place.run_folder(run)))
         else:
-            trajectory, progress = open_trajectory(run, dataset, place)
+            trajectory, progress = open_trajectory(run, dataset, plan, place)
             tracker.log_chunks(trajectory.records)  # a kill may have come between a record and its log
             for chunk in trajectory.pending:
                 intervene(trajectory, chunk)

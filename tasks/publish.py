@@ -27,7 +27,6 @@ class Published:
     name: str
     folder: Path
     table: Table
-    experiment_id: str
 
 
 @task(task_run_name="publish {params.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -47,7 +46,7 @@ def publish(params: Params, runs: Sequence[RunConfig], place: Place, tracked: Tr
         table=[dict(zip(table.headings, (cell.text for cell in row), strict=True)) for row in table.rows],
         description="\n\n".join((f"**{table.title}**", *table.notes)),
     )
-    return Published(params.name, folder, table, tracked.comparison.experiment_id)
+    return Published(params.name, folder, table)
 
 
 def table_of(params: Params, summaries: Sequence[MethodSummary], notes: Sequence[str]) -> Table:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
-from dash_core.data import Dataset
+from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.errors import RecordError
 from dash_core.files import write_atomically
@@ -21,7 +21,6 @@ from dash_core.models import build_model
 from dash_core.records import ChunkRecord, read_records
 from dash_core.summary import MethodRuns
 from dash_core.trajectory import WEIGHTS, Trajectory, input_normalisation, read_result
-from tasks.data import open_plan
 from tasks.place import Place
 from tasks.progress import ProgressWriter
 
@@ -36,13 +35,14 @@ def is_complete(run: RunConfig, place: Place, split: str | None = None) -> bool:
     return read_result(place.run_folder(run), run, split) is not None
 
 
-def open_trajectory(run: RunConfig, dataset: Dataset, place: Place) -> tuple[Trajectory, ProgressWriter]:
+def open_trajectory(
+    run: RunConfig, dataset: Dataset, plan: ChunkPlan, place: Place
+) -> tuple[Trajectory, ProgressWriter]:
     """Return the run where it stopped, or at its beginning, with its configuration written down."""
     folder = place.run_folder(run)
     write_atomically(folder / "config.yaml", to_yaml(run.model_dump(mode="json")))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
-    plan = open_plan(run, dataset, place)
     progress = ProgressWriter(folder, plan)
     trajectory = Trajectory(run, dataset, plan, folder, device=device, on_epoch=progress.after_epoch)
     progress.resumed(trajectory.records)
@@ -67,7 +67,8 @@ def input_example(run: RunConfig, dataset: Dataset) -> Tensor:
 
 def facts(place: Place) -> dict[str, Any]:
     """Return hardware, versions and commit, as they go into a run's result."""
-    return {"commit": commit(), **describe_machine(choose_device(place.device)), "workers": place.workers}
+    machine = describe_machine(choose_device(place.device), place.threads)
+    return {"commit": commit(), **machine, "workers": place.workers}
 
 
 def commit() -> str | None:
