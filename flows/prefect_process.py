@@ -75,8 +75,10 @@ def create_database(path: Path) -> None:
 async def _serve(listener: socket.socket) -> int:
     import uvicorn
     from prefect.server.api.server import create_app
+    from prefect.server.services import task_run_recorder
 
     told = _words_of_the_parent()
+    task_run_recorder.record_bulk_task_run_events = finished_once_begun(task_run_recorder.record_bulk_task_run_events)
     app = create_app(ephemeral=True, final=True)
     config = uvicorn.Config(
         _retried_soon(app),
@@ -94,6 +96,23 @@ async def _serve(listener: socket.socket) -> int:
         server.should_exit = True
     await serving
     return 0 if server.started else 3
+
+
+def finished_once_begun(record: Callable) -> Callable:
+    """Return the recording of a batch of events such that a stop of the server waits for it, and stops then.
+
+    Prefect cancels it in mid-transaction: it rolls back, logs a traceback, and records the same batch again.
+    """
+
+    async def recorded(events: list) -> None:
+        work = asyncio.ensure_future(record(events))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await work  # raises again if it was the work itself that was cancelled
+            asyncio.current_task().cancel()
+
+    return recorded
 
 
 def _retried_soon(app: Callable) -> Callable:

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import http.server
 import os
@@ -67,6 +68,41 @@ def test_every_task_run_is_recorded_nothing_is_printed_and_no_process_stays(tmp_
     assert _rows(store, "SELECT count(*) FROM log")[0][0] >= 150
     assert (store / prefect_process.LOG).read_text() == ""
     assert _servers_of(store) == []
+
+
+def test_a_batch_under_way_is_recorded_before_the_server_stops():
+    done = []
+
+    async def record(events):
+        await asyncio.sleep(0.05)
+        done.append(events)
+
+    async def periodic():
+        await prefect_process.finished_once_begun(record)(["event"])
+        await asyncio.sleep(60)
+
+    async def stopped_in_mid_batch():
+        task = asyncio.create_task(periodic())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        return task.cancelled()
+
+    assert asyncio.run(stopped_in_mid_batch())
+    assert done == [["event"]]
+
+
+def test_a_batch_that_fails_or_is_cancelled_by_itself_says_so():
+    async def broken(events):
+        raise ValueError("no disk")
+
+    async def cancelled(events):
+        raise asyncio.CancelledError
+
+    with pytest.raises(ValueError, match="no disk"):
+        asyncio.run(prefect_process.finished_once_begun(broken)([]))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(prefect_process.finished_once_begun(cancelled)([]))
 
 
 @pytest.mark.slow
