@@ -24,6 +24,7 @@ from dash_core.config import (
 )
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS, build_intervention
+from dash_core.theory import TheoryConfig
 
 
 class Params(Section):
@@ -37,6 +38,7 @@ class Params(Section):
     methods: dict[Label, dict[str, Any]] = Field(default_factory=dict)
     seeds: Annotated[list[Seed], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
     compare: CompareConfig = CompareConfig()
+    theory: TheoryConfig = TheoryConfig()
 
     @field_validator("seeds")
     @classmethod
