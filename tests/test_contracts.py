@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SHELL = ("yaml", "rich", "typer", "prefect", "mlflow", "dvc", "plotly", "fastapi", "sqlalchemy")
+SHELL = ("yaml", "rich", "typer", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
 
 WITHOUT_THE_SHELL = """
 import pkgutil, sys

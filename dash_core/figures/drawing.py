@@ -1,0 +1,74 @@
+"""The registry of figures: name, builder, title and caption."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from dash_core.figures.classes import class_accuracy
+from dash_core.figures.lines import accuracy_and_steps, seconds
+from dash_core.figures.phases import cost_by_phase
+from dash_core.figures.theory import theory_figure
+from dash_core.figures.traces import Comparison
+from dash_core.figures.tradeoff import accuracy_by_flops, accuracy_by_steps
+from dash_core.summary import MethodRuns
+
+
+class Drawing(NamedTuple):
+    """A kind of figure: what builds it, its title, and a caption of one sentence."""
+
+    build: Callable[[Any], go.Figure]
+    title: str
+    caption: str
+
+
+FIGURES: dict[str, Drawing] = {
+    "accuracy_and_steps": Drawing(
+        accuracy_and_steps,
+        "Test accuracy and steps by experiment",
+        "Mean over seeds with a band of ± population std; experiment j trains on chunks 1 to j.",
+    ),
+    "accuracy_by_steps": Drawing(
+        accuracy_by_steps,
+        "Accuracy against steps",
+        "Test accuracy of the last experiment against the steps of all experiments: "
+        "mean ± population std over seeds, and a small point a seed.",
+    ),
+    "accuracy_by_flops": Drawing(
+        accuracy_by_flops,
+        "Accuracy against FLOPs",
+        "Test accuracy of the last experiment against the counted FLOPs of all experiments and phases: "
+        "mean ± population std over seeds, and a small point a seed.",
+    ),
+    "cost_by_phase": Drawing(
+        cost_by_phase,
+        "Cost by phase",
+        "Mean cost of a whole run over seeds, stacked by phase, in seconds and in TFLOPs.",
+    ),
+    "seconds": Drawing(
+        seconds,
+        "Seconds by experiment",
+        "Wall-clock seconds of each experiment, all phases: mean over seeds with a band of ± population std.",
+    ),
+    "class_accuracy": Drawing(
+        class_accuracy,
+        "Test accuracy by class",
+        "Test accuracy of the last experiment, class by class: mean over seeds.",
+    ),
+}
+THEORY = Drawing(
+    theory_figure,
+    "Simulation of feature learning",
+    "Test accuracy, learned features and training time (points with a non-zero gradient) of random, warm and ideal "
+    "starts by experiment: mean over seeds with a band of ± population std.",
+)
+
+
+def draw(methods: Sequence[MethodRuns], class_names: Sequence[str]) -> dict[str, go.Figure]:
+    """Return every figure of FIGURES, in its order, of the methods that have a complete run.
+
+    A method with fewer seeds than others is drawn from those it has. Raises ValueError where no method has a run,
+    or where the records have another number of classes than there are names.
+    """
+    compared = Comparison.of(methods, class_names)
+    return {name: drawing.build(compared) for name, drawing in FIGURES.items()}

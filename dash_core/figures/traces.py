@@ -1,0 +1,160 @@
+"""The traces that figures share: a mean line with its band, legend entries, points with error bars."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import plotly.graph_objects as go
+
+from dash_core.figures.look import INK, Style, styles_of
+from dash_core.figures.panels import on
+from dash_core.records import ChunkRecord
+from dash_core.summary import MethodRuns, Records, Spread
+
+NOT_CONVERGED = "open marker: not converged"
+_MARKERS = 10  # about so many on a line
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is drawn: the methods that have at least one run, and the names of the classes."""
+
+    methods: tuple[MethodRuns, ...]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, methods: Sequence[MethodRuns], class_names: Sequence[str]) -> "Comparison":
+        """Return the comparison without methods that have no run; ValueError where none is left."""
+        shown = tuple(method for method in methods if method.runs)
+        if not shown:
+            labels = ", ".join(method.label for method in methods) or "none was given"
+            raise ValueError(f"no method has a complete run to draw ({labels}): run one of them to its last chunk")
+        return cls(shown, tuple(class_names))
+
+    @cached_property
+    def styles(self) -> dict[str, Style]:
+        """The style of each label, in the order of the methods."""
+        styles = styles_of((method.label, method.intervention) for method in self.methods)
+        return {method.label: styles[method.label] for method in self.methods}
+
+    @property
+    def converged(self) -> bool:
+        """Whether every experiment of every run did."""
+        return all(converged(records) for method in self.methods for records in method.runs.values())
+
+
+@dataclass(frozen=True)
+class Point:
+    """One experiment of a line: its number, the spread over seeds, how many they are, whether all converged."""
+
+    experiment: int
+    spread: Spread
+    seeds: int
+    converged: bool = True
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method's line. unit: as the hover text writes it, with its number format in d3's notation."""
+
+    label: str
+    style: Style
+    points: tuple[Point, ...]
+    unit: str
+    digits: str
+
+
+def converged(records: Records) -> bool:
+    """Return whether every experiment of the run did."""
+    return all(record.converged for record in records)
+
+
+def points_of(method: MethodRuns, measure: Callable[[ChunkRecord], float]) -> tuple[Point, ...]:
+    """Return the spread of a quantity over the method's seeds, experiment by experiment."""
+    experiments = sorted({record.chunk for records in method.runs.values() for record in records})
+    by_experiment = {
+        j: [record for records in method.runs.values() for record in records if record.chunk == j] for j in experiments
+    }
+    return tuple(
+        Point(j, Spread.of([measure(record) for record in records]), len(records), converged(records))
+        for j, records in by_experiment.items()
+    )
+
+
+def line_with_band(line: Line, panel: int, positive: bool = False) -> list[go.Scatter]:
+    """Return the line of the means and the band of mean ± population std around it.
+
+    positive: cut the band off at half, for an axis in logarithms of whole numbers.
+    """
+    floor = 0.5 if positive else -math.inf
+    x = [point.experiment for point in line.points]
+    mean = [point.spread.mean for point in line.points]
+    upper = [point.spread.mean + point.spread.std for point in line.points]
+    lower = [max(point.spread.mean - point.spread.std, floor) for point in line.points]
+    shared = {"legendgroup": line.label, "showlegend": False, "name": line.label, **on(panel)}
+    curve = go.Scatter(
+        x=x,
+        y=mean,
+        mode="lines+markers",
+        line={"color": line.style.color, "dash": line.style.dash, "width": 2},
+        marker=_sparse(line),
+        customdata=[[point.spread.std, seeds_text(point.seeds), _flaw(point.converged)] for point in line.points],
+        hovertemplate=f"<b>{line.label}</b><br>experiment %{{x}}<br>%{{y:{line.digits}}} ± "
+        f"%{{customdata[0]:{line.digits}}} {line.unit}<br>%{{customdata[1]}}%{{customdata[2]}}<extra></extra>",
+        **shared,
+    )
+    if not any(point.spread.std for point in line.points):
+        return [curve]
+    outline = {"x": x + x[::-1], "y": upper + lower[::-1], "fill": "toself", "fillcolor": line.style.faded(0.18)}
+    return [go.Scatter(**outline, mode="lines", line={"width": 0}, hoverinfo="skip", **shared), curve]
+
+
+def _sparse(line: Line) -> dict:
+    """A marker on about ten experiments and on every one that did not converge, which is open."""
+    stride = math.ceil(len(line.points) / _MARKERS)
+    shown = [index % stride == 0 or not point.converged for index, point in enumerate(line.points)]
+    return {
+        "color": line.style.color,
+        "size": [8 if show else 0 for show in shown],
+        "symbol": [symbol(line.style, point.converged) for point in line.points],
+        "opacity": 1,
+        "line": {"width": 1.5, "color": line.style.color},
+    }
+
+
+def symbol(style: Style, has_converged: bool) -> str:
+    """Return the style's symbol, open where training ended at its limit of epochs."""
+    return style.symbol if has_converged else f"{style.symbol}-open"
+
+
+def method_entries(styles: dict[str, Style], all_converged: bool, mode: str = "lines+markers") -> list[go.Scatter]:
+    """Return the legend: an entry a method, and one that explains open markers where there are any."""
+    entries = [legend_entry(label, style, mode) for label, style in styles.items()]
+    if not all_converged:
+        entries.append(legend_entry(NOT_CONVERGED, Style(INK, "solid", "circle-open"), "markers"))
+    return entries
+
+
+def legend_entry(name: str, style: Style, mode: str) -> go.Scatter:
+    """Return a trace without points: it stands in the legend and switches its group on and off."""
+    return go.Scatter(
+        x=[None],
+        y=[None],
+        mode=mode,
+        name=name,
+        legendgroup=name,
+        showlegend=True,
+        line={"color": style.color, "dash": style.dash, "width": 2},
+        marker={"color": style.color, "symbol": style.symbol, "size": 9, "line": {"width": 1.5, "color": style.color}},
+        hoverinfo="skip",
+    )
+
+
+def seeds_text(count: int) -> str:
+    """Return how hover texts write the number of seeds."""
+    return f"n = {count} seed{'' if count == 1 else 's'}"
+
+
+def _flaw(has_converged: bool) -> str:
+    return "" if has_converged else "<br>not converged in every seed"
