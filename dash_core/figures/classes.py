@@ -51,7 +51,16 @@ def _dots(compared: Comparison, rows: dict[str, list[Spread | None]], names: lis
     for method in compared.methods:
         traces.append(_dots_of(method, compared.styles[method.label], rows[method.label], names))
     x = {"type": "category", "categoryorder": "array", "categoryarray": names, "title": {"text": "class"}}
-    return arrange(traces, [Panel(x, {"title": {"text": "test accuracy (%)"}})], scattermode="group", scattergap=0.4)
+    y = {"title": {"text": "test accuracy (%)"}, "range": _range([spread for row in rows.values() for spread in row])}
+    return arrange(traces, [Panel(x, y)], scattermode="group", scattergap=0.4)
+
+
+def _range(spreads: list[Spread | None]) -> list[float]:
+    """Return the range that holds every mean and its spread: in groups, plotly would begin at 0."""
+    low = min(spread.mean - spread.std for spread in spreads if spread)
+    high = max(spread.mean + spread.std for spread in spreads if spread)
+    margin = max(0.06 * (high - low), 0.5)
+    return [low - margin, high + margin]
 
 
 def _dots_of(method: MethodRuns, style: Style, row: list[Spread | None], names: list[str]) -> go.Scatter:

@@ -85,6 +85,7 @@ def test_class_accuracy_is_of_the_last_experiment_and_leaves_out_classes_without
     assert dots.x == ("cat",)
     assert dots.y == pytest.approx((60,))  # 40 and 80
     assert dots.error_y.array == pytest.approx((20,))
+    assert figure("class_accuracy", TWO_SEEDS).layout.yaxis.range == pytest.approx((37.6, 82.4))  # not from 0
 
 
 def test_more_than_twenty_classes_are_a_heat_map():

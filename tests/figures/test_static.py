@@ -20,6 +20,7 @@ def test_the_browsers_page_takes_its_scripts_from_files():
     assert all(script.startswith("file://") for script in scripts)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_svg_and_png_are_drawn_on_white_by_a_browser_without_network_and_the_same_twice(tmp_path):
     """The browser's proxy leads nowhere, so what is drawn came from files alone."""

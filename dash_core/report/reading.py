@@ -1,0 +1,112 @@
+"""The comparison in words: only what the numbers show, with seeds and intervals, and every reason to doubt them."""
+
+from collections.abc import Sequence
+
+from dash_core.report.content import ReportContent
+from dash_core.statistics import (
+    CLEAR_SEEDS,
+    PairedDifference,
+    paired_differences,
+    reference_of,
+    seed_warnings,
+)
+from dash_core.summary import COLUMNS, MethodRuns, best, summarise
+
+ACCURACY = next(column for column in COLUMNS if column.key == "last_accuracy")
+COSTS = {"average_steps": "steps", "teraflops": "TFLOPs", "seconds": "seconds"}
+
+
+def headline(content: ReportContent) -> str:
+    """Return what was compared and how, in one paragraph."""
+    settings, training = content.settings, content.settings["training"]
+    labels = settings["compare"]["methods"]
+    complete = sum(len(method.runs) for method in content.methods)
+    return (
+        f"{listed(labels)} on {settings['dataset']['name']} ({content.data['train_images']:,} training images, "
+        f"{content.data['test_images']:,} test images, {len(content.class_names)} classes). The training images come "
+        f"in {settings['chunks']} chunks. After each, {settings['model']['name']} is trained on all chunks so far, "
+        f"with {settings['optimizer']['name']} and the {training['recipe']} recipe, until it fits "
+        f"{100 * training['stop_accuracy']:g} % of them or {training['max_epochs']} epochs are over. The methods "
+        f"differ in what they do to the model between two chunks. "
+        f"{complete} of {len(labels) * content.planned_seeds} runs are complete "
+        f"({_seeds(content.planned_seeds)} a method)."
+    )
+
+
+def reading(content: ReportContent) -> list[str]:
+    """Return findings, then warnings, a sentence each."""
+    return [*findings(content), *warnings(content)]
+
+
+def findings(content: ReportContent) -> list[str]:
+    """Return which method is best, how each differs from the reference, and what it costs."""
+    complete = [method for method in content.methods if method.runs]
+    if not complete:
+        return ["No run is complete: there are no numbers yet."]
+    reference = reference_of(complete)
+    if reference is None:
+        return [_best(complete), "No run of cold, the reference, is complete: no differences can be given."]
+    by_label = {method.label: method for method in complete}
+    differences = paired_differences(complete, reference, [ACCURACY])
+    return [_best(complete), *(f"{_difference(d)} {_cost(d, by_label[d.label], reference)}" for d in differences)]
+
+
+def warnings(content: ReportContent) -> list[str]:
+    """Return every reason to doubt the numbers: experiments that did not converge, seeds missing or too few."""
+    known = {method.label: method for method in content.methods}
+    planned = [known.get(label, MethodRuns(label, label, {})) for label in content.settings["compare"]["methods"]]
+    stuck = [
+        f"{s.label}: {s.not_converged} of {s.experiments} experiments ended at max_epochs before they converged."
+        for s in summarise(content.methods)
+        if s.not_converged
+    ]
+    return [*stuck, *seed_warnings(planned, content.planned_seeds)]
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return 'a', 'a and b' or 'a, b and c'."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _best(methods: Sequence[MethodRuns]) -> str:
+    summaries = summarise(methods)
+    winners = best(summaries, ACCURACY)
+    labels = [summary.label for summary in summaries if summary.label in winners]
+    mean = next(s.spreads[ACCURACY.key].mean for s in summaries if s.label in winners)
+    value = f"{mean * ACCURACY.scale:.{ACCURACY.digits}f} %"
+    if len(summaries) == 1:
+        return f"Mean last test accuracy of {labels[0]}: {value}."
+    return f"Best mean last test accuracy: {listed(labels)}, {value}{' each' if len(labels) > 1 else ''}."
+
+
+def _difference(difference: PairedDifference) -> str:
+    return f"Last test accuracy: {difference.write()}{_verdict(difference)}."
+
+
+def _verdict(difference: PairedDifference) -> str:
+    """Return what the interval allows to say; nothing where `write` already says that there is none."""
+    if difference.low is None or difference.high is None or difference.low == difference.high:
+        return ""
+    if difference.clear:
+        return f": {difference.label} is {'more' if difference.mean > 0 else 'less'} accurate"
+    if difference.low <= 0 <= difference.high:
+        return ": no difference can be told"
+    return f": with fewer than {CLEAR_SEEDS} pairs no difference is called clear"
+
+
+def _cost(difference: PairedDifference, method: MethodRuns, reference: MethodRuns) -> str:
+    """Compare what whole runs spent on the paired seeds: mean of the method / mean of the reference.
+
+    Both have the same number of experiments, so average steps are in the same proportion as all steps.
+    """
+    shares = []
+    for column in COLUMNS:
+        spent, whole = (sum(column.measure(m.runs[seed]) for seed in difference.seeds) for m in (method, reference))
+        if column.key in COSTS and whole:
+            shares.append(f"{spent / whole:.2f}× the {COSTS[column.key]}")
+    return f"{method.label}’s whole run took {listed(shares)} of {reference.label}’s."
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"

@@ -1,0 +1,119 @@
+"""What a report says in words, word by word, on accuracies that can be subtracted in the head."""
+
+from dash_core.report.reading import findings, headline, listed, reading, warnings
+from tests.report.contents import content, runs
+
+COLD = runs("cold", 0.80, 0.81, 0.82, 0.83, 0.84)
+SAME = "dash’s whole run took 1.00× the steps, 1.00× the TFLOPs and 1.00× the seconds of cold’s."
+FIVE = "run at least 5 before you conclude"
+
+
+def test_a_clear_difference_is_stated_with_its_interval_and_pairs():
+    dash = runs("dash", 0.82, 0.825, 0.84, 0.845, 0.86, steps=40)  # +2, +1.5, +2, +1.5, +2 points
+    assert reading(content(COLD, dash)) == [
+        "Best mean last test accuracy: dash, 83.80 %.",
+        "Last test accuracy: dash − cold = +1.80 points, 95 % CI [1.46, 2.14], 5 paired seeds: dash is more accurate. "
+        "dash’s whole run took 0.40× the steps, 0.40× the TFLOPs and 0.40× the seconds of cold’s.",
+    ]
+
+
+def test_a_method_that_is_clearly_worse_is_called_less_accurate():
+    warm = runs("warm", 0.78, 0.795, 0.80, 0.815, 0.82)
+    assert findings(content(COLD, warm))[:2] == [
+        "Best mean last test accuracy: cold, 82.00 %.",
+        "Last test accuracy: warm − cold = −1.80 points, 95 % CI [−2.14, −1.46], 5 paired seeds: "
+        f"warm is less accurate. {SAME.replace('dash', 'warm')}",
+    ]
+
+
+def test_where_the_interval_includes_0_no_difference_is_told():
+    dash = runs("dash", 0.82, 0.79, 0.84, 0.81, 0.85)  # +2, -2, +2, -2, +1
+    assert findings(content(COLD, dash))[1] == (
+        "Last test accuracy: dash − cold = +0.20 points, 95 % CI [−2.34, 2.74], 5 paired seeds: "
+        f"no difference can be told. {SAME}"
+    )
+
+
+def test_two_seeds_are_too_few_for_a_clear_difference():
+    said = reading(content(runs("cold", 0.80, 0.81), runs("dash", 0.82, 0.8302), planned=2))
+    assert said[1] == (
+        "Last test accuracy: dash − cold = +2.01 points, 95 % CI [1.88, 2.14], 2 paired seeds: "
+        f"with fewer than 3 pairs no difference is called clear. {SAME}"
+    )
+    assert said[2:] == [
+        f"With 2 paired seeds the intervals are wide and lean on the assumption of normal differences (dash): {FIVE}."
+    ]
+
+
+def test_equal_differences_have_no_verdict():
+    dash = runs("dash", 0.81, 0.82, 0.83, 0.84, 0.85)
+    assert findings(content(COLD, dash))[1] == (
+        "Last test accuracy: dash − cold = +1.00 points in each of 5 paired seeds: "
+        f"without a spread the interval has no width. {SAME}"
+    )
+
+
+def test_one_seed_has_no_interval():
+    assert reading(content(runs("cold", 0.80), runs("dash", 0.82, steps=50), planned=1)) == [
+        "Best mean last test accuracy: dash, 82.00 %.",
+        "Last test accuracy: dash − cold = +2.00 points, 1 paired seed: no interval. "
+        "dash’s whole run took 0.50× the steps, 0.50× the TFLOPs and 0.50× the seconds of cold’s.",
+        f"With 1 seed no spread can be given (cold, dash): {FIVE}.",
+    ]
+
+
+def test_methods_that_share_the_best_mean_are_all_named():
+    three = runs("cold", 0.8, 0.9), runs("warm", 0.7, 0.7), runs("dash", 0.9, 0.8)
+    assert findings(content(*three))[0] == "Best mean last test accuracy: cold and dash, 85.00 % each."
+
+
+def test_what_did_not_converge_is_counted():
+    dash = runs("dash", 0.81, 0.82, 0.83, 0.84, 0.85, stuck=3)
+    assert warnings(content(COLD, dash)) == ["dash: 3 of 10 experiments ended at max_epochs before they converged."]
+
+
+def test_missing_seeds_are_named_and_the_pairs_that_are_left():
+    said = warnings(content(COLD, runs("dash", 0.81, 0.83, 0.85, seeds=(0, 2, 4))))
+    assert said == [
+        "dash has 3 of 5 seeds planned.",
+        "dash and cold are compared on the seeds that both have, 0, 2, 4; left out: 1, 3.",
+        f"With 3 paired seeds the intervals are wide and lean on the assumption of normal differences (dash): {FIVE}.",
+    ]
+
+
+def test_a_method_without_a_complete_run_is_missed():
+    assert "warm has 0 of 5 seeds planned." in warnings(content(COLD, labels=["cold", "warm"]))
+
+
+def test_without_cold_no_differences_are_given():
+    assert findings(content(runs("warm", 0.8, 0.9), runs("dash", 0.9, 0.9))) == [
+        "Best mean last test accuracy: dash, 90.00 %.",
+        "No run of cold, the reference, is complete: no differences can be given.",
+    ]
+
+
+def test_a_method_alone_is_not_called_best():
+    assert findings(content(COLD)) == ["Mean last test accuracy of cold: 82.00 %."]
+
+
+def test_without_a_complete_run_there_is_nothing_to_read():
+    assert findings(content(labels=["cold"])) == ["No run is complete: there are no numbers yet."]
+
+
+def test_a_method_without_a_common_seed_is_not_compared():
+    dash = runs("dash", 0.9, 0.9, seeds=(8, 9))
+    assert findings(content(COLD, dash)) == ["Best mean last test accuracy: dash, 90.00 %."]
+    assert "dash and cold have no seed in common: they are not compared." in warnings(content(COLD, dash))
+
+
+def test_the_headline_says_what_was_compared_and_how():
+    assert headline(content(COLD, runs("dash", 0.9))) == (
+        "cold and dash on digits (1,438 training images, 359 test images, 2 classes). The training images come in "
+        "2 chunks. After each, cnn3_small is trained on all chunks so far, with sgd and the standard recipe, until "
+        "it fits 99.9 % of them or 500 epochs are over. The methods differ in what they do to the model between two "
+        "chunks. 6 of 10 runs are complete (5 seeds a method)."
+    )
+
+
+def test_words_are_listed_as_in_a_sentence():
+    assert [listed(words) for words in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
