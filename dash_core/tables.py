@@ -2,10 +2,20 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dash_core.summary import COLUMNS, MethodSummary, best
+from dash_core.records import ChunkRecord
+from dash_core.summary import COLUMNS, MethodRuns, MethodSummary, Spread, best
+
+METRICS = ("last_accuracy", "average_accuracy", "average_steps", "teraflops")
+EXPERIMENT: Mapping[str, Callable[[ChunkRecord], float]] = {
+    "test_accuracy": lambda record: 100 * record.test_accuracy,
+    "train_accuracy": lambda record: 100 * record.train_accuracy,
+    "steps": lambda record: float(record.steps),
+    "seconds": lambda record: record.total_cost.seconds,
+    "teraflops": lambda record: record.total_cost.flops * 1e-12,
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,29 @@ def to_csv(summaries: Sequence[MethodSummary]) -> str:
         ]
         writer.writerow([s.label, s.intervention, len(s.seeds), *map(repr, values), s.experiments, s.not_converged])
     return text.getvalue()
+
+
+def experiments_csv(methods: Sequence[MethodRuns]) -> str:
+    """Return a row for each experiment of each method: what it gave and spent, as mean and std over seeds.
+
+    Accuracies in percent; steps, seconds and TFLOPs (10^12 floating-point operations) of this experiment alone.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [f"{name}{part}" for name in EXPERIMENT for part in ("", "_std")]
+    writer.writerow(["method", "experiment", "n_seeds", *names])
+    for method in methods:
+        for records in zip(*method.runs.values(), strict=True):
+            spreads = [Spread.of([measure(record) for record in records]) for measure in EXPERIMENT.values()]
+            values = [repr(value) for spread in spreads for value in (spread.mean, spread.std)]
+            writer.writerow([method.label, records[0].chunk, len(records), *values])
+    return text.getvalue()
+
+
+def metrics(summaries: Sequence[MethodSummary]) -> dict[str, dict[str, float]]:
+    """Return the means that tell two versions apart by method, in the columns' printed units; seconds vary anyway."""
+    columns = [column for column in COLUMNS if column.key in METRICS]
+    return {s.label: {c.key: s.spreads[c.key].mean * c.scale for c in columns} for s in summaries}
 
 
 _LATEX = {

@@ -7,8 +7,10 @@ import re
 import pytest
 from rich.console import Console
 
-from dash_core.summary import COLUMNS, MethodSummary, Spread
-from dash_core.tables import Cell, Table, comparison_table, to_csv, to_latex, to_markdown
+from dash_core.cost import Cost
+from dash_core.records import ChunkRecord
+from dash_core.summary import COLUMNS, MethodRuns, MethodSummary, Spread, summarise
+from dash_core.tables import Cell, Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
 from flows.display import print_table
 
 UNROUNDED = 0.1 + 0.2  # 0.30000000000000004
@@ -131,3 +133,24 @@ def test_a_console_shows_the_notes_as_well():
     console = Console(width=200, file=io.StringIO())
     print_table(table(*THREE), console)
     assert all(note in console.file.getvalue() for note in table(*THREE).notes)
+
+
+def record(chunk: int, accuracy: float, steps: int) -> ChunkRecord:
+    cost = {"train": Cost(2.0, 3 * 10**12), "evaluate": Cost(0.5, 10**12)}
+    return ChunkRecord(chunk, 10 * chunk, accuracy, 0.1, (accuracy,), 1.0, 0.0, steps, 1, True, cost)
+
+
+def test_experiments_are_rows_with_mean_and_spread_of_each_quantity():
+    runs = {0: [record(1, 0.5, 10), record(2, 0.75, 30)], 1: [record(1, 0.25, 20), record(2, 0.75, 30)]}
+    rows = list(csv.DictReader(io.StringIO(experiments_csv([MethodRuns("dash_low", "dash", runs)]))))
+    assert [(row["method"], row["experiment"], row["n_seeds"]) for row in rows] == [("dash_low", n, "2") for n in "12"]
+    assert [(float(row["test_accuracy"]), float(row["test_accuracy_std"])) for row in rows] == [(37.5, 12.5), (75, 0)]
+    assert [(float(row["steps"]), float(row["steps_std"])) for row in rows] == [(15, 5), (30, 0)]
+    assert [(float(row["seconds"]), float(row["teraflops"])) for row in rows] == [(2.5, 4), (2.5, 4)]
+
+
+def test_metrics_are_the_means_by_method_without_seconds_which_no_two_runs_share():
+    runs = {0: [record(1, 0.5, 10), record(2, 0.75, 30)], 1: [record(1, 0.25, 20), record(2, 0.75, 30)]}
+    assert metrics(summarise([MethodRuns("cold", "cold", runs)])) == {
+        "cold": {"last_accuracy": 75.0, "average_accuracy": 56.25, "average_steps": 22.5, "teraflops": 8.0}
+    }
