@@ -33,6 +33,7 @@ from dash_core.training import EpochReport, TrainingOutcome, train_chunk
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
+RESULT = ("run", "digest", "split", "weights_sha256")  # of result.json; the rest are facts of the machine
 
 
 class Trajectory:
@@ -146,13 +147,8 @@ class Trajectory:
         state = {name: tensor.contiguous().cpu() for name, tensor in self.learner.model.state_dict().items()}
         weights = to_safetensors(state, {"run": self.run.id})
         write_atomically(self.folder / WEIGHTS, weights)
-        result = {
-            "run": self.run.id,
-            "digest": self.run.digest,
-            "split": self.plan.digest,
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
-            **facts,
-        }
+        known = (self.run.id, self.run.digest, self.plan.digest, hashlib.sha256(weights).hexdigest())
+        result = {**dict(zip(RESULT, known, strict=True)), **facts}
         write_atomically(self.folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
         remove_checkpoint(self._checkpoint)
 

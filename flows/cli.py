@@ -1,19 +1,27 @@
 """The command line: dashpipe. Heavy imports wait inside the commands, so that --help is quick."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dash_core.errors import ConfigError, DashError, DataError
+from dash_core.errors import ConfigError
+from flows import stages_cli
 from flows.environment import prepare_environment
-
-if TYPE_CHECKING:
-    from dash_core.comparison import Params
-    from tasks.place import Place
+from flows.options import (
+    FAILED,
+    PARAMS,
+    Again,
+    DataRoot,
+    ParamsFile,
+    Preset,
+    Set,
+    Store,
+    make_writable,
+    open_place,
+    open_settings,
+    output_console,
+    plain_errors,
+)
 
 app = typer.Typer(
     help="Train on growing data, chunk by chunk, with DASH, Shrink & Perturb and their baselines, and compare them.",
@@ -22,26 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-
-ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters' file.", metavar="FILE")]
-Preset = Annotated[str | None, typer.Option(help="A setting of the paper, laid over the parameters (see presets/).")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a value: section.key=value. Repeatable.", metavar="KEY=VALUE"),
-]
-Again = Annotated[bool, typer.Option("--again", help="Train again what is complete already.")]
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="DASHPIPE_STORE", help="Folder of runs, tables and mlflow.db. Default: the parameters' folder."
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(envvar="DASHPIPE_DATA", help="Folder of datasets, as torchvision lays them out. Default: STORE/data."),
-]
 
 
 @app.callback()
@@ -53,19 +41,19 @@ def prepare() -> None:
 @app.command()
 def compare(
     again: Again = False,
-    params: ParamsFile = Path("params.yaml"),
+    params: ParamsFile = PARAMS,
     preset: Preset = None,
     overrides: Set = None,
     store: Store = None,
     data_root: DataRoot = None,
 ) -> None:
     """Train every method and seed of a comparison, side by side, and print the paper-style table."""
-    with _plain_errors():
-        settings, place = _settings(params, preset, overrides, store, data_root)
+    with plain_errors():
+        settings, place = open_settings(params, preset, overrides, store, data_root)
         from flows import commands
 
-        _writable(place)
-        commands.compare(settings, place, (params, preset, overrides or []), _console(), again)
+        make_writable(place)
+        commands.compare(settings, place, (params, preset, overrides or []), output_console(), again)
 
 
 @app.command()
@@ -73,43 +61,53 @@ def run(
     method: Annotated[str, typer.Option(help="The method: a name in `methods` of the parameters, or an intervention.")],
     seed: Annotated[int | None, typer.Option(min=0, help="The seed. Default: the first of the parameters.")] = None,
     again: Again = False,
-    params: ParamsFile = Path("params.yaml"),
+    params: ParamsFile = PARAMS,
     preset: Preset = None,
     overrides: Set = None,
     store: Store = None,
     data_root: DataRoot = None,
 ) -> None:
     """Train one method with one seed over all chunks."""
-    with _plain_errors():
-        settings, place = _settings(params, preset, overrides, store, data_root)
+    with plain_errors():
+        settings, place = open_settings(params, preset, overrides, store, data_root)
         one = settings.run(method, settings.seeds[0] if seed is None else seed)
         from flows import commands
 
-        _writable(place)
-        commands.run(settings, one, place, _console(), again)
+        make_writable(place)
+        commands.run(settings, one, place, output_console(), again)
 
 
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes any free one.")] = 5000,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
-    params: ParamsFile = Path("params.yaml"),
+    params: ParamsFile = PARAMS,
     preset: Preset = None,
     overrides: Set = None,
     store: Store = None,
 ) -> None:
     """Serve MLflow's UI on 127.0.0.1, opened on the comparison of the parameters."""
-    with _plain_errors():
+    with plain_errors():
         from flows.ui import serve_ui
 
-        settings, place = _settings(params, preset, overrides, store, None)
+        settings, place = open_settings(params, preset, overrides, store, None)
         serve_ui(place.store, port, browser, settings.name)
 
 
+@app.command("params")
+def show_params(params: ParamsFile = PARAMS, preset: Preset = None, overrides: Set = None) -> None:
+    """Print the parameters as YAML, a preset and overrides laid over them, every default written out."""
+    with plain_errors():
+        from flows.settings import complete, load_params
+        from tasks.runs import to_yaml
+
+        print(to_yaml(complete(load_params(params, preset, overrides or []))).decode(), end="")
+
+
 @app.command()
-def doctor(params: ParamsFile = Path("params.yaml"), store: Store = None, data_root: DataRoot = None) -> None:
+def doctor(params: ParamsFile = PARAMS, store: Store = None, data_root: DataRoot = None) -> None:
     """Say what this machine offers (torch, CPU, GPUs, stores, disk) and what is missing."""
-    with _plain_errors():
+    with plain_errors():
         from rich.console import Console
 
         from flows.doctor import examine
@@ -120,7 +118,7 @@ def doctor(params: ParamsFile = Path("params.yaml"), store: Store = None, data_r
             error = None
         except ConfigError as found:
             error = str(found)
-        findings = list(examine(_place(params, store, data_root), error))
+        findings = list(examine(open_place(params, store, data_root), error))
         console = Console(soft_wrap=True, highlight=False)
         marks = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "missing": "[bold red]missing[/]"}
         for finding in findings:
@@ -160,7 +158,7 @@ def models(
     classes: Annotated[int, typer.Option(min=2, help="Classes, for the figures.")] = 10,
 ) -> None:
     """List the models: name, parameters, FLOPs of a forward pass, what it is, source."""
-    with _plain_errors():
+    with plain_errors():
         from dash_core.models import MODELS, build_model, forward_flops, parameter_count
 
         rows = []
@@ -175,48 +173,6 @@ def models(
         _listing(("model", "parameters", f"MFLOPs, 3x{size}x{size}", "what it is", "source"), rows)
 
 
-def _settings(
-    params: Path, preset: str | None, overrides: list[str] | None, store: Path | None, data_root: Path | None
-) -> tuple["Params", "Place"]:
-    from flows.settings import load_params
-
-    settings = load_params(params, preset, overrides or [])
-    return settings, _place(params, store, data_root, settings)
-
-
-def _place(params: Path, store: Path | None, data_root: Path | None, settings: "Params | None" = None) -> "Place":
-    from dash_core.comparison import Params
-    from dash_core.device import choose_device
-    from tasks.place import place_of
-
-    place = place_of(settings or Params(), store or params.parent, data_root)
-    choose_device(place.device)
-    return place
-
-
-def _writable(place: "Place") -> None:
-    """Make the store, or raise ConfigError that says why it cannot hold results."""
-    import os
-
-    try:
-        place.services.mkdir(parents=True, exist_ok=True)
-        if not os.access(place.store, os.W_OK):
-            raise PermissionError(None, "no permission to write")
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(
-            f"--store: {place.store} cannot hold results ({reason}); name a folder you can write"
-        ) from None
-
-
-def _console():
-    """Return the console of long output: a terminal as wide as it is, a file or a pipe wide enough for the table."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 140))
-
-
 def _listing(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a line each, in columns and never cut: it may be searched by `grep`."""
     lines = [headings, *rows]
@@ -225,14 +181,4 @@ def _listing(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Show an error of ours as one message and the right exit code: 2 for bad input, 1 for a failure."""
-    try:
-        yield
-    except DashError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(BAD_INPUT if isinstance(error, ConfigError | DataError) else FAILED) from None
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on after the last finished chunk of each run", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+stages_cli.register(app)

@@ -4,12 +4,15 @@ Imports wait until they are needed, in the order that uses two cores best: the P
 server import on their own while this process does.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
+from dash_core.data import Dataset
 from tasks.place import Place
 
 Source = tuple[Path, str | None, list[str]]  # the parameters' file, preset and overrides
@@ -20,22 +23,14 @@ def compare(settings: Params, place: Place, source: Source, console: Console, ag
 
     source: what `settings` were read from.
     """
-    from flows.prefect_server import prefect_api
-    from flows.workers import start_early
-    from tasks.runs import is_complete
+    from flows.settings import as_options
 
-    _check_data(settings, place, console)
-    console.print(f"{settings.name}: {len(settings.runs())} runs, starting services …", highlight=False)
-    server = _private_server(place)
-    if again or not all(is_complete(run, place) for run in settings.runs()):
-        start_early()
-    from flows.compare import ComparisonFailed, compare_methods
-    from flows.display import print_table, watched
-    from tasks.tracking import import_mlflow
-
-    import_mlflow()
+    check_data(settings, place, console)
     failure = None
-    with prefect_api(place.services, server), watched(settings.runs(), place, console):
+    with _services(settings.name, settings.runs(), place, console, again):
+        from flows.compare import ComparisonFailed, compare_methods
+        from flows.display import print_table
+
         try:
             params_file, preset, overrides = source
             published = compare_methods.with_options(flow_run_name=settings.name)(
@@ -46,17 +41,27 @@ def compare(settings: Params, place: Place, source: Source, console: Console, ag
     print_table(published.table, console)
     show = f"dashpipe ui --store {place.store}" if place.store != Path.cwd() else "dashpipe ui"
     console.print(f"\ntables   {published.folder}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report   {published.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"records  {place.store / 'runs'}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"MLflow   uv run {show}{_as_options(source)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"MLflow   uv run {show}{as_options(*source)}", markup=False, highlight=False, soft_wrap=True)
     if failure:
         raise failure
+
+
+def train(settings: Params, label: str, place: Place, console: Console) -> None:
+    """Run the flow that trains every seed of one method; what is complete already is left as it is."""
+    runs = [settings.run(label, seed) for seed in settings.seeds]
+    with _services(f"{settings.name}, {label}", runs, place, console):
+        from flows.compare import train_method
+
+        train_method(settings, label, place)
 
 
 def run(settings: Params, one: RunConfig, place: Place, console: Console, again: bool) -> None:
     """Do one run of a comparison in this process; a complete run is trained again only if asked."""
     from flows.prefect_server import prefect_api
 
-    _check_data(settings, place, console)
+    check_data(settings, place, console)
     server = _private_server(place)
     from flows.display import watched
     from flows.experiment import carry_out
@@ -75,17 +80,47 @@ def run(settings: Params, one: RunConfig, place: Place, console: Console, again:
     console.print(f"records  {place.run_folder(one)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _check_data(settings: Params, place: Place, console: Console) -> None:
-    """Have the dataset decoded and cached, and see that chunks and model fit it, before anything is started."""
-    from dash_core.data import ChunkPlan, load_dataset
+@contextmanager
+def _services(
+    what: str, runs: Sequence[RunConfig], place: Place, console: Console, again: bool = False
+) -> Iterator[None]:
+    """Start all that runs need, show their progress, and end it when the block ends."""
+    from flows.prefect_server import prefect_api
+    from flows.workers import start_early
+    from tasks.runs import is_complete
+
+    console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
+    server = _private_server(place)
+    if again or not all(is_complete(run, place) for run in runs):
+        start_early()
+    import flows.compare  # noqa: F401
+    from flows.display import watched
+    from tasks.tracking import import_mlflow
+
+    import_mlflow()
+    with prefect_api(place.services, server), watched(runs, place, console):
+        yield
+
+
+def check_data(settings: Params, place: Place, console: Console) -> Dataset:
+    """Return the dataset, decoded and cached; chunks and model must fit it, before anything is started."""
+    from dash_core.data import ChunkPlan
     from dash_core.models import build_model
     from dash_core.trajectory import check_first_chunk
+
+    dataset = decoded(settings, place, console)
+    check_first_chunk(ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, settings.seeds[0]))
+    build_model(settings.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)
+    return dataset
+
+
+def decoded(settings: Params, place: Place, console: Console) -> Dataset:
+    """Return the dataset, decoded and cached under a progress bar, downloaded where that is needed."""
+    from dash_core.data import load_dataset
     from flows.display import progress_bar
 
     with progress_bar(console) as progress:
-        dataset = load_dataset(settings.dataset, data_root=place.data_root, cache=place.cache, progress=progress)
-    check_first_chunk(ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, settings.seeds[0]))
-    build_model(settings.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)
+        return load_dataset(settings.dataset, data_root=place.data_root, cache=place.cache, progress=progress)
 
 
 def _private_server(place: Place):
@@ -93,15 +128,3 @@ def _private_server(place: Place):
     from flows.prefect_server import PrivateServer, configured_url
 
     return None if configured_url() else PrivateServer(place.services).start()
-
-
-def _as_options(source: Source) -> str:
-    """Return the options that name the same comparison again, quoted for a shell."""
-    import shlex
-
-    params_file, preset, overrides = source
-    words = [] if params_file == Path("params.yaml") else ["--params", str(params_file)]
-    words += ["--preset", preset] if preset else []
-    for override in overrides:
-        words += ["--set", override]
-    return "".join(f" {shlex.quote(word)}" for word in words)

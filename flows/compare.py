@@ -1,7 +1,8 @@
-"""The flow of a comparison: every method and seed in parallel processes, then the table."""
+"""The flows of a comparison and of one of its methods: the runs in parallel processes, then the tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cloudpickle
@@ -10,18 +11,21 @@ from prefect.context import serialize_context
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
+from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import DashError
 from dash_core.models import build_model
 from flows.experiment import carry_out_in_worker
-from flows.settings import load_params
+from flows.settings import as_options, load_params
 from flows.split import split_dataset
 from flows.workers import WorkerDied, WorkerPool
+from tasks.evidence import gather
 from tasks.place import Crew, Place, place_of
 from tasks.progress import mark_progress
 from tasks.publish import Published, publish
+from tasks.results import describe
 from tasks.run_tracker import Tracked, forget, track_comparison
-from tasks.runs import commit, complete_runs, is_complete
-from tasks.tracking import fail_lost_run, finished_keys
+from tasks.runs import commit, is_complete
+from tasks.tracking import fail_lost_run, finish_run, finished_keys
 
 
 class ComparisonFailed(DashError):
@@ -51,26 +55,54 @@ def compare_methods(
     others down: the table is made of what is complete, and ComparisonFailed says which failed and why.
     """
     params = load_params(Path(params_file), preset, overrides)
-    return _compare(params, place_of(params, Path(store), Path(data_root) if data_root else None), again)
+    place = place_of(params, Path(store), Path(data_root) if data_root else None)
+    trained = _train(params, params.runs(), place, again)
+    splits = {seed: plan.digest for seed, plan in trained.plans.items()}
+    evidence = gather(params, place, splits, describe(trained.dataset))
+    command = f"uv run dashpipe compare{as_options(Path(params_file), preset, overrides)}"
+    published = publish(evidence, place, trained.tracked, command, failed=bool(trained.failures))
+    trained.raise_failures(published)
+    return published
 
 
-def _compare(params: Params, place: Place, again: bool) -> Published:
+@flow(name="train-method", flow_run_name="train {params.dataset.name} · {label}", persist_result=False)
+def train_method(params: Params, label: str, place: Place) -> None:
+    """Train every seed of one method of a comparison; ComparisonFailed says which failed and why."""
+    trained = _train(params, [params.run(label, seed) for seed in params.seeds], place)
+    status = "FAILED" if trained.failures else "FINISHED"
+    finish_run(trained.tracked.uri, trained.tracked.comparison.summary_run_id, status=status)
+    trained.raise_failures()
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What training left: the data, where the runs are tracked, and why some failed, by run."""
+
+    dataset: Dataset
+    plans: Mapping[int, ChunkPlan]
+    tracked: Tracked
+    asked: int
+    failures: Mapping[str, str]
+
+    def raise_failures(self, published: Published | None = None) -> None:
+        if self.failures:
+            listing = "\n".join(f"  {run_id}: {reason}" for run_id, reason in self.failures.items())
+            raise ComparisonFailed(f"{len(self.failures)} of {self.asked} runs failed:\n{listing}", published)
+
+
+def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool = False) -> _Trained:
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     build_model(params.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)  # an early error
     tracked = track_comparison(params, place, commit())
     if again:
-        for run in params.runs():
+        for run in runs:
             forget(run, place, tracked)
     finished = finished_keys(tracked.uri, tracked.comparison)
-    todo = [run for run in params.runs() if not (run.id in finished and is_complete(run, place, splits[run.seed]))]
+    todo = [run for run in runs if not (run.id in finished and is_complete(run, place, splits[run.seed]))]
     crew = Crew.of(params, len(todo))
     failures = _train_all(todo, place.model_copy(update={"workers": crew.workers}), tracked, crew)
-    published = publish(params, complete_runs(params, place, splits), place, tracked, failed=bool(failures))
-    if failures:
-        listing = "\n".join(f"  {run_id}: {reason}" for run_id, reason in failures.items())
-        raise ComparisonFailed(f"{len(failures)} of {len(params.runs())} runs failed:\n{listing}", published)
-    return published
+    return _Trained(dataset, plans, tracked, len(runs), failures)
 
 
 def _train_all(todo: Sequence[RunConfig], place: Place, tracked: Tracked, crew: Crew) -> dict[str, str]:

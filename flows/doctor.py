@@ -33,6 +33,7 @@ def examine(place: Place, params_error: str | None) -> Iterator[Finding]:
     yield _params(params_error)
     yield from _versions()
     yield from _processors()
+    yield _browser()
     yield from _stores(place)
     yield _disk(place)
     yield _data(place)
@@ -65,6 +66,15 @@ def _processors() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         yield Finding("ok", f"GPU cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def _browser() -> Finding:
+    from dash_core.figures import find_browser
+
+    if path := find_browser():
+        return Finding("ok", "browser", f"{path} draws figures as SVG and PNG")
+    words = "no Chrome or Chromium: figures are written as HTML only"
+    return Finding("note", "browser", words, "apt install chromium, or uv run plotly_get_chrome, or set BROWSER_PATH")
 
 
 _FEATURES = {"avx512": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_tile": "AMX"}

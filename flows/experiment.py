@@ -10,12 +10,13 @@ from dash_core.config import RunConfig
 from dash_core.errors import DashError
 from dash_core.files import write_atomically
 from dash_core.records import read_records
+from dash_core.trajectory import read_result
 from flows.prefect_server import send_everything
 from tasks.data import open_dataset, open_plan
 from tasks.place import Place
 from tasks.progress import mark_progress
 from tasks.run_tracker import RunTracker, Tracked
-from tasks.runs import facts, final_model, input_example, is_complete, open_trajectory
+from tasks.runs import facts, final_model, input_example, open_trajectory, recorded_facts
 from tasks.steps import evaluate, intervene, record, train
 
 RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
@@ -29,11 +30,12 @@ class RunFailed(DashError):
 def run_experiment(run: RunConfig, place: Place, tracked: Tracked) -> None:
     """Train one method and seed over all chunks, from where it stopped; a complete run is only tracked."""
     dataset = open_dataset(run.dataset, place)
-    known = facts(place)
     plan = open_plan(run, dataset, place)
-    tracker = RunTracker(tracked, run, plan, known)
+    result = read_result(place.run_folder(run), run, plan.digest)
+    known = recorded_facts(result) if result else facts(place)
+    tracker = RunTracker(tracked, run, plan.digest, known)
     try:
-        if is_complete(run, place, plan.digest):
+        if result:
             tracker.log_chunks(read_records(place.run_folder(run)))
         else:
             trajectory, progress = open_trajectory(run, dataset, plan, place)

@@ -1,6 +1,7 @@
 """From files and options to Params: params.yaml, a preset laid over it, single values over both."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,22 @@ def load_params(params_file: Path, preset: str | None = None, overrides: Sequenc
     params = parse(Params, content)
     check(params)
     return params
+
+
+def complete(params: Params) -> dict[str, Any]:
+    """Return the parameters with every default, and a section under `methods` for each method that is compared."""
+    content = params.model_dump(mode="json")
+    compared = {label: content["methods"].get(label, {}) for label in params.compare.methods}
+    return {**content, "methods": {**content["methods"], **compared}}
+
+
+def as_options(params_file: Path, preset: str | None, overrides: Sequence[str]) -> str:
+    """Return the options that name the same comparison again, quoted for a shell, with a space before them."""
+    words = [] if params_file == Path("params.yaml") else ["--params", str(params_file)]
+    words += ["--preset", preset] if preset else []
+    for override in overrides:
+        words += ["--set", override]
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def check(params: Params) -> None:

@@ -16,15 +16,15 @@ def open_dataset(config: DatasetConfig, place: Place, progress: Progress = silen
     return load_dataset(config, data_root=place.data_root, cache=place.cache, progress=progress)
 
 
-def plan_path(place: Place, run: RunConfig, dataset: Dataset) -> Path:
+def plan_path(splits: Path, run: RunConfig | Params, seed: int, train_digest: str) -> Path:
     """Return the file of a chunk plan: one for each training set and its configuration, number of chunks and seed."""
-    digest = digest_of([run.dataset.model_dump(mode="json"), run.chunks, dataset.train.digest])[:10]
-    return place.splits / f"{run.dataset.name}-{run.chunks}-chunks-{digest}-s{run.seed}.json"
+    digest = digest_of([run.dataset.model_dump(mode="json"), run.chunks, train_digest])[:10]
+    return splits / f"{run.dataset.name}-{run.chunks}-chunks-{digest}-s{seed}.json"
 
 
 def open_plan(run: RunConfig, dataset: Dataset, place: Place) -> ChunkPlan:
     """Return the run's chunk plan, made and saved if it is not there, checked against the dataset if it is."""
-    path = plan_path(place, run, dataset)
+    path = plan_path(place.splits, run, run.seed, dataset.train.digest)
     if path.exists():
         plan = ChunkPlan.load(path)
         plan.check(dataset.train, run.dataset)

@@ -21,6 +21,7 @@ class Place(BaseModel):
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1  # of torch, in each process
     workers: Annotated[int, Field(ge=1)] = 1  # runs at once
+    given_splits: Path | None = None  # chunk plans of a pipeline; None: the store's own
 
     def run_folder(self, run: RunConfig) -> Path:
         """Folder of one run: config, records, weights, result."""
@@ -33,7 +34,7 @@ class Place(BaseModel):
     @property
     def splits(self) -> Path:
         """Folder of the chunk plans."""
-        return self.store / "splits"
+        return self.given_splits or self.store / "splits"
 
     @property
     def cache(self) -> Path:

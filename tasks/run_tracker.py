@@ -1,7 +1,7 @@
 """One run as MLflow shows it: its parameters, tags and per-chunk metrics, made from the records on disk."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
-from dash_core.data import ChunkPlan
-from dash_core.records import ChunkRecord
+from dash_core.data import Dataset
+from dash_core.records import ChunkRecord, read_records
 from dash_core.summary import total_cost
 from tasks import tracking
+from tasks.evidence import Evidence
 from tasks.place import Place
+from tasks.runs import RunFolders, final_model, input_example, recorded_facts
 
 MEASURED = (
     "images",
@@ -51,7 +53,7 @@ def track_comparison(params: Params, place: Place, commit: str | None) -> Tracke
 class RunTracker:
     """Tells MLflow of one run; telling it the same again changes nothing."""
 
-    def __init__(self, tracked: Tracked, run: RunConfig, plan: ChunkPlan, facts: Mapping[str, Any]) -> None:
+    def __init__(self, tracked: Tracked, run: RunConfig, split: str, facts: Mapping[str, Any]) -> None:
         self._uri = tracked.uri
         self._id = tracking.open_run(
             tracked.uri,
@@ -65,7 +67,7 @@ class RunTracker:
                 dataset=run.dataset.name,
                 model=run.model.name,
                 seed=run.seed,
-                split=plan.digest,
+                split=split,
                 run_id=run.id,
                 **facts,
             ),
@@ -87,7 +89,7 @@ class RunTracker:
         for count in range(1, len(records) + 1):
             self.log_chunk(records[:count])
 
-    def finish(self, place: Place, run: RunConfig, model: nn.Module, example: Tensor) -> None:
+    def finish(self, place: RunFolders, run: RunConfig, model: nn.Module, example: Tensor) -> None:
         """Log the final model and the run's files, and close the run."""
         tracking.log_model(self._uri, self._id, model, example=example)
         tracking.finish_run(self._uri, self._id, status="FINISHED", artifacts=place.run_folder(run))
@@ -95,6 +97,17 @@ class RunTracker:
     def fail(self, reason: str) -> None:
         """Close the run as failed, with the reason as a tag."""
         tracking.finish_run(self._uri, self._id, status="FAILED", tags={tracking.FAILURE: reason[:500]})
+
+
+def track_complete(evidence: Evidence, folders: RunFolders, tracked: Tracked, open_data: Callable[[], Dataset]) -> None:
+    """Track those complete runs that MLflow does not know as finished, from their records alone."""
+    finished = tracking.finished_keys(tracked.uri, tracked.comparison)
+    todo = [pair for pair in zip(evidence.runs, evidence.results, strict=True) if pair[0].id not in finished]
+    dataset = open_data() if todo else None
+    for run, result in todo:
+        tracker = RunTracker(tracked, run, evidence.splits[run.seed], recorded_facts(result))
+        tracker.log_chunks(read_records(folders.run_folder(run)))
+        tracker.finish(folders, run, final_model(run, dataset, folders), input_example(run, dataset))
 
 
 def forget(run: RunConfig, place: Place, tracked: Tracked) -> None:

@@ -2,35 +2,34 @@
 
 import hashlib
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.errors import RecordError
 from dash_core.files import write_atomically
 from dash_core.models import build_model
-from dash_core.records import ChunkRecord, read_records
-from dash_core.summary import MethodRuns
-from dash_core.trajectory import WEIGHTS, Trajectory, input_normalisation, read_result
+from dash_core.trajectory import RESULT, WEIGHTS, Trajectory, input_normalisation, read_result
 from tasks.place import Place
 from tasks.progress import ProgressWriter
 
-CONDITIONS = (
-    "measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), "
-    "torch {torch}, commit {commit}"
-)
+
+class RunFolders(Protocol):
+    """Whatever knows in which folder a run lies: a store, or the results of a pipeline."""
+
+    def run_folder(self, run: RunConfig) -> Path:
+        """Folder of one run."""
 
 
-def is_complete(run: RunConfig, place: Place, split: str | None = None) -> bool:
+def is_complete(run: RunConfig, place: RunFolders, split: str | None = None) -> bool:
     """Tell whether the run's results are all on disk, made on the chunk plan of digest `split` where it is given."""
     return read_result(place.run_folder(run), run, split) is not None
 
@@ -49,7 +48,7 @@ def open_trajectory(
     return trajectory, progress
 
 
-def final_model(run: RunConfig, dataset: Dataset, place: Place) -> nn.Module:
+def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:
     """Return a complete run's model with its final weights, on the CPU."""
     model = build_model(run.model.name, dataset.train.image_shape, dataset.train.classes, seed=run.seed)
     path = place.run_folder(run) / WEIGHTS
@@ -71,6 +70,11 @@ def facts(place: Place) -> dict[str, Any]:
     return {"commit": commit(), **machine, "workers": place.workers}
 
 
+def recorded_facts(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hardware, versions and commit as a complete run's result tells them."""
+    return {name: value for name, value in result.items() if name not in RESULT}
+
+
 def commit() -> str | None:
     """Return the commit of the code that runs, marked if it was changed since; None outside a checkout."""
     here = Path(__file__).parent
@@ -86,27 +90,6 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def complete_runs(params: Params, place: Place, splits: Mapping[int, str]) -> list[RunConfig]:
-    """Return the comparison's runs that are complete, trained on the chunk plans of the given digests by seed."""
-    return [run for run in params.runs() if is_complete(run, place, splits[run.seed])]
-
-
-def records_by_method(runs: Sequence[RunConfig], place: Place) -> list[MethodRuns]:
-    """Return the records of complete runs, method by method in the order of their first run."""
-    records: dict[str, dict[int, list[ChunkRecord]]] = {}
-    interventions = {}
-    for run in runs:
-        records.setdefault(run.method.label, {})[run.seed] = read_records(place.run_folder(run))
-        interventions[run.method.label] = run.method.intervention
-    return [MethodRuns(label, interventions[label], by_seed) for label, by_seed in records.items()]
-
-
-def conditions(runs: Sequence[RunConfig], place: Place) -> list[str]:
-    """Return under which conditions complete runs were made: one line for each that differs in anything named."""
-    results = [read_result(place.run_folder(run), run) for run in runs]
-    return sorted({CONDITIONS.format(**result) for result in results})
 
 
 def to_yaml(content: dict[str, Any]) -> bytes:

@@ -12,11 +12,13 @@ from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
 from flows import commands
 from flows.cli import app
+from flows.settings import load_params
 from tasks.data import open_plan
 from tasks.place import place_of
 from tests import toy
 
-COMMANDS = ["compare", "run", "ui", "doctor", "methods", "datasets", "models"]
+COMMANDS = ["compare", "run", "ui", "params", "doctor", "methods", "datasets", "models"]
+STAGES = ["prepare", "split", "train", "tables", "figures", "report", "theory"]
 
 
 @pytest.fixture
@@ -49,11 +51,23 @@ def invoke(*words: str):
         os.environ.update(before)
 
 
+def test_params_are_printed_so_that_they_are_the_same_comparison_again(project):
+    (project / "presets").mkdir()
+    (project / "presets" / "wide.yaml").write_text("model: {name: mlp}\n")
+    words = ("--preset", "wide", "--set", "compare.methods=[warm, low]")
+    answer = invoke("params", *words)
+    assert answer.exit_code == 0
+    (project / "printed.yaml").write_text(answer.output)
+    printed = load_params(project / "printed.yaml")
+    assert printed == load_params(project / "params.yaml", "wide", ["compare.methods=[warm, low]", "methods.warm={}"])
+    assert printed.methods["warm"] == {}  # a section for each method, on which its stage depends
+
+
 def test_help_names_every_command():
     answer = invoke("--help")
     assert answer.exit_code == 0
-    assert all(f"  {name} " in answer.output for name in COMMANDS)
-    assert {command.name or command.callback.__name__ for command in app.registered_commands} >= set(COMMANDS)
+    assert all(f"  {name} " in answer.output for name in COMMANDS + STAGES)
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} == {*COMMANDS, *STAGES}
 
 
 @pytest.mark.parametrize("command", [c.name or c.callback.__name__ for c in app.registered_commands])

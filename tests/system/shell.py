@@ -68,9 +68,9 @@ class Running:
         """Return the command lines of those of its processes that still live."""
         return [" ".join(child.cmdline()) for child in self.family.values() if _alive(child)]
 
-    def end(self) -> "Ended":
+    def end(self, seconds: float = PATIENCE) -> "Ended":
         try:
-            assert self.until(lambda: self.process.poll() is not None), "the command does not end"
+            assert self.until(lambda: self.process.poll() is not None, seconds), "the command does not end"
         finally:
             self.process.kill()
             self.process.wait()

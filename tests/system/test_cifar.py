@@ -7,6 +7,7 @@ import pytest
 from tests.system import shell
 
 DATA = shell.ROOT.parent / "shared" / "data" / "cifar-10"
+HOURS = 3.0  # it takes half an hour on two free cores
 METHODS = ["cold", "warm", "shrink_perturb", "dash"]
 SETTINGS = (
     "dataset.name=cifar10",
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason=f"n
 
 
 def test_cifar_comparison_converges_with_every_method_and_tests_on_all_images(tmp_path):
-    ended = shell.dashpipe(tmp_path / "store", "compare", settings=SETTINGS, DASHPIPE_DATA=str(DATA))
+    ended = shell.start(tmp_path / "store", "compare", settings=SETTINGS, DASHPIPE_DATA=str(DATA)).end(HOURS * 3600)
     assert (ended.code, ended.err) == (0, "")
     found = shell.records(ended.store, SETTINGS)
     assert list(found) == [f"{method} 0" for method in METHODS]

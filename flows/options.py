@@ -1,0 +1,100 @@
+"""What the commands have in common: options, where things lie, and how an error is told. Nothing heavy is imported."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dash_core.errors import ConfigError, DashError, DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dash_core.comparison import Params
+    from tasks.place import Place
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters' file.", metavar="FILE")]
+Preset = Annotated[str | None, typer.Option(help="A setting of the paper, laid over the parameters (see presets/).")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a value: section.key=value. Repeatable.", metavar="KEY=VALUE"),
+]
+Again = Annotated[bool, typer.Option("--again", help="Train again what is complete already.")]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="DASHPIPE_STORE", help="Folder of runs, tables and mlflow.db. Default: the parameters' folder."
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(envvar="DASHPIPE_DATA", help="Folder of datasets, as torchvision lays them out. Default: STORE/data."),
+]
+ResultsFolder = Annotated[
+    Path | None,
+    typer.Option("--results", help="Folder of the pipeline's outputs (see dvc.yaml). Default: inside the store."),
+]
+
+PARAMS = Path("params.yaml")
+
+
+def open_settings(
+    params: Path, preset: str | None, overrides: list[str] | None, store: Path | None, data_root: Path | None
+) -> tuple["Params", "Place"]:
+    """Return the checked parameters, and where their runs happen."""
+    from flows.settings import load_params
+
+    settings = load_params(params, preset, overrides or [])
+    return settings, open_place(params, store, data_root, settings)
+
+
+def open_place(params: Path, store: Path | None, data_root: Path | None, settings: "Params | None" = None) -> "Place":
+    """Return where runs happen; ConfigError if there is no such device."""
+    from dash_core.comparison import Params
+    from dash_core.device import choose_device
+    from tasks.place import place_of
+
+    place = place_of(settings or Params(), store or params.parent, data_root)
+    choose_device(place.device)
+    return place
+
+
+def make_writable(place: "Place") -> None:
+    """Make the store, or raise ConfigError that says why it cannot hold results."""
+    import os
+
+    try:
+        place.services.mkdir(parents=True, exist_ok=True)
+        if not os.access(place.store, os.W_OK):
+            raise PermissionError(None, "no permission to write")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"--store: {place.store} cannot hold results ({reason}); name a folder you can write"
+        ) from None
+
+
+def output_console() -> "Console":
+    """Return the console of long output: a terminal as wide as it is, a file or a pipe wide enough for the table."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 140))
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Show an error of ours as one message and the right exit code: 2 for bad input, 1 for a failure."""
+    try:
+        yield
+    except DashError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(BAD_INPUT if isinstance(error, ConfigError | DataError) else FAILED) from None
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on after the last finished chunk of each run", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None

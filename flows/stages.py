@@ -1,0 +1,211 @@
+"""What the pipeline's stages do. Each reads what earlier ones left and writes one output.
+
+With a results folder (dvc.yaml) outputs lie under fixed paths there, and runs are copied into it when they are
+complete; their resume state stays in the store, because DVC deletes a stage's outputs before it runs. Without one,
+everything lies in the store.
+"""
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from dash_core.comparison import Params
+from dash_core.data import ChunkPlan, Dataset
+from dash_core.errors import RecordError
+from flows import commands
+from flows.settings import as_options
+from tasks.data import open_dataset, plan_path
+from tasks.evidence import Evidence, gather
+from tasks.place import Place
+from tasks.results import Results, check_dataset, describe, keep, kept_plans, read_description, write_description
+from tasks.runs import is_complete
+
+LOOK = 0.2  # seconds between two looks for the parent
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One pipeline: its parameters, where they were read from, where it happens, where its outputs lie."""
+
+    settings: Params
+    place: Place
+    source: commands.Source
+    results: Results | None
+    console: Console
+
+    @classmethod
+    def of(
+        cls, settings: Params, place: Place, source: commands.Source, results: Path | None, console: Console
+    ) -> "Stages":
+        """Return the pipeline; under DVC its commands end when DVC does."""
+        if "DVC_STAGE" in os.environ:
+            end_with_parent()
+        if results is None:
+            return cls(settings, place, source, None, console)
+        kept = Results(folder=results.resolve())
+        return cls(settings, place.model_copy(update={"given_splits": kept.splits}), source, kept, console)
+
+    def prepare(self) -> None:
+        """Decode the dataset; describe it in the results."""
+        dataset = commands.decoded(self.settings, self.place, self.console)
+        if self.results:
+            write_description(dataset, self.results.dataset)
+        shape = "×".join(map(str, dataset.train.image_shape))
+        self._say(
+            f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images of {shape}, "
+            f"{dataset.train.classes} classes, content {dataset.train.digest[:8]}"
+        )
+
+    def split(self) -> None:
+        """Make the chunk plan of every seed."""
+        dataset = commands.check_data(self.settings, self.place, self.console)
+        self._check_described(dataset)
+        for seed in self.settings.seeds:
+            plan = ChunkPlan.split(dataset.train, self.settings.dataset, self.settings.chunks, seed)
+            plan.save(plan_path(self.place.splits, self.settings, seed, dataset.train.digest))
+            self._say(_plan_line(plan))
+
+    def check_splits(self) -> None:
+        """Verify that the plan of every seed belongs to the dataset, is disjoint and covers it."""
+        dataset = commands.check_data(self.settings, self.place, self.console)
+        for seed, plan in kept_plans(self.settings, self.place.splits, dataset.train.digest).items():
+            if plan.seed != seed or len(plan) != self.settings.chunks:
+                raise RecordError(
+                    f"{plan_path(self.place.splits, self.settings, seed, dataset.train.digest)} holds the plan of "
+                    f"seed {plan.seed} in {len(plan)} chunks; make the split again"
+                )
+            plan.check(dataset.train, self.settings.dataset)
+            self._say(f"{_plan_line(plan)}: belongs to {dataset.name}, disjoint, covering")
+
+    def train(self, method: str) -> None:
+        """Train every seed of a method; copy the complete runs to the results."""
+        runs = [self.settings.run(method, seed) for seed in self.settings.seeds]
+        dataset = commands.check_data(self.settings, self.place, self.console)
+        splits = {}
+        if self.results:
+            self._check_described(dataset)
+            plans = kept_plans(self.settings, self.place.splits, dataset.train.digest)
+            splits = {seed: plan.digest for seed, plan in plans.items()}
+        if all(is_complete(run, self.place, splits.get(run.seed)) for run in runs):
+            self._say(f"{method}: {len(runs)} runs, complete already")
+        else:
+            commands.train(self.settings, method, self.place, self.console)
+        if self.results:
+            for run in runs:
+                keep(run, self.place, self.results)
+            self._say(f"{method}: {len(runs)} complete runs in {self.results.method_folder(method)}")
+
+    def tables(self) -> None:
+        """Write and print the comparison's table."""
+        from flows.display import print_table
+        from tasks.views import write_plots_page, write_tables
+
+        folder = self._folder("tables")
+        if self.results:
+            write_plots_page(folder / "plots.html")
+        print_table(write_tables(self._evidence(), folder), self.console)
+        self._say(f"\ntables   {folder}")
+
+    def figures(self) -> None:
+        """Draw the comparison's figures."""
+        from tasks.views import write_figures
+
+        written = write_figures(self._evidence(), self._folder("figures"), static=self._browser())
+        self._say(f"figures  {written[0].parent} ({len(written)} files)")
+
+    def report(self) -> None:
+        """Write the comparison's page; in MLflow, track what is not yet, and close the comparison."""
+        from tasks.run_tracker import track_comparison, track_complete
+        from tasks.runs import commit
+        from tasks.views import write_comparison, write_report
+
+        evidence = self._evidence()
+        command = "uv run dvc repro" if self.results else f"uv run dashpipe compare{as_options(*self.source)}"
+        tracked = track_comparison(self.settings, self.place, commit())
+        track_complete(evidence, self.results or self.place, tracked, self._dataset)
+        published = write_comparison(evidence, self.place, tracked, command, failed=False)
+        path = published.folder / "report.html"
+        if self.results:
+            path = self.results.folder / "report.html"
+            write_report(evidence, path, command)
+        self._say(f"report   {path}")
+        self._say(f"MLflow   uv run dashpipe ui{as_options(*self.source)}")
+
+    def theory(self) -> None:
+        """Simulate discrete feature learning, write its numbers and draw figure 3."""
+        from dash_core import figures
+        from dash_core.files import write_atomically
+        from dash_core.theory import simulate, to_csv
+
+        folder = (self.results.folder if self.results else self.place.store) / "theory"
+        points = simulate(self.settings.theory)
+        write_atomically(folder / "theory.csv", to_csv(points).encode())
+        figures.write_figures({"figure_3": figures.theory_figure(points)}, folder, self._browser())
+        for point in points[-3:]:
+            self._say(
+                f"{point.method:7}experiment {point.experiment}: test accuracy {point.test_accuracy.mean:.2f} % "
+                f"({point.test_accuracy.std:.2f}), {point.learned_features.mean:.1f} features learned"
+            )
+        self._say(f"theory   {folder}")
+
+    def _evidence(self) -> Evidence:
+        """Return what the complete runs give; RecordError if there is none."""
+        if self.results:
+            data = read_description(self.results.dataset)
+        else:
+            data = describe(commands.decoded(self.settings, self.place, self.console))
+        plans = kept_plans(self.settings, self.place.splits, data["train_digest"])
+        splits = {seed: plan.digest for seed, plan in plans.items()}
+        evidence = gather(self.settings, self.results or self.place, splits, data)
+        if not evidence.runs:
+            remedy = "dvc repro" if self.results else f"dashpipe compare{as_options(*self.source)}"
+            raise RecordError(f"no run of {self.settings.name} is complete: `{remedy}` trains them")
+        return evidence
+
+    def _folder(self, name: str) -> Path:
+        return self.results.folder / name if self.results else self.place.comparison_folder(self.settings) / name
+
+    def _dataset(self) -> Dataset:
+        return open_dataset(self.settings.dataset, self.place)
+
+    def _check_described(self, dataset: Dataset) -> None:
+        if self.results:
+            check_dataset(dataset, read_description(self.results.dataset), self.results.dataset)
+
+    def _browser(self) -> bool:
+        """Tell whether figures can be drawn as SVG and PNG; say so if not."""
+        from dash_core.figures import find_browser
+
+        if find_browser() is None:
+            self._say("note     no Chrome or Chromium: HTML figures only; `dashpipe doctor` says how to get one")
+            return False
+        return True
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _plan_line(plan: ChunkPlan) -> str:
+    sizes = sorted({len(chunk) for chunk in plan.chunks})
+    images = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} or {sizes[-1]}"
+    return f"seed {plan.seed}: {len(plan)} chunks of {images} images, split {plan.digest[:8]}"
+
+
+def end_with_parent() -> None:
+    """End this process at once when its parent is gone.
+
+    A killed DVC leaves its stage's command running, which would write over the next attempt. Nothing is lost:
+    what is on disk is whole, and workers and the Prefect server end with this process.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -1,0 +1,127 @@
+"""Views of a comparison, each rebuilt from its records alone: tables, figures, report."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dash_core.files import write_atomically
+from dash_core.summary import MethodSummary, summarise
+from dash_core.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
+from tasks import tracking
+from tasks.evidence import Evidence
+from tasks.place import Place
+from tasks.run_tracker import Tracked
+from tasks.runs import to_yaml
+
+PLOTS_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{refresh_tag}
+<title>DVC plots</title>
+<style>body { font-family: system-ui, sans-serif; } img { max-width: 100%; }</style>
+<script type="module">
+{vega}
+</script>
+<script>
+window.vegaEmbed = (...drawing) => addEventListener("load", () => vegaEmbed(...drawing));
+</script>
+</head>
+<body>
+{plot_divs}
+</body>
+</html>
+"""  # the names in braces but {vega} are DVC's
+MACHINE = ("device", "cores", "workers", "threads", "platform", "python", "torch", "commit")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A comparison's table and the folder it was written to."""
+
+    name: str
+    folder: Path
+    table: Table
+
+
+def write_tables(evidence: Evidence, folder: Path) -> Table:
+    """Write the paper-style table in every form, and the numbers that DVC compares; return the table."""
+    summaries = summarise(evidence.methods)
+    table = table_of(evidence, summaries)
+    files: dict[str, str] = {
+        "table.md": to_markdown(table),
+        "table.csv": to_csv(summaries),
+        "table.tex": to_latex(table),
+        "experiments.csv": experiments_csv(evidence.methods),
+        "metrics.json": json.dumps(metrics(summaries), indent=2) + "\n",
+    }
+    for name, text in files.items():
+        write_atomically(folder / name, text.encode())
+    return table
+
+
+def write_plots_page(path: Path) -> None:
+    """Write the page that `dvc plots` fills: DVC's own loads Vega from a server and is blank without one."""
+    import vl_convert
+
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    write_atomically(path, PLOTS_PAGE.replace("{vega}", script.replace("</script", r"<\/script")).encode())
+
+
+def write_figures(evidence: Evidence, folder: Path, static: bool) -> list[Path]:
+    """Draw every figure of the comparison: interactive HTML and, if `static`, SVG and PNG."""
+    from dash_core import figures
+
+    drawn = figures.draw(evidence.methods, evidence.data["class_names"])
+    return figures.write_figures(drawn, folder, static)
+
+
+def write_report(evidence: Evidence, path: Path, command: str) -> None:
+    """Write the comparison's page: one file that needs no other; `command` is what makes it again."""
+    from dash_core.report import ReportContent, report_html
+
+    content = ReportContent(
+        name=evidence.params.name,
+        title=_title(evidence),
+        settings=evidence.params.model_dump(mode="json"),
+        splits=evidence.splits,
+        data={key: value for key, value in evidence.data.items() if key != "class_names"},
+        machines=_machines(evidence),
+        table=table_of(evidence, summarise(evidence.methods)),
+        methods=evidence.methods,
+        planned_seeds=len(evidence.params.seeds),
+        class_names=evidence.data["class_names"],
+        command=command,
+    )
+    write_atomically(path, report_html(content).encode())
+
+
+def write_comparison(evidence: Evidence, place: Place, tracked: Tracked, command: str, failed: bool) -> Published:
+    """Write tables and report to the comparison's folder; in MLflow it is closed as finished, or as failed."""
+    params = evidence.params
+    folder = place.comparison_folder(params)
+    table = write_tables(evidence, folder)
+    if evidence.methods:
+        write_report(evidence, folder / "report.html", command)
+    write_atomically(folder / "params.yaml", to_yaml(params.model_dump(mode="json")))
+    status = "FAILED" if failed else "FINISHED"
+    tracking.finish_run(tracked.uri, tracked.comparison.summary_run_id, status=status, artifacts=folder)
+    return Published(params.name, folder, table)
+
+
+def table_of(evidence: Evidence, summaries: list[MethodSummary]) -> Table:
+    """Return the comparison's table, its title naming data, model and protocol."""
+    notes = (*evidence.conditions, evidence.split_note)
+    return comparison_table(_title(evidence), summaries, len(evidence.params.seeds), notes)
+
+
+def _title(evidence: Evidence) -> str:
+    params = evidence.params
+    setting = f"{params.dataset.name}, {params.model.name}, {params.optimizer.name}"
+    return f"{setting}: {params.chunks} chunks, {params.training.recipe} recipe"
+
+
+def _machines(evidence: Evidence) -> list[dict[str, object]]:
+    """Return the distinct hardware, versions and commits the runs were made with."""
+    found = {tuple((key, result.get(key)) for key in MACHINE) for result in evidence.results}
+    return [dict(facts) for facts in sorted(found, key=str)]
