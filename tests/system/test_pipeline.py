@@ -249,7 +249,7 @@ def test_plots_are_drawn_without_a_network(project):
     project.run("dvc", "plots", "show")
     with browser.running_chromium() as chromium, chromium.page() as page:
         page.go(project.folder / "dvc_plots" / "index.html")
-        page.wait_for("document.querySelectorAll('.vega-embed canvas, .vega-embed svg').length === 2")
+        page.wait_for("document.querySelectorAll('.vega-embed .marks').length === 2")
         assert page.console == []
         assert [address for address in page.requests if not address.startswith(("file:", "data:"))] == []
 
