@@ -135,7 +135,7 @@ def _shared(params: Params) -> dict[str, Any]:
 
 
 def _metrics(record: ChunkRecord) -> dict[str, float]:
-    """Return a record as metrics; MLflow draws those without a group first, then "phases" and "plasticity"."""
+    """Return a record as metrics; MLflow's pages keep the groups "phases" and "plasticity" in sections of their own."""
     measured = {name: float(getattr(record, name)) for name in MEASURED}
     for phase, cost in record.cost.items():
         if cost.seconds:  # a phase that did not run is no point at zero

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from tasks import chart_view
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from torch import Tensor, nn
@@ -28,8 +30,8 @@ COMPARISON_KEY = "comparison"  # the summary run's key
 SUMMARY = "summary_run"  # the tag that names the comparison's own run; as MLflow's parentRunId it would fold all others
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not those for chats
 FAILURE = "failure"  # the tag that says why a run failed; gone when the run goes on
-PARAMS_AT_ONCE = 100  # MLflow's limit for one batch
-LONGEST_PARAM = 6000
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
+PARAMS_AT_ONCE, LONGEST_PARAM, LONGEST_NOTE = 100, 6000, 5000  # MLflow's limits: for a batch, and in characters
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def open_comparison(
         experiment_id = experiment.experiment_id
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment_id)
+    client.set_experiment_tag(experiment_id, chart_view.TAG, chart_view.settings())
     summary = _open(client, experiment_id, COMPARISON_KEY, comparison, params, dict(tags))
     return Comparison(experiment_id, summary)
 
@@ -111,6 +114,15 @@ def finish_run(
         client.log_artifacts(run_id, str(artifacts))
     _log(client, run_id, {}, tags or {})
     client.set_terminated(run_id, status=status)
+
+
+def describe(uri: str, comparison: Comparison, text: str, view: str) -> None:
+    """Show a link to the report and a Markdown text above the charts and in the summary run; set the charts' view."""
+    client, link = _client(uri), chart_view.report_link(comparison.experiment_id, comparison.summary_run_id)
+    note = f"{link}\n\n{text}"[:LONGEST_NOTE]
+    client.set_experiment_tag(comparison.experiment_id, chart_view.TAG, view)
+    client.set_experiment_tag(comparison.experiment_id, NOTE, note)
+    client.set_tag(comparison.summary_run_id, NOTE, note)
 
 
 def fail_lost_run(uri: str, comparison: Comparison, *, key: str, reason: str) -> None:
@@ -158,7 +170,7 @@ def comparison_url(base: str, experiment_id: str, run_ids: list[str] | None = No
     """Return the address in MLflow's UI of the experiment's charts, or of the page that compares the given runs."""
     root = f"{base.rstrip('/')}/#"
     if not run_ids:
-        return f"{root}/experiments/{experiment_id}/runs?compareRunsMode=CHART"
+        return f"{root}/experiments/{experiment_id}/runs?{chart_view.QUERY}"
     runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [experiment_id]))
     return f"{root}/compare-runs?runs={runs}&experiments={experiments}"
 

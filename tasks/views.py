@@ -7,7 +7,7 @@ from pathlib import Path
 from dash_core.files import write_atomically
 from dash_core.summary import MethodSummary, summarise
 from dash_core.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
-from tasks import tracking
+from tasks import chart_view, tracking
 from tasks.evidence import Evidence
 from tasks.place import Place
 from tasks.run_tracker import Tracked
@@ -105,6 +105,8 @@ def write_comparison(evidence: Evidence, place: Place, tracked: Tracked, command
         write_report(evidence, folder / "report.html", command)
     write_atomically(folder / "params.yaml", to_yaml(params.model_dump(mode="json")))
     status = "FAILED" if failed else "FINISHED"
+    accuracies = [record.test_accuracy for method in evidence.methods for run in method.runs.values() for record in run]
+    tracking.describe(tracked.uri, tracked.comparison, to_markdown(table), chart_view.settings(accuracies))
     tracking.finish_run(tracked.uri, tracked.comparison.summary_run_id, status=status, artifacts=folder)
     return Published(params.name, folder, table)
 

@@ -172,7 +172,8 @@ def test_no_fluent_run_is_left_open(uri, comparison):
 
 
 def test_comparison_url_names_the_charts_or_the_compared_runs():
-    assert tracking.comparison_url("http://h:1/", "7") == "http://h:1/#/experiments/7/runs?compareRunsMode=CHART"
+    charts = "http://h:1/#/experiments/7/runs?compareRunsMode=CHART&viewStateShareKey=dashpipe"
+    assert tracking.comparison_url("http://h:1/", "7") == f"{charts}&workflowType=machine_learning"
     assert (
         tracking.comparison_url("http://h:1", "7", ["a", "b"])
         == "http://h:1/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D"
