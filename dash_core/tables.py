@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dash_core.records import ChunkRecord
-from dash_core.summary import COLUMNS, MethodRuns, MethodSummary, Spread, best
+from dash_core.summary import COLUMNS, Column, MethodRuns, MethodSummary, Spread, best
 
 METRICS = ("last_accuracy", "average_accuracy", "average_steps", "teraflops")
 EXPERIMENT: Mapping[str, Callable[[ChunkRecord], float]] = {
@@ -42,7 +42,7 @@ def comparison_table(title: str, summaries: Sequence[MethodSummary], seeds: int,
     rows = tuple(
         (
             Cell(summary.label + ("†" if summary.not_converged else "")),
-            *(Cell(c.write(summary.spreads[c.key]), summary.label in winners[c.key]) for c in COLUMNS),
+            *(Cell(_written(summary, c), summary.label in winners[c.key]) for c in COLUMNS),
             Cell(str(len(summary.seeds)) + ("‡" if len(summary.seeds) < seeds else "")),
         )
         for summary in summaries
@@ -52,6 +52,12 @@ def comparison_table(title: str, summaries: Sequence[MethodSummary], seeds: int,
         "mean (population std) over seeds; cost is the whole run; best in bold (steps and cost: among all but warm)"
     )
     return Table(title, headings, rows, (explained, *_warnings(summaries, seeds), *notes))
+
+
+def _written(summary: MethodSummary, column: Column) -> str:
+    """Return 'mean (std)', or the value alone of a single seed, which has no spread."""
+    written = column.write(summary.spreads[column.key])
+    return written if len(summary.seeds) > 1 else written.partition(" ")[0]
 
 
 def _warnings(summaries: Sequence[MethodSummary], seeds: int) -> list[str]:

@@ -23,6 +23,7 @@ from dash_core.config import Count, Section, Seed, distinct
 from dash_core.summary import Spread
 
 LARGEST = 2**24  # points: their counts are exact in float32
+LARGEST_TABLE = 2**28  # numbers: which features the points have, 1 GiB in float32
 
 
 class TheoryConfig(Section):
@@ -54,6 +55,8 @@ class TheoryConfig(Section):
             raise ValueError(f"`gamma` must be at most the {most} points of a class, got {self.gamma}")
         if (total := self.points * self.experiments) > LARGEST:
             raise ValueError(f"`points` x `experiments` must be at most {LARGEST}, got {total}")
+        if (table := max(total, self.test_points) * self.features) > LARGEST_TABLE:
+            raise ValueError(f"points x `features` must be at most {LARGEST_TABLE}, as memory is, got {table}")
         return self
 
     @property

@@ -33,14 +33,15 @@ from dash_core.training import EpochReport, TrainingOutcome, train_chunk
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
-RESULT = ("run", "digest", "split", "weights_sha256")  # of result.json; the rest are facts of the machine
+RESULT = ("run", "digest", "split", "code", "weights_sha256")  # of result.json; the rest are facts of the machine
 
 
 class Trajectory:
     """The loop over chunks of one run: `intervene`, `train`, `evaluate`, `record` for each pending chunk, `finish`.
 
     The steps of a chunk are called in this order; `record` makes the chunk durable. A trajectory made again over the
-    same folder goes on after the last recorded chunk, with the same results as if it had never stopped.
+    same folder goes on after the last recorded chunk, with the same results as if it had never stopped; `code`
+    stands for the code that decides them, and a state that other code left is not taken up.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Trajectory:
         folder: Path,
         *,
         device: torch.device,
+        code: str = "",
         on_epoch: Callable[[EpochReport], None] = lambda report: None,
     ) -> None:
         if len(plan) != run.chunks or plan.seed != run.seed or plan.dataset_digest != dataset.train.digest:
@@ -62,7 +64,7 @@ class Trajectory:
         self._classes = dataset.train.classes
         self._on_epoch = on_epoch
         self._checkpoint = folder / "state.ckpt"
-        self._identity = {"run": run.digest, "split": plan.digest}
+        self._identity = {"run": run.digest, "split": plan.digest, "code": code}
         optimizer, self._training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         spec = model_spec(run.model.name)
@@ -147,7 +149,8 @@ class Trajectory:
         state = {name: tensor.contiguous().cpu() for name, tensor in self.learner.model.state_dict().items()}
         weights = to_safetensors(state, {"run": self.run.id})
         write_atomically(self.folder / WEIGHTS, weights)
-        known = (self.run.id, self.run.digest, self.plan.digest, hashlib.sha256(weights).hexdigest())
+        code, weights_digest = self._identity["code"], hashlib.sha256(weights).hexdigest()
+        known = (self.run.id, self.run.digest, self.plan.digest, code, weights_digest)
         result = {**dict(zip(RESULT, known, strict=True)), **facts}
         write_atomically(self.folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
         remove_checkpoint(self._checkpoint)
@@ -161,7 +164,7 @@ class Trajectory:
         if state is None or state.get("identity") != self._identity:
             (self.folder / "result.json").unlink(missing_ok=True)
             if state is not None or ((self.folder / FILE).exists() and (self.folder / FILE).stat().st_size):
-                why = "no usable checkpoint" if state is None else "a checkpoint of other data"
+                why = "no usable checkpoint" if state is None else "a checkpoint of other data or code"
                 logger.warning("run %s has records and %s: starting again", self.run.id, why)
             rewrite_records(self.folder, [])
             return
@@ -182,17 +185,20 @@ def input_normalisation(model: str, train: ImageSet, device: torch.device) -> No
     return Normalisation.of(train, device) if model_spec(model).normalised else Normalisation.to_unit(device)
 
 
-def read_result(folder: Path, run: RunConfig, split: str | None = None) -> dict[str, Any] | None:
+def read_result(
+    folder: Path, run: RunConfig, split: str | None = None, code: str | None = None
+) -> dict[str, Any] | None:
     """Return a complete run's result, or None if the run is not complete.
 
-    `split` is the digest of the chunk plan it must have been trained on, where that is known: data change.
+    `split` is the digest of the chunk plan it must have been trained on, `code` that of the code it must have been
+    trained by; None: any.
     """
     path = folder / "result.json"
     if not path.exists() or not (folder / WEIGHTS).exists():
         return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        belongs = result["digest"] == run.digest and split in (None, result["split"])
+        belongs = result["digest"] == run.digest and split in (None, result["split"]) and code in (None, result["code"])
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged ({error}); remove the run's folder to run it again") from None
     return result if belongs and len(read_records(folder)) == run.chunks else None

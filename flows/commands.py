@@ -4,6 +4,7 @@ Imports wait until they are needed, in the order that uses two cores best: the P
 server import on their own while this process does.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,6 @@ def compare(settings: Params, place: Place, source: Source, console: Console, ag
 
     source: what `settings` were read from.
     """
-    from flows.settings import as_options
-
     check_data(settings, place, console)
     failure = None
     with _services(settings.name, settings.runs(), place, console, again):
@@ -39,13 +38,20 @@ def compare(settings: Params, place: Place, source: Source, console: Console, ag
         except ComparisonFailed as error:
             failure, published = error, error.published
     print_table(published.table, console)
-    show = f"dashpipe ui --store {place.store}" if place.store != Path.cwd() else "dashpipe ui"
     console.print(f"\ntables   {published.folder}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"report   {published.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"records  {place.store / 'runs'}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"MLflow   uv run {show}{as_options(*source)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"MLflow   {ui_command(place, source)}", markup=False, highlight=False, soft_wrap=True)
     if failure:
         raise failure
+
+
+def ui_command(place: Place, source: Source) -> str:
+    """Return the command that opens the comparison in MLflow's pages."""
+    from flows.settings import as_options
+
+    store = ["--store", str(place.store)] if place.store != Path.cwd() else []
+    return f"uv run dashpipe ui {shlex.join(store)}".rstrip() + as_options(*source)
 
 
 def train(settings: Params, label: str, place: Place, console: Console) -> None:

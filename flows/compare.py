@@ -95,11 +95,12 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     splits = {seed: plan.digest for seed, plan in plans.items()}
     build_model(params.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)  # an early error
     tracked = track_comparison(params, place, commit())
-    if again:
-        for run in runs:
+    complete = [run for run in runs if is_complete(run, place, splits[run.seed], place.given_code)]
+    for run in runs:
+        if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
             forget(run, place, tracked)
-    finished = finished_keys(tracked.uri, tracked.comparison)
-    todo = [run for run in runs if not (run.id in finished and is_complete(run, place, splits[run.seed]))]
+    finished = [] if again else finished_keys(tracked.uri, tracked.comparison)
+    todo = [run for run in runs if not (run.id in finished and run in complete)]
     crew = Crew.of(params, len(todo))
     failures = _train_all(todo, place.model_copy(update={"workers": crew.workers}), tracked, crew)
     return _Trained(dataset, plans, tracked, len(runs), failures)

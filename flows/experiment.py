@@ -31,7 +31,7 @@ def run_experiment(run: RunConfig, place: Place, tracked: Tracked) -> None:
     """Train one method and seed over all chunks, from where it stopped; a complete run is only tracked."""
     dataset = open_dataset(run.dataset, place)
     plan = open_plan(run, dataset, place)
-    result = read_result(place.run_folder(run), run, plan.digest)
+    result = read_result(place.run_folder(run), run, plan.digest, place.given_code)
     known = recorded_facts(result) if result else facts(place)
     tracker = RunTracker(tracked, run, plan.digest, known)
     try:

@@ -8,21 +8,28 @@ everything lies in the store.
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from dash_core.comparison import Params
 from dash_core.data import ChunkPlan, Dataset
-from dash_core.errors import RecordError
+from dash_core.errors import ConfigError, RecordError
+from dash_core.files import write_atomically
 from flows import commands
 from flows.settings import as_options
+from tasks.code import code_digest
 from tasks.data import open_dataset, plan_path
 from tasks.evidence import Evidence, gather
 from tasks.place import Place
 from tasks.results import Results, check_dataset, describe, keep, kept_plans, read_description, write_description
 from tasks.runs import is_complete
+
+if TYPE_CHECKING:
+    from dash_core.figures import PlotlyFigure
 
 LOOK = 0.2  # seconds between two looks for the parent
 
@@ -47,7 +54,9 @@ class Stages:
         if results is None:
             return cls(settings, place, source, None, console)
         kept = Results(folder=results.resolve())
-        return cls(settings, place.model_copy(update={"given_splits": kept.splits}), source, kept, console)
+        kept.make()
+        given = {"given_splits": kept.splits, "given_code": code_digest()}
+        return cls(settings, place.model_copy(update=given), source, kept, console)
 
     def prepare(self) -> None:
         """Decode the dataset; describe it in the results."""
@@ -90,7 +99,7 @@ class Stages:
             self._check_described(dataset)
             plans = kept_plans(self.settings, self.place.splits, dataset.train.digest)
             splits = {seed: plan.digest for seed, plan in plans.items()}
-        if all(is_complete(run, self.place, splits.get(run.seed)) for run in runs):
+        if all(is_complete(run, self.place, splits.get(run.seed), self.place.given_code) for run in runs):
             self._say(f"{method}: {len(runs)} runs, complete already")
         else:
             commands.train(self.settings, method, self.place, self.console)
@@ -104,7 +113,7 @@ class Stages:
         from flows.display import print_table
         from tasks.views import write_plots_page, write_tables
 
-        folder = self._folder("tables")
+        folder = self.results.folder / "tables" if self.results else self.place.comparison_folder(self.settings)
         if self.results:
             write_plots_page(folder / "plots.html")
         print_table(write_tables(self._evidence(), folder), self.console)
@@ -112,50 +121,52 @@ class Stages:
 
     def figures(self) -> None:
         """Draw the comparison's figures."""
-        from tasks.views import write_figures
+        from dash_core import figures
 
-        written = write_figures(self._evidence(), self._folder("figures"), static=self._browser())
-        self._say(f"figures  {written[0].parent} ({len(written)} files)")
+        evidence = self._evidence()
+        parent = self.results.folder if self.results else self.place.comparison_folder(self.settings)
+        self._draw(figures.draw(evidence.methods, evidence.data["class_names"]), parent / "figures")
 
     def report(self) -> None:
         """Write the comparison's page; in MLflow, track what is not yet, and close the comparison."""
         from tasks.run_tracker import track_comparison, track_complete
         from tasks.runs import commit
-        from tasks.views import write_comparison, write_report
+        from tasks.views import write_comparison
 
         evidence = self._evidence()
         command = "uv run dvc repro" if self.results else f"uv run dashpipe compare{as_options(*self.source)}"
         tracked = track_comparison(self.settings, self.place, commit())
         track_complete(evidence, self.results or self.place, tracked, self._dataset)
-        published = write_comparison(evidence, self.place, tracked, command, failed=False)
-        path = published.folder / "report.html"
+        path = write_comparison(evidence, self.place, tracked, command, failed=False).folder / "report.html"
         if self.results:
+            write_atomically(self.results.folder / "report.html", path.read_bytes())
             path = self.results.folder / "report.html"
-            write_report(evidence, path, command)
         self._say(f"report   {path}")
-        self._say(f"MLflow   uv run dashpipe ui{as_options(*self.source)}")
+        self._say(f"MLflow   {commands.ui_command(self.place, self.source)}")
 
     def theory(self) -> None:
         """Simulate discrete feature learning, write its numbers and draw figure 3."""
         from dash_core import figures
-        from dash_core.files import write_atomically
         from dash_core.theory import simulate, to_csv
+        from flows.display import progress_bar
 
         folder = (self.results.folder if self.results else self.place.store) / "theory"
-        points = simulate(self.settings.theory)
+        config = self.settings.theory
+        with progress_bar(self.console) as show:
+            points = simulate(config, lambda seed: show("seeds", config.seeds.index(seed) + 1, len(config.seeds)))
         write_atomically(folder / "theory.csv", to_csv(points).encode())
-        figures.write_figures({"figure_3": figures.theory_figure(points)}, folder, self._browser())
+        self._draw({"theory": figures.theory_figure(points)}, folder)
         for point in points[-3:]:
             self._say(
                 f"{point.method:7}experiment {point.experiment}: test accuracy {point.test_accuracy.mean:.2f} % "
                 f"({point.test_accuracy.std:.2f}), {point.learned_features.mean:.1f} features learned"
             )
-        self._say(f"theory   {folder}")
 
     def _evidence(self) -> Evidence:
         """Return what the complete runs give; RecordError if there is none."""
         if self.results:
             data = read_description(self.results.dataset)
+            self.results.prune(self.settings.compare.methods)
         else:
             data = describe(commands.decoded(self.settings, self.place, self.console))
         plans = kept_plans(self.settings, self.place.splits, data["train_digest"])
@@ -166,9 +177,6 @@ class Stages:
             raise RecordError(f"no run of {self.settings.name} is complete: `{remedy}` trains them")
         return evidence
 
-    def _folder(self, name: str) -> Path:
-        return self.results.folder / name if self.results else self.place.comparison_folder(self.settings) / name
-
     def _dataset(self) -> Dataset:
         return open_dataset(self.settings.dataset, self.place)
 
@@ -176,14 +184,16 @@ class Stages:
         if self.results:
             check_dataset(dataset, read_description(self.results.dataset), self.results.dataset)
 
-    def _browser(self) -> bool:
-        """Tell whether figures can be drawn as SVG and PNG; say so if not."""
-        from dash_core.figures import find_browser
+    def _draw(self, drawn: Mapping[str, "PlotlyFigure"], folder: Path) -> None:
+        """Write figures as HTML, and as SVG and PNG where a browser draws them; say so if none does."""
+        from dash_core.figures import write_figures
 
-        if find_browser() is None:
-            self._say("note     no Chrome or Chromium: HTML figures only; `dashpipe doctor` says how to get one")
-            return False
-        return True
+        written = write_figures(drawn, folder, static=False)
+        try:
+            written = write_figures(drawn, folder, static=True)
+        except ConfigError as error:
+            self._say(f"note     the figures are HTML only: {error}")
+        self._say(f"figures  {folder} ({len(written)} files)")
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """What tables, figures and report are made of: the complete runs of a comparison, read back from disk."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ class Evidence:
     @property
     def conditions(self) -> list[str]:
         """Under which conditions the runs were made: one line for each that differs in anything named."""
-        return sorted({CONDITIONS.format(**result) for result in self.results})
+        return sorted({CONDITIONS.format_map(defaultdict(lambda: "unknown", result)) for result in self.results})
 
     @property
     def split_note(self) -> str:

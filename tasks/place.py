@@ -21,6 +21,7 @@ class Place(BaseModel):
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1  # of torch, in each process
     workers: Annotated[int, Field(ge=1)] = 1  # runs at once
+    given_code: str | None = None  # that complete runs must have been trained by; None: any
     given_splits: Path | None = None  # chunk plans of a pipeline; None: the store's own
 
     def run_folder(self, run: RunConfig) -> Path:

@@ -1,12 +1,13 @@
 """The results folder of a pipeline: what its stages leave, under paths that do not depend on any parameter."""
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
@@ -46,6 +47,31 @@ class Results(BaseModel):
         """Folder of the chunk plans: the versioned data splits."""
         return self.folder / "splits"
 
+    def make(self) -> None:
+        """Make the folder, or raise ConfigError that says why it cannot hold results."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(None, "no permission to write")
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(f"--results: {self.folder} cannot hold results ({reason}); name a folder") from None
+
+    def prune(self, labels: Collection[str]) -> None:
+        """Remove the runs of methods that are compared no more: DVC would take them for the views' inputs."""
+        for folder in (self.folder / "runs").glob("*"):
+            if folder.name not in labels:
+                shutil.rmtree(folder)
+
+
+class _Description(BaseModel):
+    """What dataset.json must hold at least."""
+
+    name: str
+    train_digest: str
+    test_digest: str
+    class_names: list[str]
+
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Return what a dataset is: its name, sizes, classes, and the hashes of its content."""
@@ -70,12 +96,12 @@ def read_description(path: Path) -> dict[str, Any]:
     """Read back what a dataset is; RecordError names the file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not {"name", "train_digest", "class_names"} <= set(content):
-            raise ValueError("not the description of a dataset")
+        _Description.model_validate(content)
     except FileNotFoundError:
         raise RecordError(f"no {path}: `dashpipe prepare --results {path.parent}` writes it") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise RecordError(f"{path} cannot be read ({error}): run `dashpipe prepare` again") from None
+    except (OSError, ValueError) as error:
+        reason = "not what a dataset is" if isinstance(error, ValidationError) else error
+        raise RecordError(f"{path} cannot be read ({reason}): run `dashpipe prepare` again") from None
     return content
 
 
@@ -89,10 +115,11 @@ def kept_plans(params: Params, splits: Path, train_digest: str) -> dict[int, Chu
 
 def keep(run: RunConfig, place: Place, results: Results) -> None:
     """Copy a complete run from the store to the results, where it takes the place of an older one."""
-    source, target = place.run_folder(run), results.run_folder(run)
+    content = {name: (place.run_folder(run) / name).read_bytes() for name in KEPT}
+    target = results.run_folder(run)
     shutil.rmtree(target, ignore_errors=True)
-    for name in KEPT:
-        write_atomically(target / name, (source / name).read_bytes())
+    for name, part in content.items():
+        write_atomically(target / name, part)
 
 
 def check_dataset(dataset: Dataset, described: Mapping[str, Any], path: Path) -> None:

@@ -18,8 +18,11 @@ from dash_core.errors import RecordError
 from dash_core.files import write_atomically
 from dash_core.models import build_model
 from dash_core.trajectory import RESULT, WEIGHTS, Trajectory, input_normalisation, read_result
+from tasks.code import ROOT, code_digest
 from tasks.place import Place
 from tasks.progress import ProgressWriter
+
+PACKAGES = ("dash_core", "tasks", "flows")
 
 
 class RunFolders(Protocol):
@@ -29,9 +32,9 @@ class RunFolders(Protocol):
         """Folder of one run."""
 
 
-def is_complete(run: RunConfig, place: RunFolders, split: str | None = None) -> bool:
-    """Tell whether the run's results are all on disk, made on the chunk plan of digest `split` where it is given."""
-    return read_result(place.run_folder(run), run, split) is not None
+def is_complete(run: RunConfig, place: RunFolders, split: str | None = None, code: str | None = None) -> bool:
+    """Tell whether the run's results are all on disk, made on the chunk plan and by the code of the given digests."""
+    return read_result(place.run_folder(run), run, split, code) is not None
 
 
 def open_trajectory(
@@ -43,7 +46,9 @@ def open_trajectory(
     device = choose_device(place.device)
     prepare_device(device, place.threads)
     progress = ProgressWriter(folder, plan)
-    trajectory = Trajectory(run, dataset, plan, folder, device=device, on_epoch=progress.after_epoch)
+    trajectory = Trajectory(
+        run, dataset, plan, folder, device=device, code=code_digest(), on_epoch=progress.after_epoch
+    )
     progress.resumed(trajectory.records)
     return trajectory, progress
 
@@ -76,20 +81,17 @@ def recorded_facts(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the commit of the code that runs, marked if it was changed since; None outside a checkout."""
-    here = Path(__file__).parent
+    """Return the commit of the code that runs, marked if that code was changed since; None outside a checkout."""
     try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        name = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+        return name + ("-dirty" if _git("status", "--porcelain", "--", *PACKAGES) else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
 
 
 def to_yaml(content: dict[str, Any]) -> bytes:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from dash_core.comparison import Params
 from dash_core.files import write_atomically
 from dash_core.summary import MethodSummary, summarise
 from dash_core.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
@@ -68,14 +69,6 @@ def write_plots_page(path: Path) -> None:
     write_atomically(path, PLOTS_PAGE.replace("{vega}", script.replace("</script", r"<\/script")).encode())
 
 
-def write_figures(evidence: Evidence, folder: Path, static: bool) -> list[Path]:
-    """Draw every figure of the comparison: interactive HTML and, if `static`, SVG and PNG."""
-    from dash_core import figures
-
-    drawn = figures.draw(evidence.methods, evidence.data["class_names"])
-    return figures.write_figures(drawn, folder, static)
-
-
 def write_report(evidence: Evidence, path: Path, command: str) -> None:
     """Write the comparison's page: one file that needs no other; `command` is what makes it again."""
     from dash_core.report import ReportContent, report_html
@@ -83,7 +76,7 @@ def write_report(evidence: Evidence, path: Path, command: str) -> None:
     content = ReportContent(
         name=evidence.params.name,
         title=_title(evidence),
-        settings=evidence.params.model_dump(mode="json"),
+        settings=_settings(evidence.params),
         splits=evidence.splits,
         data={key: value for key, value in evidence.data.items() if key != "class_names"},
         machines=_machines(evidence),
@@ -115,6 +108,11 @@ def table_of(evidence: Evidence, summaries: list[MethodSummary]) -> Table:
     """Return the comparison's table, its title naming data, model and protocol."""
     notes = (*evidence.conditions, evidence.split_note)
     return comparison_table(_title(evidence), summaries, len(evidence.params.seeds), notes)
+
+
+def _settings(params: Params) -> dict[str, object]:
+    """Return what decides the comparison's results: not where its runs happen, nor other simulations."""
+    return {**params.model_dump(mode="json", exclude={"theory"}), "compare": {"methods": params.compare.methods}}
 
 
 def _title(evidence: Evidence) -> str:

@@ -12,9 +12,11 @@ from dash_core.config import merge, parse
 from dash_core.data import ChunkPlan
 from dash_core.errors import ConfigError, RecordError
 from dash_core.theory import simulate, to_csv
+from flows import stages as stages_module
 from flows.stages import Stages
 from tasks.place import place_of
 from tasks.results import KEPT, Results, keep
+from tasks.runs import is_complete
 from tests import toy
 
 SETTINGS = {
@@ -137,10 +139,12 @@ def test_no_stage_goes_on_with_other_data_than_were_prepared(project):
         stages.split()
 
 
-def test_train_copies_complete_runs_and_nothing_else(trained):
-    stages = trained.stages()
+def test_train_copies_complete_runs_and_nothing_else(trained, monkeypatch):
     folder = trained.results.method_folder("dash")
     (folder / "seed-0" / "result.json").write_text("{}")
+    folder.joinpath("seed-1", "result.json").unlink()
+    monkeypatch.setattr(stages_module, "code_digest", str)  # as the test's runs name it
+    stages = trained.stages()
     stages.train("dash")
     for seed in (0, 1):
         source = stages.place.run_folder(stages.settings.run("dash", seed))
@@ -173,6 +177,37 @@ def test_runs_made_on_another_split_are_not_in_the_tables(trained, project):
     assert "runs missing; seeds complete: cold 1 of 2, dash 1 of 2" in text
 
 
+def test_a_method_that_is_compared_no_more_leaves_the_results_but_not_the_store(project):
+    stages = project.stages()
+    stages.prepare()
+    stages.split()
+    project.train(stages)
+    project.stages(compare={"methods": ["dash"]}).tables()
+    assert [folder.name for folder in (project.results.folder / "runs").iterdir()] == ["dash"]
+    assert stages.place.run_folder(stages.settings.run("cold", 0)).exists()
+
+
+def test_runs_of_other_code_are_not_complete_for_a_pipeline(trained):
+    stages = trained.stages()
+    run = stages.settings.run("dash", 0)
+    assert is_complete(run, stages.place)
+    assert not is_complete(run, stages.place, code=stages.place.given_code)  # the test's runs name no code
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"name": "digits", "train_digest": "", "class_names": []}'])
+def test_a_damaged_description_says_what_makes_it_again(project, content):
+    project.results.dataset.parent.mkdir()
+    project.results.dataset.write_text(content)
+    with pytest.raises(RecordError, match=r"dataset\.json cannot be read .* run `dashpipe prepare` again"):
+        project.stages().tables()
+
+
+def test_a_results_folder_that_cannot_be_made_is_an_error_before_anything_runs(project):
+    project.results.folder.write_text("a file")
+    with pytest.raises(ConfigError, match=r"--results: .* cannot hold results"):
+        project.stages()
+
+
 def test_without_a_complete_run_the_views_say_what_trains_them(project):
     stages = project.stages()
     stages.prepare()
@@ -190,10 +225,10 @@ def test_the_page_of_plots_loads_nothing_from_a_server(trained):
 
 
 def test_theory_writes_the_simulation_of_the_parameters(project, monkeypatch):
-    monkeypatch.setattr("dash_core.figures.find_browser", lambda: None)
+    monkeypatch.setenv("BROWSER_PATH", "/nowhere")
     stages = project.stages()
     stages.theory()
     written = (project.results.folder / "theory" / "theory.csv").read_bytes()
     assert written == to_csv(simulate(stages.settings.theory)).encode()
-    assert (project.results.folder / "theory" / "figure_3.html").exists()
-    assert "note     no Chrome or Chromium: HTML figures only" in project.said()[0]
+    assert (project.results.folder / "theory" / "theory.html").exists()
+    assert "note     the figures are HTML only: static images need Chrome or Chromium" in project.said()[0]

@@ -60,7 +60,15 @@ def warnings(content: ReportContent) -> list[str]:
         for s in summarise(content.methods)
         if s.not_converged
     ]
-    return [*stuck, *seed_warnings(planned, content.planned_seeds)]
+    return [*stuck, *seed_warnings(planned, content.planned_seeds), *_conditions(content)]
+
+
+def _conditions(content: ReportContent) -> list[str]:
+    """Warn where runs were timed under different conditions; another commit alone is not one."""
+    timed = {tuple(sorted((key, str(value)) for key, value in m.items() if key != "commit")) for m in content.machines}
+    if len(timed) < 2:
+        return []
+    return [f"The runs were made under {len(timed)} different conditions (see Set-up): their seconds do not compare."]
 
 
 def listed(words: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ import yaml
 
 from dash_core.records import read_records
 from flows.settings import load_params
+from tasks import code
 from tasks.results import Results
 from tests import browser
 
@@ -75,6 +76,10 @@ def test_a_stage_depends_on_all_the_code_that_decides_its_output(stage):
     covers = [*declared, *ignored]
     missing = {m for m in code_of(stage) if not any(m == c or m.startswith(f"{c}.") for c in covers)}
     assert missing - {"dash_core"} == set()
+
+
+def test_what_counts_as_training_code_is_what_the_stage_depends_on():
+    assert [path for path in STAGES["train"]["deps"] if not path.startswith("results")] == list(code.TRAINING)
 
 
 def test_training_depends_on_no_code_of_tables_figures_report_or_theory():
@@ -195,6 +200,20 @@ def test_code_and_parameters_make_stale_what_depends_on_them_and_nothing_else(pr
         assert "train@dash" not in project.stale()
     finally:
         project.run("git", "checkout", "-q", ".")
+
+
+@pytest.mark.slow
+def test_changed_training_code_trains_again_from_the_beginning(project):
+    records = project.results.method_folder("dash") / "seed-0" / "chunks.jsonl"
+    before = records.read_bytes()
+    path = project.folder / "dash_core" / "training.py"
+    path.write_text(path.read_text() + "\n# another comment\n")
+    assert project.repro("--single-item", "train@dash") == ["train@dash"]
+    assert records.read_bytes() != before  # other seconds and times of day
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout")
+    assert records.read_bytes() == before
+    assert project.repro() == []
 
 
 @pytest.mark.slow
