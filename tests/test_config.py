@@ -261,7 +261,7 @@ def test_a_comparisons_name_is_that_of_its_runs_in_any_order():
 
 
 @given(
-    label=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}", fullmatch=True),
+    label=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}", fullmatch=True),
     model=st.text(min_size=1, max_size=40),
     seed=st.integers(0, 2**31 - 1),
 )
