@@ -44,8 +44,9 @@ def test_output_tells_every_chunk_the_table_and_where_things_lie(compared):
         assert re.fullmatch(rf"{method} · seed 0: 3 of 3 chunks, test [\d.]+%, \d+ steps, complete", own[-1])
     assert "\x1b" not in compared.out
     assert any(line.startswith("digits, cnn3_small, sgd: 3 chunks, standard recipe") for line in lines)
-    assert [line.split()[0] for line in lines[-3:]] == ["tables", "records", "MLflow"]
+    assert [line.split()[0] for line in lines[-4:]] == ["tables", "report", "records", "MLflow"]
     assert f"tables   {compared.store / 'comparisons' / name}" in lines
+    assert f"report   {compared.store / 'comparisons' / name / 'report.html'}" in lines
     assert f"records  {compared.store / 'runs'}" in lines
 
 
@@ -76,7 +77,7 @@ def test_tables_agree_with_each_other_and_with_the_records(compared):
         chunks = shell.records(compared.store)[f"{method} 0"]
         assert float(row["last_accuracy_mean"]) == pytest.approx(100 * chunks[-1].test_accuracy)
         assert float(row["average_steps_mean"]) == pytest.approx(sum(c.steps for c in chunks) / CHUNKS)
-        cell = f"{float(row['last_accuracy_mean']):.2f} (0.00)"
+        cell = f"{float(row['last_accuracy_mean']):.2f}"  # one seed, and so no spread
         for text in (markdown, latex, compared.out):
             assert cell in next(line for line in text.splitlines() if re.match(rf"\W*{method}", line) and cell in line)
     assert yaml.safe_load((folder / "params.yaml").read_text()) == shell.params().model_dump(mode="json")
