@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dash_core.comparison import Params
@@ -313,7 +313,7 @@ def malformed(draw) -> object:
     return content
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300)
 @given(malformed() | junk)
 def test_no_content_is_anything_but_accepted_or_refused_in_words(content):
     with contextlib.suppress(ConfigError):

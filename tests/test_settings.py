@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dash_core.errors import ConfigError
 from flows.settings import load_params, parse_override, preset_names, read_yaml
 
-EXAMPLES = settings(max_examples=100, deadline=None)
+EXAMPLES = settings(max_examples=100)
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def two(values: list[tuple[int, int]]) -> tuple[MethodRuns, MethodRuns]:
     return with_steps("dash", *ours), with_steps("cold", *theirs)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(pairs)
 def test_exchanging_method_and_reference_changes_the_sign(values):
     dash, cold = two(values)
@@ -192,21 +192,21 @@ def test_exchanging_method_and_reference_changes_the_sign(values):
     assert interval(difference(cold, dash, STEPS)) == (-mean, -high, -low)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(pairs, steps)
 def test_what_is_added_to_both_changes_nothing(values, added):
     moved = [(ours + added, theirs + added) for ours, theirs in values]
     assert interval(difference(*two(moved), STEPS)) == interval(difference(*two(values), STEPS))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(pairs)
 def test_a_higher_level_has_an_interval_around_that_of_a_lower_one_around_the_mean(values):
     narrow, wide = (difference(*two(values), STEPS, level) for level in (0.5, 0.99))
     assert wide.low <= narrow.low <= narrow.mean <= narrow.high <= wide.high
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(pairs)
 def test_the_order_of_seeds_changes_nothing(values):
     dash, cold = two(values)

@@ -99,7 +99,7 @@ def test_frozen_weights_are_untouched():
     assert set(report) == {"1.bias", "4.weight", "4.bias"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(floor=st.floats(0, 1), alpha=st.floats(0.01, 1), seed=st.integers(0, 2**31))
 def test_nothing_grows_no_sign_flips_and_no_vector_falls_below_the_floor(floor, alpha, seed):
     generator = torch.Generator().manual_seed(seed)
