@@ -16,7 +16,7 @@ import torch
 from dash_core.files import write_atomically
 
 logger = logging.getLogger(__name__)
-MAGIC = b"dashpipe checkpoint 1 sha256 "
+MAGIC = b"dashpipe checkpoint 2 sha256 "
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -9,9 +9,9 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 logger = logging.getLogger(__name__)
-PHASES = ("intervene", "train", "evaluate", "diagnose")
+PHASES = ("intervene", "train", "evaluate", "diagnose", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class CostMeter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._spent: dict[str, Cost] = {}
-        self._flops = 0  # of the phase under way
+        self._running: str | None = None  # the phase under way,
+        self._started = 0.0  # when it began, later by what was spent aside,
+        self._flops = 0  # and its FLOPs so far
         self._known: dict[Hashable, int] = {}  # FLOPs of each kind and shape of step seen so far
 
     @contextmanager
@@ -54,13 +56,24 @@ class CostMeter:
         self._flops = 0
         _synchronise(self._device)
         _reset_peak_memory(self._device)
+        self._running, self._started = name, time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent = self._so_far()
+            self._running = None
+
+    @contextmanager
+    def aside(self, name: str) -> Iterator[None]:
+        """Charge the block, which interrupts the phase under way, to another one."""
+        _synchronise(self._device)
         started = time.perf_counter()
         try:
             yield
         finally:
-            _synchronise(self._device)
-            spent = Cost(time.perf_counter() - started, self._flops, _peak_memory(self._device))
-            self._spent[name] = self._spent.get(name, Cost()) + spent
+            seconds = time.perf_counter() - started
+            self._started += seconds
+            self._spent[name] = self._spent.get(name, Cost()) + Cost(seconds)
 
     @contextmanager
     def counted(self, step: Hashable) -> Iterator[None]:
@@ -78,6 +91,21 @@ class CostMeter:
         spent = {name: self._spent.get(name, Cost()) for name in PHASES}
         self._spent = {}
         return spent
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """Return what each phase spent since the last `take`, the phase under way up to now."""
+        return {name: asdict(cost) for name, cost in self._so_far().items()}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Take up what was spent before: the phase that was under way goes on when it is entered again."""
+        self._spent = {name: Cost(**cost) for name, cost in state.items()}
+
+    def _so_far(self) -> dict[str, Cost]:
+        if self._running is None:
+            return self._spent
+        _synchronise(self._device)
+        spent = Cost(time.perf_counter() - self._started, self._flops, _peak_memory(self._device))
+        return {**self._spent, self._running: self._spent.get(self._running, Cost()) + spent}
 
 
 def _synchronise(device: torch.device) -> None:

@@ -17,5 +17,9 @@ class RecordError(DashError):
     """A record, plan or checkpoint on disk cannot be used: the message names the file."""
 
 
+class StopRequested(DashError):
+    """A run was asked to stop: its state is on disk, and it goes on from there."""
+
+
 class TrainingError(DashError):
     """Training cannot go on: the message says chunk, epoch, step and the likely cause."""

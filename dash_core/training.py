@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dash_core.augmentation import draw_augmentation
+from dash_core.augmentation import Augmentation, draw_augmentation
 from dash_core.config import TrainingConfig
 from dash_core.errors import TrainingError
 from dash_core.interventions import Intervention
@@ -16,7 +16,7 @@ from dash_core.learner import Learner
 from dash_core.loading import GrowingData, batch_bounds
 from dash_core.optim.sam import SAM
 from dash_core.optim.schedules import learning_rate_factor
-from dash_core.seeding import borrowed_global_generator, derive_seed, seed_global
+from dash_core.seeding import borrowed_global_generator, derive_seed, global_state, seed_global, set_global_state
 
 
 @dataclass(frozen=True)
@@ -46,27 +46,62 @@ class TrainingOutcome:
     train_loss: float
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Where a chunk's training stands between two steps: with the learner's state, all that the rest depends on.
+
+    epoch, steps: finished epochs and their steps. measured: (accuracy, loss, loss with penalty) of each step of the
+    epoch under way, float64 (S, 3). seconds: spent on that epoch. rates: the optimiser's learning rates before any
+    schedule. generators: the global ones, which dropout draws from.
+    """
+
+    epoch: int
+    steps: int
+    measured: Tensor
+    seconds: float
+    rates: list[float]
+    generators: dict[str, Tensor]
+
+
+AfterStep = Callable[[Callable[[], Moment]], None]
+
+
+@dataclass(frozen=True)
+class Observers:
+    """Who is told of a training's progress: after each epoch its report; after each step, how to get the moment."""
+
+    after_epoch: Callable[[EpochReport], None] = lambda report: None
+    after_step: AfterStep = lambda moment: None
+
+
+NOBODY = Observers()
+
+
 def train_chunk(
     learner: Learner,
     data: GrowingData,
     config: TrainingConfig,
     intervention: Intervention,
-    on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    observers: Observers = NOBODY,
+    begun: Moment | None = None,
 ) -> TrainingOutcome:
     """Train until an epoch's running train accuracy is ≥ `stop_accuracy`, or for `max_epochs`.
 
     `config` is resolved (no field is None). The learner is left in train mode; the global generators,
     which dropout draws from, are left as found. TrainingError if the loss stops being finite.
+    A training that stopped at the moment `begun` goes on as if it had not, with the learner's state of that moment.
     """
     learner.model.train()
-    rates = [group["lr"] for group in learner.optimizer.param_groups]
-    training = _ChunkTraining(learner, data, config, intervention, rates)
+    rates = begun.rates if begun else [group["lr"] for group in learner.optimizer.param_groups]
+    training = _ChunkTraining(learner, data, config, intervention, rates, observers.after_step)
+    epoch, steps = (begun.epoch, begun.steps) if begun else (0, 0)
     report = None
     try:
         with borrowed_global_generator(learner.device):
             while report is None or (report.train_accuracy < config.stop_accuracy and report.epoch < config.max_epochs):
-                report = training.epoch(report.epoch if report else 0, report.steps if report else 0)
-                on_epoch(report)
+                report = training.epoch(epoch, steps, begun)
+                epoch, steps, begun = report.epoch, report.steps, None
+                observers.after_epoch(report)
     finally:
         training.set_rates(1.0)
     converged = report.train_accuracy >= config.stop_accuracy
@@ -82,19 +117,16 @@ class _ChunkTraining:
     config: TrainingConfig
     intervention: Intervention
     rates: list[float]
+    after_step: AfterStep
 
-    def epoch(self, epoch: int, steps_before: int) -> EpochReport:
-        """Make one pass over the data in a new order; the device is read once, at the end."""
+    def epoch(self, epoch: int, steps_before: int, begun: Moment | None) -> EpochReport:
+        """Make one pass over the data in a new order, or the rest of one; the device is read once, at the end."""
         learner, data, config = self.learner, self.data, self.config
-        started = time.perf_counter()
-        seed_global(learner.device, derive_seed(learner.seed, "dropout", data.chunk, epoch))
-        order = torch.randperm(len(data), generator=learner.generator("batches", data.chunk, epoch)).to(learner.device)
-        draws = learner.generator("augmentation", data.chunk, epoch)
-        augment = draw_augmentation(config.augmentation, len(data), data.image_shape, draws)
-        augment = augment and augment.to(learner.device)
+        started = time.perf_counter() - (begun.seconds if begun else 0.0)
+        order, augment = self._draw(epoch)
         bounds = batch_bounds(len(data), config.batch_size)
-        measured = torch.empty((len(bounds), 3), dtype=torch.float64, device=learner.device)
-        for step, (start, end) in enumerate(bounds):
+        measured, done = self._measured(len(bounds), begun)
+        for step, (start, end) in enumerate(bounds[done:], start=done):
             self.set_rates(learning_rate_factor(config.schedule, config.warmup_epochs, epoch, step, len(bounds)))
             images, labels = data.take(order[start:end])
             if augment:
@@ -102,11 +134,35 @@ class _ChunkTraining:
             with learner.meter.counted(("train", end - start)):
                 measured[step] = self.step(data.normalise(images), labels)
             self.intervention.after_step(learner)
+            self.after_step(lambda done=step + 1: self._moment(epoch, steps_before, measured[:done], started))
         history = measured.cpu()
         _check_finite(history[:, 2], data.chunk, epoch, max(self.rates))
         accuracy, loss, _ = history.mean(0).tolist()
         steps = steps_before + len(bounds)
         return EpochReport(data.chunk, epoch + 1, steps, len(data), accuracy, loss, time.perf_counter() - started)
+
+    def _draw(self, epoch: int) -> tuple[Tensor, Augmentation | None]:
+        """Return the epoch's order of images and its augmentation; seed what dropout draws from."""
+        learner, data = self.learner, self.data
+        seed_global(learner.device, derive_seed(learner.seed, "dropout", data.chunk, epoch))
+        order = torch.randperm(len(data), generator=learner.generator("batches", data.chunk, epoch)).to(learner.device)
+        draws = learner.generator("augmentation", data.chunk, epoch)
+        augment = draw_augmentation(self.config.augmentation, len(data), data.image_shape, draws)
+        return order, augment and augment.to(learner.device)
+
+    def _measured(self, steps: int, begun: Moment | None) -> tuple[Tensor, int]:
+        """Return room for what each step measures, and how many were made before the training stopped."""
+        measured = torch.empty((steps, 3), dtype=torch.float64, device=self.learner.device)
+        if begun is None:
+            return measured, 0
+        done = len(begun.measured)
+        measured[:done] = begun.measured.to(self.learner.device)
+        set_global_state(begun.generators, self.learner.device)
+        return measured, done
+
+    def _moment(self, epoch: int, steps: int, measured: Tensor, started: float) -> Moment:
+        seconds, generators = time.perf_counter() - started, global_state(self.learner.device)
+        return Moment(epoch, steps, measured.cpu(), seconds, self.rates, generators)
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Update once; return (accuracy, cross-entropy, loss with penalty) from before the update, on the device."""

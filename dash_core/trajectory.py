@@ -2,6 +2,10 @@
 
 Its folder holds `chunks.jsonl` (a record a chunk), `state.ckpt` (while the run is under way), and at the end
 `weights.safetensors` and `result.json`, which is written last: a run with a result is complete.
+
+The state is saved at the end of each chunk and, while one is trained, every so many seconds between two steps. Before
+the first of these, an intervention is part of no saved state and is made again from the state before it; after it, it
+is part of the learner's state and is not made again. So it is never applied twice, and never skipped.
 """
 
 import hashlib
@@ -10,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ from safetensors.torch import save as to_safetensors
 from dash_core.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset, ImageSet, training_labels
-from dash_core.errors import ConfigError, RecordError, TrainingError
+from dash_core.errors import ConfigError, RecordError, StopRequested, TrainingError
 from dash_core.evaluation import Evaluation, evaluate
 from dash_core.files import write_atomically
 from dash_core.interventions import build_intervention
@@ -29,11 +34,27 @@ from dash_core.models import build_model, model_spec
 from dash_core.optim import build_optimizer
 from dash_core.recipes import resolve
 from dash_core.records import FILE, ChunkRecord, append_record, read_records, rewrite_records
-from dash_core.training import EpochReport, TrainingOutcome, train_chunk
+from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, train_chunk
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
 RESULT = ("run", "digest", "split", "code", "weights_sha256")  # of result.json; the rest are facts of the machine
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who follows a run and when its state is saved; none of it changes a result.
+
+    after_epoch: told each epoch. stop: asked after each step whether to save and stop. seconds: between two saves
+    within a chunk.
+    """
+
+    after_epoch: Callable[[EpochReport], None] = lambda report: None
+    stop: Callable[[], bool] = lambda: False
+    seconds: float = 60.0
+
+
+UNWATCHED = Watch()
 
 
 class Trajectory:
@@ -53,7 +74,7 @@ class Trajectory:
         *,
         device: torch.device,
         code: str = "",
-        on_epoch: Callable[[EpochReport], None] = lambda report: None,
+        watch: Watch = UNWATCHED,
     ) -> None:
         if len(plan) != run.chunks or plan.seed != run.seed or plan.dataset_digest != dataset.train.digest:
             raise ConfigError(f"the chunk plan is not that of run {run.id}: other dataset, seed or number of chunks")
@@ -62,7 +83,7 @@ class Trajectory:
         self.folder = folder
         self.plan = plan
         self._classes = dataset.train.classes
-        self._on_epoch = on_epoch
+        self._watch = watch
         self._checkpoint = folder / "state.ckpt"
         self._identity = {"run": run.digest, "split": plan.digest, "code": code}
         optimizer, self._training = resolve(run.optimizer, run.training, run.dataset.name)
@@ -83,6 +104,8 @@ class Trajectory:
         self._test = ResidentSet.of(dataset.test.images, dataset.test.labels, normalise, device)
         self.records: list[ChunkRecord] = []
         self._diagnostics: dict[str, float] = {}
+        self._begun: Moment | None = None  # where the training of the next chunk stopped
+        self._saved = time.monotonic()
         self._outcome: TrainingOutcome | None = None
         self._evaluation: Evaluation | None = None
         self._resume()
@@ -93,16 +116,18 @@ class Trajectory:
         return range(len(self.records) + 1, self.run.chunks + 1)
 
     def intervene(self, chunk: int) -> None:
-        """Apply the intervention before a chunk; there is none before the first."""
-        if chunk > 1:
+        """Apply the intervention before a chunk; there is none before the first, nor where training had begun."""
+        if chunk > 1 and self._begun is None:
             with self.learner.meter.phase("intervene"):
                 self._diagnostics = self.intervention.before_chunk(self.learner, self._data(chunk))
 
     def train(self, chunk: int) -> TrainingOutcome:
-        """Train on chunks 1..chunk to convergence."""
+        """Train on chunks 1..chunk to convergence, from where it stopped; StopRequested if it is to stop again."""
         data = self._data(chunk)
+        begun, self._begun = self._begun, None
+        observers = Observers(self._watch.after_epoch, self._after_step)
         with self.learner.meter.phase("train"):
-            self._outcome = train_chunk(self.learner, data, self._training, self.intervention, self._on_epoch)
+            self._outcome = train_chunk(self.learner, data, self._training, self.intervention, observers, begun)
         self.intervention.after_chunk(self.learner, data)
         return self._outcome
 
@@ -135,11 +160,10 @@ class Trajectory:
             finished_at=time.time_ns() // 1_000_000,
         )
         self.records.append(record)
-        lines = [past.to_json() for past in self.records]
-        state = {"identity": self._identity, "learner": self.learner.state_dict(), "records": lines}
-        save_checkpoint(self._checkpoint, state)
-        append_record(self.folder, record)
         self._outcome, self._evaluation, self._diagnostics = None, None, {}
+        with self.learner.meter.phase("checkpoint"):  # its cost is part of the next chunk's
+            self._save(None)
+        append_record(self.folder, record)
         return record
 
     def finish(self, facts: Mapping[str, Any]) -> None:
@@ -155,6 +179,28 @@ class Trajectory:
         write_atomically(self.folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
         remove_checkpoint(self._checkpoint)
 
+    def _after_step(self, moment: Callable[[], Moment]) -> None:
+        stop = self._watch.stop()
+        if not stop and time.monotonic() - self._saved < self._watch.seconds:
+            return
+        with self.learner.meter.aside("checkpoint"):
+            self._save(moment())
+        if stop:
+            raise StopRequested(f"run {self.run.id} was asked to stop; the same command goes on from there")
+
+    def _save(self, moment: Moment | None) -> None:
+        """Put on disk all that the rest of the run depends on."""
+        state = {
+            "identity": self._identity,
+            "learner": self.learner.state_dict(),
+            "records": [record.to_json() for record in self.records],
+            "meter": self.learner.meter.state_dict(),
+            "diagnostics": self._diagnostics,
+            "moment": moment and asdict(moment),
+        }
+        save_checkpoint(self._checkpoint, state)
+        self._saved = time.monotonic()
+
     def _data(self, chunk: int) -> GrowingData:
         return GrowingData(self._train, self.plan, chunk)
 
@@ -169,6 +215,9 @@ class Trajectory:
             rewrite_records(self.folder, [])
             return
         self.learner.load_state_dict(state["learner"])
+        self.learner.meter.load_state_dict(state["meter"])
+        self._diagnostics = state["diagnostics"]
+        self._begun = Moment(**state["moment"]) if state["moment"] else None
         self.records = [ChunkRecord.from_json(line) for line in state["records"]]
         rewrite_records(self.folder, self.records)  # also where they agree: nothing is appended to a torn line
         logger.info("run %s goes on with chunk %d", self.run.id, len(self.records) + 1)

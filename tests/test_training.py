@@ -17,7 +17,7 @@ from dash_core.learner import Learner
 from dash_core.loading import GrowingData, Normalisation, ResidentSet, batch_bounds
 from dash_core.optim import SAM
 from dash_core.records import read_records
-from dash_core.training import train_chunk
+from dash_core.training import Observers, train_chunk
 from tests import toy
 
 WARM = build_intervention("warm", {})
@@ -80,7 +80,7 @@ def config(batch_size: int, **changes) -> TrainingConfig:
 def epochs_of(model: nn.Module, labels: list[int], training: TrainingConfig, **options):
     """Train; return the outcome and the reports of its epochs."""
     reports = []
-    outcome = train_chunk(learner(model, **options), data(labels), training, WARM, reports.append)
+    outcome = train_chunk(learner(model, **options), data(labels), training, WARM, Observers(reports.append))
     return outcome, reports
 
 

@@ -1,5 +1,7 @@
 """A run is repeatable and resumable, bit for bit, and ends as it says."""
 
+import contextlib
+import itertools
 import json
 
 import pytest
@@ -8,10 +10,11 @@ from safetensors.torch import load_file
 
 from dash_core.config import ConfigError
 from dash_core.data import ChunkPlan
+from dash_core.errors import StopRequested
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
 from dash_core.records import FILE, read_records
-from dash_core.trajectory import read_result
+from dash_core.trajectory import Watch, read_result
 from tests import toy
 
 METHODS = list(INTERVENTIONS)
@@ -41,6 +44,39 @@ def test_a_run_that_stops_after_any_chunk_ends_as_if_it_had_not(tmp_path, method
     assert toy.results(stopped) == toy.results(whole)
     weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("setting", ["sgd", "sam", "adamw", "sota"])
+def test_a_run_that_stops_after_any_steps_ends_as_if_it_had_not(tmp_path, method, setting):
+    changes = (
+        {"training": {"recipe": "sota", "max_epochs": 4}} if setting == "sota" else {"optimizer": {"name": setting}}
+    )
+    run = toy.params(**changes).run(method, 0)
+    whole = toy.advance(toy.trajectory(tmp_path / "whole", run, toy.dataset()))
+    stops = iter([1, 2, 5, 3])
+    for _ in range(200):
+        left = itertools.count(next(stops, 10**6), -1)
+        watch = Watch(stop=lambda left=left: next(left) <= 1)
+        with contextlib.suppress(StopRequested):
+            stopped = toy.advance(toy.trajectory(tmp_path / "stopped", run, toy.dataset(), watch=watch))
+            break
+    assert next(stops, None) is None  # it did stop each time
+    assert toy.results(stopped) == toy.results(whole)
+    weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_network_with_dropout_goes_on_in_mid_epoch_with_the_same_draws(tmp_path):
+    model = {"name": "torchvision:mobilenet_v3_small"}
+    run = toy.params(training={"max_epochs": 2}, model=model, chunks=1).run("warm", 0)
+    data = toy.dataset(side=32)
+    whole = toy.advance(toy.trajectory(tmp_path / "whole", run, data))
+    left = itertools.count(3, -1)
+    with pytest.raises(StopRequested):
+        toy.advance(toy.trajectory(tmp_path / "stopped", run, data, watch=Watch(stop=lambda: next(left) <= 1)))
+    stopped = toy.advance(toy.trajectory(tmp_path / "stopped", run, data))
+    assert toy.results(stopped) == toy.results(whole)
 
 
 def test_another_seed_gives_other_records(tmp_path):
