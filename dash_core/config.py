@@ -115,6 +115,7 @@ class CompareConfig(Section):
     workers: Count | Literal["auto"] = "auto"  # parallel processes; auto: one a core, no more than runs
     threads: Count | Literal["auto"] = "auto"  # torch threads a worker; auto: 1, so that bits do not depend on workers
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    checkpoint_seconds: Positive = 60.0  # between two saves of a run within a chunk
 
     @field_validator("methods")
     @classmethod

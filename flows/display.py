@@ -31,7 +31,14 @@ HEADINGS = {  # of the live table, and the width below which a value would be cu
     "images/s": 8,
     "time left": 7,
 }
-STYLES = {"waiting": "dim", "training": "cyan", "saving": "cyan", "done": "green", "failed": "bold red"}
+STYLES = {
+    "waiting": "dim",
+    "training": "cyan",
+    "saving": "cyan",
+    "done": "green",
+    "failed": "bold red",
+    "stopped": "yellow",
+}
 
 
 @contextmanager

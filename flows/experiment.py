@@ -7,7 +7,7 @@ from prefect import flow, tags
 from prefect.context import hydrated_context
 
 from dash_core.config import RunConfig
-from dash_core.errors import DashError
+from dash_core.errors import DashError, StopRequested
 from dash_core.files import write_atomically
 from dash_core.records import read_records
 from dash_core.trajectory import read_result
@@ -18,6 +18,7 @@ from tasks.progress import mark_progress
 from tasks.run_tracker import RunTracker, Tracked
 from tasks.runs import facts, final_model, input_example, open_trajectory, recorded_facts
 from tasks.steps import evaluate, intervene, record, train
+from tasks.stopping import heeding
 
 RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
 
@@ -40,13 +41,17 @@ def run_experiment(run: RunConfig, place: Place, tracked: Tracked) -> None:
         else:
             trajectory, progress = open_trajectory(run, dataset, plan, place)
             tracker.log_chunks(trajectory.records)  # a kill may have come between a record and its log
-            for chunk in trajectory.pending:
-                intervene(trajectory, chunk)
-                train(trajectory, chunk)
-                evaluate(trajectory, chunk)
-                record(trajectory, chunk, tracker, progress)
+            with heeding():
+                for chunk in trajectory.pending:
+                    intervene(trajectory, chunk)
+                    train(trajectory, chunk)
+                    evaluate(trajectory, chunk)
+                    record(trajectory, chunk, tracker, progress)
             mark_progress(place.run_folder(run), "saving")
             trajectory.finish(known)
+    except StopRequested:
+        tracker.stop()
+        raise
     except Exception as error:
         tracker.fail(str(error))
         raise
@@ -60,8 +65,8 @@ def carry_out(run: RunConfig, place: Place, tracked: Tracked) -> None:
     try:
         with tags(run.method.label, run.dataset.name, run.model.name, f"seed {run.seed}"):
             run_experiment(run, place, tracked)
-    except DashError:
-        mark_progress(folder, "failed")
+    except DashError as error:
+        mark_progress(folder, "stopped" if isinstance(error, StopRequested) else "failed")
         raise
     except Exception as error:
         mark_progress(folder, "failed")

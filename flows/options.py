@@ -1,5 +1,6 @@
 """What the commands have in common: options, where things lie, and how an error is told. Nothing heavy is imported."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dash_core.errors import ConfigError, DashError, DataError
+from dash_core.errors import ConfigError, DashError, DataError, StopRequested
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dash_core.comparison import Params
     from tasks.place import Place
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+BAD_INPUT, FAILED = 2, 1
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters' file.", metavar="FILE")]
 Preset = Annotated[str | None, typer.Option(help="A setting of the paper, laid over the parameters (see presets/).")]
@@ -89,12 +90,30 @@ def output_console() -> "Console":
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Show an error of ours as one message and the right exit code: 2 for bad input, 1 for a failure."""
+    """Show an error of ours as one message and the right exit code: 2 for bad input, 1 for a failure.
+
+    A command that is stopped ends with 128 and the number of the signal, as a shell counts.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         yield
+    except StopRequested as error:
+        from tasks.stopping import asked_by
+
+        print(f"stopped: {error}", file=sys.stderr)
+        raise typer.Exit(128 + (asked_by() or signal.SIGTERM)) from None
     except DashError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT if isinstance(error, ConfigError | DataError) else FAILED) from None
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on after the last finished chunk of each run", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt as interrupt:
+        print("stopped: what was done is saved; the same command goes on from there", file=sys.stderr)
+        number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
+        raise typer.Exit(128 + number) from None
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise _Terminated

@@ -12,11 +12,14 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
 from dash_core.errors import DashError
+
+GRACE = 5.0  # seconds that a run has to save its state when it is asked to stop
 
 
 class WorkerDied(DashError):
@@ -33,6 +36,7 @@ class WorkerPool:
     def __init__(self, size: int, threads: int) -> None:
         self._threads = threads
         self._closed = False
+        self._under_way: set[futures.Future] = set()
         self._workers: list[ProcessPoolExecutor] = []
         self._idle: queue.LifoQueue[ProcessPoolExecutor] = queue.LifoQueue()
         for _ in range(size):
@@ -44,12 +48,14 @@ class WorkerPool:
         if self._closed:
             self._idle.put(worker)
             raise Stopped("the comparison was stopped before this run began")
+        answer = None
         try:
             try:
                 answer = worker.submit(function, *arguments)
             except BrokenProcessPool:  # it was killed while it was idle: no run is lost
                 worker = self._in_place_of(worker)
                 answer = worker.submit(function, *arguments)
+            self._under_way.add(answer)
             return answer.result()
         except BrokenProcessPool:
             if self._closed:
@@ -57,9 +63,10 @@ class WorkerPool:
             worker = self._in_place_of(worker)
             raise WorkerDied(
                 "the process of this run died without a word: most likely it was killed, or the machine ran out of "
-                "memory; the same command goes on after the last finished chunk"
+                "memory; the same command goes on from the run's last saved state"
             ) from None
         finally:
+            self._under_way.discard(answer)
             self._idle.put(worker)
 
     def __enter__(self) -> Self:
@@ -73,11 +80,14 @@ class WorkerPool:
             worker.shutdown(wait=True, cancel_futures=True)
 
     def terminate(self) -> None:
-        """End the workers at once: the runs they do fail, and no other begins."""
+        """Ask the workers to stop, upon which runs save their state; end those that do not. No other run begins."""
         self._closed = True
-        for worker in self._workers:
-            for process in list((worker._processes or {}).values()):
-                process.terminate()
+        processes = [process for worker in self._workers for process in list((worker._processes or {}).values())]
+        for process in processes:
+            process.terminate()
+        futures.wait(list(self._under_way), timeout=GRACE)
+        for process in processes:
+            process.kill()
 
     def _in_place_of(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
         self._workers.remove(broken)

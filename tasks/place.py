@@ -22,6 +22,7 @@ class Place(BaseModel):
     threads: Annotated[int, Field(ge=1)] = 1  # of torch, in each process
     workers: Annotated[int, Field(ge=1)] = 1  # runs at once
     given_code: str | None = None  # that complete runs must have been trained by; None: any
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # between two saves of a run within a chunk
     given_splits: Path | None = None  # chunk plans of a pipeline; None: the store's own
 
     def run_folder(self, run: RunConfig) -> Path:
@@ -70,4 +71,10 @@ def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
     store = store.resolve()
     root = data_root.resolve() if data_root else store / "data"
     threads = Crew.of(params, 1).threads
-    return Place(store=store, data_root=root, device=params.compare.device, threads=threads)
+    return Place(
+        store=store,
+        data_root=root,
+        device=params.compare.device,
+        threads=threads,
+        checkpoint_seconds=params.compare.checkpoint_seconds,
+    )

@@ -14,7 +14,7 @@ from dash_core.training import EpochReport
 FILE = "progress.json"
 INTERVAL = 0.2  # seconds between two writes within a chunk
 
-State = Literal["waiting", "training", "saving", "done", "failed"]
+State = Literal["waiting", "training", "saving", "done", "failed", "stopped"]
 
 
 @dataclass(frozen=True)

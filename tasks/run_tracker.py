@@ -94,6 +94,10 @@ class RunTracker:
         tracking.log_model(self._uri, self._id, model, example=example)
         tracking.finish_run(self._uri, self._id, status="FINISHED", artifacts=place.run_folder(run))
 
+    def stop(self) -> None:
+        """Close the run as stopped on request; it goes on when it is started again."""
+        tracking.finish_run(self._uri, self._id, status="KILLED")
+
     def fail(self, reason: str) -> None:
         """Close the run as failed, with the reason as a tag."""
         tracking.finish_run(self._uri, self._id, status="FAILED", tags={tracking.FAILURE: reason[:500]})

@@ -18,6 +18,7 @@ from dash_core.errors import RecordError
 from dash_core.files import write_atomically
 from dash_core.models import build_model
 from dash_core.trajectory import RESULT, WEIGHTS, Trajectory, Watch, input_normalisation, read_result
+from tasks import stopping
 from tasks.code import ROOT, code_digest
 from tasks.place import Place
 from tasks.progress import ProgressWriter
@@ -46,7 +47,7 @@ def open_trajectory(
     device = choose_device(place.device)
     prepare_device(device, place.threads)
     progress = ProgressWriter(folder, plan)
-    watch = Watch(progress.after_epoch)
+    watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
     trajectory = Trajectory(run, dataset, plan, folder, device=device, code=code_digest(), watch=watch)
     progress.resumed(trajectory.records)
     return trajectory, progress

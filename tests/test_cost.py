@@ -58,8 +58,8 @@ def costs(folder, model="mlp", method="warm", optimizer="sgd", **parameters) -> 
 def test_a_runs_flops_are_those_counted_by_hand(tmp_path, model):
     first, second = costs(tmp_path, model)
     test = TEST_IMAGES * forward(model)
-    assert first == {"intervene": 0, "train": 8 * gradient(model), "evaluate": test, "diagnose": 0}
-    assert second == {"intervene": 0, "train": 16 * gradient(model), "evaluate": test, "diagnose": 0}
+    assert first == {"intervene": 0, "train": 8 * gradient(model), "evaluate": test, "diagnose": 0, "checkpoint": 0}
+    assert second == {"intervene": 0, "train": 16 * gradient(model), "evaluate": test, "diagnose": 0, "checkpoint": 0}
 
 
 def test_sam_trains_at_twice_the_flops_of_sgd(tmp_path):
@@ -95,6 +95,7 @@ def test_each_phase_is_charged_its_own_steps_and_take_starts_again():
         "train": 4 * 2 * 2 * 3 * 5,
         "evaluate": 2 * 4 * 3 * 5,
         "diagnose": 0,
+        "checkpoint": 0,
     }
     assert set(meter.take().values()) == {Cost()}
 
