@@ -13,20 +13,26 @@ from typing import Any
 
 import torch
 
-from dash_core.files import write_atomically
+from dash_core.files import naming, sync, write_atomically
 
 logger = logging.getLogger(__name__)
 MAGIC = b"dashpipe checkpoint 2 sha256 "
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings and nestings of them to `path`; the previous file stays as `<path>.previous`."""
+    """Write tensors, numbers, strings and nestings of them to `path`; the previous file stays as `<path>.previous`.
+
+    Whenever a crash comes, one of the two is whole: the oldest goes, and leaves its space, before the new one is
+    written. DiskError names the file, the reason and the remedy.
+    """
     payload = io.BytesIO()
     torch.save(state, payload)
     content = payload.getbuffer()
     header = MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
     if path.exists():
-        os.replace(path, _previous(path))
+        with naming(path):
+            os.replace(path, _previous(path))
+            sync(path.parent)
     write_atomically(path, header + content)
 
 
@@ -36,7 +42,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     Tensors are loaded to the CPU.
     """
     for candidate in filter(Path.exists, (path, _previous(path))):
-        header, _, payload = candidate.read_bytes().partition(b"\n")
+        with naming(candidate):
+            header, _, payload = candidate.read_bytes().partition(b"\n")
         if header == MAGIC + hashlib.sha256(payload).hexdigest().encode():
             try:
                 return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
@@ -45,7 +52,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         else:
             reason = "its checksum does not match"
         logger.warning("checkpoint %s is damaged and passed over: %s", candidate, reason)
-        candidate.unlink()  # or the next save would put it in the place of the good one
+        with naming(candidate):
+            candidate.unlink()  # or the next save would put it in the place of the good one
     return None
 
 

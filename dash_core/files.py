@@ -1,36 +1,93 @@
-"""Files that are whole or not there: nothing is written half."""
+"""Files that are whole or not there: nothing is written half, and a disk that fails is named with the remedy."""
 
 import contextlib
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from dash_core.errors import DashError
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, making its folder: a reader, or a crash, sees the old file or the new one whole."""
-    with replaced_when_done(path) as unfinished, unfinished.open("xb") as file:
+REMEDIES = {
+    errno.ENOSPC: "free some space; the same command goes on",
+    errno.EDQUOT: "free some of your quota; the same command goes on",
+    errno.EROFS: "make it writable, or name another folder; the same command goes on",
+    errno.EACCES: "allow it, or name another folder; the same command goes on",
+    errno.EPERM: "allow it, or name another folder; the same command goes on",
+    errno.EIO: "the disk fails: check it, or name a folder on another one",
+}
+LEAST = 2**20  # bytes free on a disk that is not full
+
+
+class DiskError(DashError, OSError):
+    """The disk is full, read-only, forbidden or failing: the message names the file, the reason and the remedy."""
+
+
+@contextlib.contextmanager
+def naming(path: Path | None = None) -> Iterator[None]:
+    """Raise what the disk refuses in the block as a DiskError that names `path`, or the error's own file."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        where = path or error.filename or "a file"
+        raise DiskError(f"{where}: {os.strerror(error.errno)}; {REMEDIES[error.errno]}") from error
+
+
+@contextlib.contextmanager
+def telling_when_full(folder: Path) -> Iterator[None]:
+    """Raise what fails in the block as a DiskError if the disk of `folder` is full: others seldom say why they fail."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DiskError) or not folder.exists() or shutil.disk_usage(folder).free >= LEAST:
+            raise
+        told = f"{error}\n" if isinstance(error, DashError) else ""
+        raise DiskError(f"{told}{folder}: {os.strerror(errno.ENOSPC)}; {REMEDIES[errno.ENOSPC]}") from error
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write `content` to `path`, making its folder: a reader, or a crash, sees the old file or the new one whole.
+
+    Without `durable` nothing waits for the disk: for what is worth nothing after a crash of the machine.
+    """
+    with replaced_when_done(path, durable=durable) as unfinished, unfinished.open("xb") as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def replaced_when_done(path: Path) -> Iterator[Path]:
+def replaced_when_done(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Lend the block the path of a temporary file beside `path`, for the block to write.
 
     If the block succeeds, the file is synced and takes the place of `path`; if it raises, the file is removed
-    and `path` is as it was.
+    and `path` is as it was. DiskError names `path`, the reason and the remedy.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        yield unfinished
-        sync(unfinished)
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            if durable:
+                sync(unfinished)
+            os.replace(unfinished, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # a disk that cannot be written cannot be tidied either
+                unfinished.unlink(missing_ok=True)
+            raise
+        if durable:
+            sync(path.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in `folder`; no other process may be writing there."""
+    for litter in folder.glob(".*.tmp"):
+        litter.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -2,7 +2,11 @@
 
 import hashlib
 import io
+import os
 import pickle
+import random
+import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dash_core.checkpoint import MAGIC, load_checkpoint, remove_checkpoint, save_checkpoint
+from tests import toy
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 tensors = st.lists(st.floats(width=32, allow_nan=False), max_size=5).map(torch.tensor)
@@ -163,3 +168,88 @@ def test_a_disk_that_fails_while_saving_leaves_the_one_before_and_no_temporary_f
             save_checkpoint(path, {"number": 3})
     assert load_checkpoint(path)["number"] == 2
     assert [file.name for file in tmp_path.iterdir()] == ["state.ckpt.previous"]
+
+
+def spoil(path: Path, seed: int) -> None:
+    """Cut a file at a random offset, or flip up to eight of its bits at random."""
+    dice = random.Random(seed)
+    content = bytearray(path.read_bytes())
+    if seed % 2:
+        content = content[: dice.randrange(len(content))]
+    else:
+        for place in dice.sample(range(8 * len(content)), dice.randint(1, 8)):
+            content[place // 8] ^= 1 << place % 8
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A folder of a run with two checkpoints, of chunk 1 and 2, and one of the same run to its end."""
+    run, data = toy.params(training={"max_epochs": 2}).run("dash", 0), toy.dataset()
+    begun, whole = (tmp_path_factory.mktemp(name) for name in ("begun", "whole"))
+    toy.advance(toy.trajectory(begun, run, data), chunks=2)
+    return run, data, begun, (whole, toy.advance(toy.trajectory(whole, run, data)))
+
+
+def test_damage_of_a_runs_checkpoint_at_a_hundred_random_places_is_seen_and_the_one_before_taken(undisturbed, caplog):
+    _, _, begun, _ = undisturbed
+    path = begun / "state.ckpt"
+    whole, before = path.read_bytes(), load_checkpoint(begun / "state.ckpt.previous")
+    assert len(before["records"]) == 1
+    for seed in range(100):
+        spoil(path, seed)
+        caplog.clear()
+        assert same(load_checkpoint(path)["records"], before["records"]), seed
+        assert f"checkpoint {path} is damaged and passed over" in caplog.text
+        path.write_bytes(whole)
+    assert len(load_checkpoint(path)["records"]) == 2
+
+
+@pytest.mark.parametrize(("damaged", "pending"), [(1, range(2, 4)), (2, range(1, 4))], ids=["newest", "both"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_with_damaged_checkpoints_ends_as_if_they_were_whole(
+    undisturbed, tmp_path, caplog, damaged, pending, seed
+):
+    run, data, begun, (whole, moved) = undisturbed
+    folder = shutil.copytree(begun, tmp_path / "run")
+    for name in ["state.ckpt", "state.ckpt.previous"][:damaged]:
+        spoil(folder / name, seed)
+    again = toy.trajectory(folder, run, data)
+    assert again.pending == pending
+    assert caplog.text.count("is damaged and passed over") == damaged
+    assert ("starting again" in caplog.text) == (damaged == 2)
+    assert toy.results(toy.advance(again)) == toy.results(moved)
+    assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+def test_a_crash_between_the_two_renames_leaves_the_newest_state_to_go_on_from(undisturbed, tmp_path, monkeypatch):
+    run, data, begun, (_, moved) = undisturbed
+    folder = shutil.copytree(begun, tmp_path / "run")
+
+    def crash(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dash_core.checkpoint.write_atomically", crash)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(folder / "state.ckpt", {})
+    monkeypatch.undo()
+    assert not (folder / "state.ckpt").exists()
+    again = toy.trajectory(folder, run, data)
+    assert again.pending == range(3, 4)
+    assert toy.results(toy.advance(again)) == toy.results(moved)
+
+
+def test_every_rename_is_on_disk_before_the_next_step(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched(handle: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("rename"), replace(*paths)))
+    save_checkpoint(tmp_path / "state.ckpt", {})
+    calls.clear()
+    save_checkpoint(tmp_path / "state.ckpt", {})
+    assert calls == ["rename", "folder", "file", "rename", "folder"]
