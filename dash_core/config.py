@@ -8,6 +8,8 @@ import difflib
 import hashlib
 import json
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +22,11 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
+FolderName = Annotated[str, Field(min_length=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for a single one
+
+MOST_MISTAKES = 20  # that one message lists
 
 
 class Section(BaseModel):
@@ -32,7 +39,7 @@ class DatasetConfig(Section):
     """Which images, and what is done to the training set before it is split into chunks."""
 
     name: str = "digits"
-    folder: str | None = None  # image_folder only: the tree with train/ and, where there is one, test/
+    folder: FolderName | None = None  # image_folder only: the tree with train/ and, where there is one, test/
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  # image_folder only: side in pixels; None: as found
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # hold-out where the source has no test split
     label_noise: Share = 0.0  # share of training labels replaced by another class, uniformly
@@ -67,11 +74,11 @@ class TrainingConfig(Section):
     """How one chunk is trained to convergence (paper, section 5 and appendix)."""
 
     recipe: Literal["standard", "sota"] = "standard"
-    batch_size: Annotated[int, Field(ge=2)] = 128  # BatchNorm has no variance for a single image
+    batch_size: Batch = 128
     stop_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.999  # running train accuracy that ends a chunk
     max_epochs: Count = 500
     schedule: Literal["constant", "multistep"] | None = None  # None: the recipe's
-    warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: the recipe's
+    warmup_epochs: Annotated[int, Field(ge=0, lt=2**31)] | None = None  # None: the recipe's
     augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
 
 
@@ -113,9 +120,10 @@ class CompareConfig(Section):
 
     methods: Annotated[list[str], Field(min_length=1)] = ["cold", "warm", "warm_rm", "shrink_perturb", "dash"]
     workers: Count | Literal["auto"] = "auto"  # parallel processes; auto: one a core, no more than runs
-    threads: Count | Literal["auto"] = "auto"  # torch threads a worker; auto: 1, so that bits do not depend on workers
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    threads: Threads | Literal["auto"] = "auto"  # of torch, a worker; auto: 1, so that bits do not depend on workers
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
     checkpoint_seconds: Positive = 60.0  # between two saves of a run within a chunk
+    resident_gib: Positive | Literal["auto"] = "auto"  # of images a run holds on its device; larger sets are streamed
 
     @field_validator("methods")
     @classmethod
@@ -126,12 +134,13 @@ class CompareConfig(Section):
 def parse(kind: type[Section], content: object, where: str = "") -> Any:
     """Return `content` as a checked section of the given kind; ConfigError lists every mistake with its remedy."""
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{where or 'the configuration'} must be a mapping of names to values, got {content!r}")
+        raise ConfigError(f"{where or 'the configuration'} must be a mapping of names to values, got {shown(content)}")
     try:
         return kind.model_validate(dict(content))
     except ValidationError as error:
-        lines = [_explain(kind, mistake, where) for mistake in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        lines = list(dict.fromkeys(_explain(kind, mistake, where) for mistake in error.errors()))
+        more = [f"... and {len(lines) - MOST_MISTAKES} more"] if len(lines) > MOST_MISTAKES else []
+        raise ConfigError("\n".join(lines[:MOST_MISTAKES] + more)) from None
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,10 +165,22 @@ def digest_of(content: object) -> str:
 
 def distinct(values: list, name: str) -> list:
     """Return the values; ValueError names those that are repeated."""
-    repeated = sorted({value for value in values if values.count(value) > 1})
+    repeated = sorted(value for value, count in Counter(values).items() if count > 1)
     if repeated:
-        raise ValueError(f"`{name}` repeats {', '.join(map(str, repeated))}: name each once")
+        raise ValueError(f"`{name}` repeats {', '.join(map(str, repeated[:10]))}: name each once")
     return values
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it: a line that may be read, however long or deep the value is."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python refuses to write such numbers out
+        return "a number of thousands of digits"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 80, 80, 40
 
 
 def _explain(kind: type[Section], mistake: Mapping[str, Any], where: str) -> str:
@@ -173,7 +194,7 @@ def _explain(kind: type[Section], mistake: Mapping[str, Any], where: str) -> str
     message = message[0].lower() + message[1:] if message[:5] == "Input" else message
     if mistake["type"] == "value_error":
         return f"{key}: {message}"
-    return f"{key}: {message}, got {mistake['input']!r}"
+    return f"{key}: {message}, got {shown(mistake['input'])}"
 
 
 def _section_at(kind: type[Section], path: Sequence[str]) -> type[Section]:

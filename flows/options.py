@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dash_core.errors import ConfigError, DashError, DataError, StopRequested
+from dash_core.files import naming
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,12 +56,15 @@ def open_settings(
 
 
 def open_place(params: Path, store: Path | None, data_root: Path | None, settings: "Params | None" = None) -> "Place":
-    """Return where runs happen; ConfigError if there is no such device."""
+    """Return where runs happen; ConfigError if there is no such device, or a folder's name cannot be one."""
     from dash_core.comparison import Params
     from dash_core.device import choose_device
     from tasks.place import place_of
 
-    place = place_of(settings or Params(), store or params.parent, data_root)
+    try:
+        place = place_of(settings or Params(), store or params.parent, data_root)
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+        raise ConfigError(f"--store or --data-root: no such folder can be ({error}); name another") from None
     choose_device(place.device)
     return place
 
@@ -96,19 +100,25 @@ def plain_errors() -> Iterator[None]:
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        yield
+        with naming():
+            yield
     except StopRequested as error:
         from tasks.stopping import asked_by
 
         print(f"stopped: {error}", file=sys.stderr)
         raise typer.Exit(128 + (asked_by() or signal.SIGTERM)) from None
     except DashError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_printable(str(error))}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT if isinstance(error, ConfigError | DataError) else FAILED) from None
     except KeyboardInterrupt as interrupt:
         print("stopped: what was done is saved; the same command goes on from there", file=sys.stderr)
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
         raise typer.Exit(128 + number) from None
+
+
+def _printable(text: str) -> str:
+    """Return the text with control characters written out: keys and names come from files, and a terminal obeys."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Terminated(KeyboardInterrupt):

@@ -2,19 +2,34 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from dash_core.comparison import Params
-from dash_core.config import merge, nearest, parse
+from dash_core.config import merge, nearest, parse, shown
 from dash_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dash_core.data.catalog import DatasetSpec
+    from dash_core.models import ModelSpec
+
+
+LARGEST = 2**20  # bytes of a parameters' file
+MOST_VALUES = 20_000  # of a file or an override, an alias counted wherever it is used
 
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, with two of its traps closed: 1e-3 is a number, and a repeated key is an error."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Take merged mappings in; an error where merges of merges grow beyond all bounds."""
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, "its merges hold too many values", node.start_mark)
 
 
 _Loader.add_implicit_resolver(
@@ -26,8 +41,8 @@ _Loader.add_implicit_resolver(
 
 def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    for key in keys:
-        if keys.count(key) > 1:
+    for key, count in Counter(keys).items():
+        if count > 1:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
     loader.flatten_mapping(node)
     return {loader.construct_object(key): loader.construct_object(value, deep=True) for key, value in node.value}
@@ -65,20 +80,47 @@ def as_options(params_file: Path, preset: str | None, overrides: Sequence[str]) 
 
 
 def check(params: Params) -> None:
-    """Raise ConfigError if a name is unknown or a method's parameters are wrong, before anything is started."""
+    """Raise ConfigError if a name is unknown, a method's parameters are wrong, or settings cannot go together."""
     from dash_core.data import dataset_spec
     from dash_core.models import model_spec
 
-    dataset_spec(params.dataset.name)
-    model_spec(params.model.name)
+    _check_together(params, dataset_spec(params.dataset.name), model_spec(params.model.name))
     for label in {*params.methods, *params.compare.methods}:
         params.method(label)
+
+
+def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") -> None:
+    """Raise ConfigError for what is known to fail once the data are there: better before they are downloaded."""
+    from dash_core.recipes import resolve
+
+    name, images = dataset.name, dataset.train_size
+    _, training = resolve(params.optimizer, params.training, name)
+    if training.augmentation != "none" and not dataset.mirrored:
+        raise ConfigError(
+            f"training.augmentation: {training.augmentation} mirrors images, and a mirrored digit of {name} is none; "
+            "set training.augmentation=none"
+        )
+    if training.warmup_epochs > training.max_epochs:
+        raise ConfigError(
+            f"training.warmup_epochs: {training.warmup_epochs} is more than the {training.max_epochs} of max_epochs: "
+            "the learning rate would never be reached"
+        )
+    if dataset.image_shape and (side := min(dataset.image_shape[1:])) < (least := model.smallest):
+        raise ConfigError(
+            f"model.name: {model.name} needs images of {least}x{least} pixels or more, and {name} has {side}x{side}"
+        )
+    if images is None or dataset.origin == "embedded":
+        return
+    for key, wanted in (("dataset.train_size", params.dataset.train_size or 0), ("chunks", params.chunks)):
+        images = min(images, params.dataset.train_size or images) if key == "chunks" else images
+        if wanted > images:
+            raise ConfigError(f"{key}: {wanted} is more than the {images} training images of {name}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file that holds a mapping; ConfigError says where it is wrong."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = _load_yaml(_text_of(path))
     except FileNotFoundError:
         raise ConfigError(f"no file {path}: run inside the project's folder, or name the file with --params") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -90,11 +132,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _text_of(path: Path) -> str:
+    """Return the file's text; ValueError if it is too large to be parameters."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST} bytes")
+    return content.decode()
+
+
+def _load_yaml(text: str) -> Any:
+    """Return what a YAML text holds; ValueError if aliases or sheer length make it too large."""
+    content = yaml.load(text, Loader=_Loader)
+    inner, values = [content], 0
+    while inner:
+        value = inner.pop()
+        values += 1
+        if values > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES} values, aliases written out")
+        if isinstance(value, dict):
+            inner += value.values()
+        elif isinstance(value, list | tuple | set):
+            inner += value
+    return content
+
+
 def preset_file(project: Path, name: str) -> Path:
     """Return the file of a preset; ConfigError lists what there is."""
     known = preset_names(project)
     if name not in known:
-        raise ConfigError(f"unknown preset {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
+        raise ConfigError(f"unknown preset {shown(name)}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
     return project / "presets" / f"{name}.yaml"
 
 
@@ -108,11 +175,11 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     names = key.strip().split(".")
     if not equals or not all(names):
-        raise ConfigError(f"--set takes section.key=value, got {text!r}; for example --set model.name=resnet18")
+        raise ConfigError(f"--set takes section.key=value, got {shown(text)}; for example --set model.name=resnet18")
     try:
-        content = yaml.load(value, Loader=_Loader)
+        content = _load_yaml(value)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"--set {key}: the value {value!r} is not valid YAML: {error}") from None
+        raise ConfigError(f"--set {key}: the value {shown(value)} is not valid YAML: {error}") from None
     for name in reversed(names):
         content = {name: content}
     return content

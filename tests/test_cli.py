@@ -18,7 +18,7 @@ from tasks.place import place_of
 from tests import toy
 
 COMMANDS = ["compare", "run", "ui", "params", "doctor", "methods", "datasets", "models"]
-STAGES = ["prepare", "split", "train", "tables", "figures", "report", "theory"]
+STAGES = ["prepare", "split", "train", "tables", "figures", "report", "sync", "theory"]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ class DatasetSpec:
     image_shape: tuple[int, int, int] | None = None  # (channels, height, width)
     train_size: int | None = None  # digits: at the default dataset.test_share
     test_size: int | None = None
+    mirrored: bool = True  # whether an image mirrored left to right still shows its class
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -41,6 +42,7 @@ _SPECS = (
         image_shape=(1, 8, 8),
         train_size=1438,
         test_size=359,
+        mirrored=False,
     ),
     DatasetSpec(
         name="mnist",
@@ -51,6 +53,7 @@ _SPECS = (
         image_shape=(1, 28, 28),
         train_size=60_000,
         test_size=10_000,
+        mirrored=False,
     ),
     DatasetSpec(
         name="fashion_mnist",
@@ -91,6 +94,7 @@ _SPECS = (
         image_shape=(3, 32, 32),
         train_size=73_257,
         test_size=26_032,
+        mirrored=False,
     ),
     DatasetSpec(
         name="tiny_imagenet",

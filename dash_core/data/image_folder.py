@@ -5,6 +5,7 @@ alone with a stratified share held out as the test set. A folder `train` is take
 folders, and for a class when it holds images. Names that start with a dot are passed over.
 """
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass
@@ -50,7 +51,9 @@ class _Tree:
 
 def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
     """List the tree at `config.folder`, checking its shape; `data_root` and `download` are not used."""
-    root = Path(config.folder or "").expanduser()
+    root = Path(config.folder or "")
+    with contextlib.suppress(RuntimeError):  # no such user: then it is no folder either
+        root = root.expanduser()
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; dataset.folder must name a tree with a folder of images a class")
     tree = _tree(root)
