@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,6 +31,8 @@ class Cost:
     peak_memory: bytes, the highest level within the phase: the allocator's on CUDA, the process's resident
     set on CPU, libraries included (0 for a phase that did not run).
     """
+
+    __pydantic_config__: ClassVar = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
 
     seconds: float = 0.0
     flops: int = 0

@@ -3,13 +3,16 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dash_core.cost import Cost
 from dash_core.errors import RecordError
-from dash_core.files import write_atomically
+from dash_core.files import naming, write_atomically
 
 FILE = "chunks.jsonl"
 
@@ -21,6 +24,8 @@ class ChunkRecord:
     chunk: j, counted from 1; images: in the union of chunks 1..j; accuracies in [0, 1]; losses in nats;
     steps, epochs: of this experiment; cost: by phase; diagnostics: by name; finished_at: Unix time in ms.
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     chunk: int
     images: int
@@ -55,20 +60,34 @@ class ChunkRecord:
     @classmethod
     def from_json(cls, line: str) -> "ChunkRecord":
         """Return the record of a line; ValueError if it is not one."""
-        row = json.loads(line)
-        if not isinstance(row, dict) or set(row) != {f.name for f in fields(cls)}:
-            raise ValueError("not the fields of a chunk record")
-        row["class_accuracy"] = tuple(row["class_accuracy"])
-        row["cost"] = {phase: Cost(**cost) for phase, cost in row["cost"].items()}
-        return cls(**row)
+        try:
+            return _reader().validate_json(line)
+        except ValidationError as error:
+            mistake = error.errors(include_url=False)[0]
+            where = ".".join(map(str, mistake["loc"]))
+            raise ValueError(f"{where}: {mistake['msg']}" if where else mistake["msg"]) from None
+
+
+@cache
+def _reader() -> TypeAdapter[ChunkRecord]:
+    return TypeAdapter(ChunkRecord)
 
 
 def append_record(folder: Path, record: ChunkRecord) -> None:
-    """Append one line to the run's records and wait until it is on disk."""
-    with (folder / FILE).open("a", encoding="utf-8") as file:
-        file.write(record.to_json() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one line to the run's records and wait until it is on disk; if that fails, no part of it stays.
+
+    DiskError names the file, the reason and the remedy.
+    """
+    path, line = folder / FILE, (record.to_json() + "\n").encode()
+    with naming(path), path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while line:
+                line = line[file.write(line) :]  # a full disk takes a part, then refuses
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(end)
+            raise
 
 
 def read_records(folder: Path) -> list[ChunkRecord]:
@@ -83,7 +102,7 @@ def read_records(folder: Path) -> list[ChunkRecord]:
             records.append(ChunkRecord.from_json(line))
             if records[-1].chunk != number:
                 raise ValueError(f"chunk {records[-1].chunk} stands where chunk {number} should")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except ValueError as error:
             if number == len(lines) and not rest:  # a damaged last line: its chunk is recorded again
                 return records[: number - 1]
             raise RecordError(

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from dash_core.cost import Cost
 from dash_core.errors import RecordError
+from dash_core.files import DiskError
 from dash_core.records import FILE, ChunkRecord, append_record, read_records, rewrite_records
+from dash_core.trajectory import read_result
 from tests import toy
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -102,8 +104,22 @@ def test_a_last_line_of_rubbish_is_left_out(tmp_path):
         lambda line: line.replace('"class_accuracy": [0.25, null, 0.75]', '"class_accuracy": 1'),
         lambda line: line.replace('"cost": {', '"cost": [{').replace('}, "diag', '}], "diag'),
         lambda line: line.replace('"chunk": 2', '"chunk": 3'),
+        lambda line: line.replace('"converged": true', '"converged": "yes"').replace('d": false', 'd": "no"'),
+        lambda line: line.replace('"test_loss": ', '"test_loss": NaN, "x": '),
     ],
-    ids=["torn", "empty", "list", "null", "other-key", "other-cost", "no-classes", "cost-list", "other-chunk"],
+    ids=[
+        "torn",
+        "empty",
+        "list",
+        "null",
+        "other-key",
+        "other-cost",
+        "no-classes",
+        "cost-list",
+        "other-chunk",
+        "other-type",
+        "nan",
+    ],
 )
 def test_a_damaged_line_in_the_middle_is_an_error_that_names_file_and_line(tmp_path, damage):
     written(tmp_path, 3)
@@ -166,3 +182,36 @@ def test_a_line_damaged_while_the_run_is_under_way_is_made_good_from_the_checkpo
     moving = toy.advance(toy.trajectory(tmp_path, run, data), chunks=2)
     (tmp_path / FILE).write_text("rubbish\n" * 2)
     assert toy.trajectory(tmp_path, run, data).records == read_records(tmp_path) == moving.records
+
+
+def test_records_cut_at_any_byte_of_their_last_line_are_repaired_when_the_run_goes_on(tmp_path):
+    run, data = toy.params(training={"max_epochs": 1}).run("warm", 0), toy.dataset()
+    moving = toy.advance(toy.trajectory(tmp_path, run, data), chunks=2)
+    whole = (tmp_path / FILE).read_bytes()
+    ends = range(whole.index(b"\n") + 1, len(whole))
+    for end in [*ends[:3], *ends[3:-3:60], *ends[-3:]]:  # every byte is read above; a run is opened at some
+        (tmp_path / FILE).write_bytes(whole[:end])
+        assert toy.trajectory(tmp_path, run, data).records == moving.records
+        assert (tmp_path / FILE).read_bytes() == whole, end
+
+
+def test_a_complete_run_that_lost_its_last_line_is_trained_again_and_says_so(tmp_path, caplog):
+    run, data = toy.params(training={"max_epochs": 1}).run("warm", 0), toy.dataset()
+    moving = toy.advance(toy.trajectory(tmp_path, run, data))
+    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-10])
+    assert read_result(tmp_path, run) is None
+    again = toy.advance(toy.trajectory(tmp_path, run, data))
+    assert "has records and no usable checkpoint: starting again" in caplog.text
+    assert toy.results(again) == toy.results(moving)
+    assert read_result(tmp_path, run) is not None
+
+
+def test_an_append_that_fails_or_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    written(tmp_path, 1)
+    before = (tmp_path / FILE).read_bytes()
+    for failure in (OSError(28, ""), KeyboardInterrupt()):
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", lambda handle, failure=failure: (_ for _ in ()).throw(failure))
+            with pytest.raises((DiskError, KeyboardInterrupt)):
+                append_record(tmp_path, record(2))
+        assert (tmp_path / FILE).read_bytes() == before
