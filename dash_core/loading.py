@@ -1,13 +1,21 @@
-"""Data where training needs them: whole sets resident on the device as uint8, normalised there in batches."""
+"""Data where training needs them: uint8 on the device, whole or streamed there in batches, and normalised there."""
 
+import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from dash_core.data import ChunkPlan, ImageSet
+
+logger = logging.getLogger(__name__)
+AHEAD = 4  # batches that are read before they are asked for
+READERS = 2  # threads that read them
 
 
 class Normalisation:
@@ -35,21 +43,100 @@ class Normalisation:
         return scaled.contiguous(memory_format=torch.channels_last)
 
 
+class StreamedImages:
+    """uint8 images that stay where they are, such as in a mapped file: whatever an index names is read, to the device.
+
+    It stands for a tensor (N, C, H, W) wherever one is only indexed along its first dimension.
+    """
+
+    def __init__(self, images: Tensor, order: Tensor, device: torch.device) -> None:
+        """`images`, uint8 (M, H, W, C), are taken at the positions `order` (N,)."""
+        self._images = images
+        self._order = order
+        self._device = device
+        _, height, width, channels = images.shape
+        self.shape = torch.Size((len(order), channels, height, width))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        positions = self._order[index.cpu() if isinstance(index, Tensor) else index]
+        found = self._images[positions]
+        if self._device.type == "cuda":
+            found = found.pin_memory()
+        return found.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+
+    def part(self, start: int, end: int) -> "StreamedImages":
+        """Return the images from `start` to before `end`, still where they are."""
+        return StreamedImages(self._images, self._order[start:end], self._device)
+
+
 @dataclass(frozen=True, eq=False)
 class ResidentSet:
-    """Images uint8 (N, C, H, W) and labels (N,) on the device, with their normalisation."""
+    """Images uint8 (N, C, H, W) and labels (N,) on the device, with their normalisation; the images may be streamed."""
 
-    images: Tensor
+    images: Tensor | StreamedImages
     labels: Tensor
     normalise: Normalisation
 
     @classmethod
-    def of(cls, images: Tensor, labels: Tensor, normalise: Normalisation, device: torch.device) -> Self:
-        """Put images uint8 (N, H, W, C) and their labels on the device, in their order."""
-        return cls(images.permute(0, 3, 1, 2).contiguous().to(device), labels.to(device), normalise)
+    def of(
+        cls,
+        images: Tensor,
+        labels: Tensor,
+        normalise: Normalisation,
+        device: torch.device,
+        *,
+        order: Tensor | None = None,
+        budget: int | None = None,
+    ) -> Self:
+        """Put images uint8 (N, H, W, C) and their labels on the device, in the order of the given positions.
+
+        budget: bytes of images that may be held there; above it they stay where they are and are streamed.
+        """
+        order = torch.arange(len(images)) if order is None else order
+        size = len(order) * images[0].numel()
+        labels = labels[order].to(device)
+        if budget is not None and size > budget:
+            logger.warning(
+                "%d images are %.2f GiB, above the memory budget of %.2f GiB: they are streamed in batches, with the "
+                "same results (compare.resident_gib sets the budget)",
+                len(order),
+                size / 2**30,
+                budget / 2**30,
+            )
+            return cls(StreamedImages(images, order, device), labels, normalise)
+        return cls(images[order].permute(0, 3, 1, 2).contiguous().to(device), labels, normalise)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def part(self, start: int, end: int) -> tuple[Tensor | StreamedImages, Tensor]:
+        """Return images and labels from `start` to before `end`, without a copy."""
+        images = self.images
+        part = images.part(start, end) if isinstance(images, StreamedImages) else images[start:end]
+        return part, self.labels[start:end]
+
+    def batches(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (uint8 images, labels) at each of the given positions; streamed ones are read ahead."""
+        if not isinstance(self.images, StreamedImages):
+            for positions in batches:
+                yield self.images[positions], self.labels[positions]
+            return
+        coming = iter(batches)
+        with ThreadPoolExecutor(READERS, thread_name_prefix="read-ahead") as readers:
+            read = deque((positions, readers.submit(self._images_at, positions)) for positions in islice(coming, AHEAD))
+            try:
+                while read:
+                    positions, images = read.popleft()
+                    read.extend((later, readers.submit(self._images_at, later)) for later in islice(coming, 1))
+                    yield images.result(), self.labels[positions]
+            finally:
+                readers.shutdown(cancel_futures=True)
+
+    def _images_at(self, positions: Tensor) -> Tensor:
+        return self.images[positions]
 
 
 class GrowingData:
@@ -71,13 +158,18 @@ class GrowingData:
         return tuple(self._resident.images.shape[1:])
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (uint8 images, labels) of each chunk, oldest first: views, not copies."""
+        """Yield (uint8 images, labels) of each chunk, oldest first: views, not copies; streamed ones where sliced."""
         for start, end in zip([0, *self._ends], self._ends, strict=False):
-            yield self._resident.images[start:end], self._resident.labels[start:end]
+            yield self._resident.part(start, end)
 
-    def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (uint8 images, labels) at the given positions in [0, len(self))."""
-        return self._resident.images[positions], self._resident.labels[positions]
+    def batches(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (uint8 images, labels) at each of the given positions in [0, len(self))."""
+        return self._resident.batches(batches)
+
+    @property
+    def largest_chunk(self) -> int:
+        """Images of the largest chunk so far."""
+        return max(end - start for start, end in zip([0, *self._ends], self._ends, strict=False))
 
 
 def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:

@@ -126,9 +126,10 @@ class _ChunkTraining:
         order, augment = self._draw(epoch)
         bounds = batch_bounds(len(data), config.batch_size)
         measured, done = self._measured(len(bounds), begun)
-        for step, (start, end) in enumerate(bounds[done:], start=done):
+        batches = data.batches([order[start:end] for start, end in bounds[done:]])
+        for step, (images, labels) in enumerate(batches, start=done):
+            start, end = bounds[step]
             self.set_rates(learning_rate_factor(config.schedule, config.warmup_epochs, epoch, step, len(bounds)))
-            images, labels = data.take(order[start:end])
             if augment:
                 images = augment(images, slice(start, end))
             with learner.meter.counted(("train", end - start)):

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from dash_core.files import write_atomically
 from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
 from dash_core.loading import GrowingData, Normalisation, ResidentSet
+from dash_core.memory import running_out_told
 from dash_core.models import build_model, model_spec
 from dash_core.optim import build_optimizer
 from dash_core.recipes import resolve
@@ -62,7 +64,8 @@ class Trajectory:
 
     The steps of a chunk are called in this order; `record` makes the chunk durable. A trajectory made again over the
     same folder goes on after the last recorded chunk, with the same results as if it had never stopped; `code`
-    stands for the code that decides them, and a state that other code left is not taken up.
+    stands for the code that decides them, and a state that other code left is not taken up. `resident` is how many
+    bytes of images the device may hold; a larger set is streamed to it, with the same results.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Trajectory:
         device: torch.device,
         code: str = "",
         watch: Watch = UNWATCHED,
+        resident: int | None = None,
     ) -> None:
         if len(plan) != run.chunks or plan.seed != run.seed or plan.dataset_digest != dataset.train.digest:
             raise ConfigError(f"the chunk plan is not that of run {run.id}: other dataset, seed or number of chunks")
@@ -100,8 +104,9 @@ class Trajectory:
         normalise = input_normalisation(run.model.name, dataset.train, device)
         train = dataset.train.images, training_labels(dataset.train, run.dataset, run.seed)
         order = plan.up_to(run.chunks)
-        self._train = ResidentSet.of(*(tensor[order] for tensor in train), normalise, device)
-        self._test = ResidentSet.of(dataset.test.images, dataset.test.labels, normalise, device)
+        with running_out_told("holding the images", device, "lower compare.resident_gib, and they are streamed"):
+            self._train = ResidentSet.of(*train, normalise, device, order=order, budget=resident)
+            self._test = ResidentSet.of(dataset.test.images, dataset.test.labels, normalise, device, budget=resident)
         self.records: list[ChunkRecord] = []
         self._diagnostics: dict[str, float] = {}
         self._begun: Moment | None = None  # where the training of the next chunk stopped
@@ -118,7 +123,7 @@ class Trajectory:
     def intervene(self, chunk: int) -> None:
         """Apply the intervention before a chunk; there is none before the first, nor where training had begun."""
         if chunk > 1 and self._begun is None:
-            with self.learner.meter.phase("intervene"):
+            with self.learner.meter.phase("intervene"), self._memory_told(f"intervening before chunk {chunk}"):
                 self._diagnostics = self.intervention.before_chunk(self.learner, self._data(chunk))
 
     def train(self, chunk: int) -> TrainingOutcome:
@@ -126,14 +131,15 @@ class Trajectory:
         data = self._data(chunk)
         begun, self._begun = self._begun, None
         observers = Observers(self._watch.after_epoch, self._after_step)
-        with self.learner.meter.phase("train"):
+        doing = f"training chunk {chunk} with {self.run.model.name} in batches of {self._training.batch_size}"
+        with self.learner.meter.phase("train"), self._memory_told(doing, "lower training.batch_size, or "):
             self._outcome = train_chunk(self.learner, data, self._training, self.intervention, observers, begun)
         self.intervention.after_chunk(self.learner, data)
         return self._outcome
 
     def evaluate(self, chunk: int) -> Evaluation:
         """Measure test accuracy and loss."""
-        with self.learner.meter.phase("evaluate"):
+        with self.learner.meter.phase("evaluate"), self._memory_told(f"evaluating after chunk {chunk}"):
             self._evaluation = evaluate(self.learner, self._test, self._classes)
         if not math.isfinite(self._evaluation.loss):
             raise TrainingError(f"the test loss is {self._evaluation.loss} at chunk {chunk}: lower optimizer.lr")
@@ -179,6 +185,9 @@ class Trajectory:
         write_atomically(self.folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
         remove_checkpoint(self._checkpoint)
 
+    def _memory_told(self, doing: str, remedy: str = "") -> AbstractContextManager:
+        return running_out_told(doing, self.learner.device, f"{remedy}run fewer at once with compare.workers")
+
     def _after_step(self, moment: Callable[[], Moment]) -> None:
         stop = self._watch.stop()
         if not stop and time.monotonic() - self._saved < self._watch.seconds:
@@ -207,20 +216,29 @@ class Trajectory:
     def _resume(self) -> None:
         """Take up the state after the last recorded chunk; the checkpoint is the truth, the records follow it."""
         state = load_checkpoint(self._checkpoint)
-        if state is None or state.get("identity") != self._identity:
+        if not isinstance(state, dict) or state.get("identity") != self._identity:
             (self.folder / "result.json").unlink(missing_ok=True)
             if state is not None or ((self.folder / FILE).exists() and (self.folder / FILE).stat().st_size):
                 why = "no usable checkpoint" if state is None else "a checkpoint of other data or code"
                 logger.warning("run %s has records and %s: starting again", self.run.id, why)
             rewrite_records(self.folder, [])
             return
+        try:
+            self._take_up(state)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise RecordError(
+                f"{self._checkpoint} does not hold the state of its run ({error!r}); "
+                "remove the run's folder to run it again"
+            ) from None
+        rewrite_records(self.folder, self.records)  # also where they agree: nothing is appended to a torn line
+        logger.info("run %s goes on with chunk %d", self.run.id, len(self.records) + 1)
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.learner.meter.load_state_dict(state["meter"])
         self._diagnostics = state["diagnostics"]
         self._begun = Moment(**state["moment"]) if state["moment"] else None
         self.records = [ChunkRecord.from_json(line) for line in state["records"]]
-        rewrite_records(self.folder, self.records)  # also where they agree: nothing is appended to a torn line
-        logger.info("run %s goes on with chunk %d", self.run.id, len(self.records) + 1)
 
 
 def check_first_chunk(plan: ChunkPlan) -> None:
@@ -247,7 +265,9 @@ def read_result(
         return None
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(result, dict) or not set(RESULT) <= set(result):
+            raise ValueError(f"it needs {', '.join(RESULT)}")
         belongs = result["digest"] == run.digest and split in (None, result["split"]) and code in (None, result["code"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}); remove the run's folder to run it again") from None
     return result if belongs and len(read_records(folder)) == run.chunks else None

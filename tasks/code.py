@@ -16,6 +16,7 @@ TRAINING = (  # the stage `train` of dvc.yaml depends on the same
     "dash_core/interventions",
     "dash_core/learner.py",
     "dash_core/loading.py",
+    "dash_core/memory.py",
     "dash_core/models",
     "dash_core/modes.py",
     "dash_core/optim",

@@ -23,6 +23,7 @@ class Place(BaseModel):
     workers: Annotated[int, Field(ge=1)] = 1  # runs at once
     given_code: str | None = None  # that complete runs must have been trained by; None: any
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # between two saves of a run within a chunk
+    resident_gib: Annotated[float, Field(gt=0)] | None = None  # of images on the device; None: a part of what is free
     given_splits: Path | None = None  # chunk plans of a pipeline; None: the store's own
 
     def run_folder(self, run: RunConfig) -> Path:
@@ -77,4 +78,5 @@ def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
         device=params.compare.device,
         threads=threads,
         checkpoint_seconds=params.compare.checkpoint_seconds,
+        resident_gib=None if params.compare.resident_gib == "auto" else params.compare.resident_gib,
     )

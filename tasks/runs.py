@@ -16,6 +16,7 @@ from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.errors import RecordError
 from dash_core.files import write_atomically
+from dash_core.memory import free_memory
 from dash_core.models import build_model
 from dash_core.trajectory import RESULT, WEIGHTS, Trajectory, Watch, input_normalisation, read_result
 from tasks import stopping
@@ -48,9 +49,19 @@ def open_trajectory(
     prepare_device(device, place.threads)
     progress = ProgressWriter(folder, plan)
     watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
-    trajectory = Trajectory(run, dataset, plan, folder, device=device, code=code_digest(), watch=watch)
+    trajectory = Trajectory(
+        run, dataset, plan, folder, device=device, code=code_digest(), watch=watch, resident=_resident(place, device)
+    )
     progress.resumed(trajectory.records)
     return trajectory, progress
+
+
+def _resident(place: Place, device: torch.device) -> int | None:
+    """Return how many bytes of images a run may hold: what was set, or a quarter of its share of the free memory."""
+    if place.resident_gib is not None:
+        return int(place.resident_gib * 2**30)
+    free = free_memory(device)
+    return None if free is None else free // (4 * place.workers)
 
 
 def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:

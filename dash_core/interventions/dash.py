@@ -7,6 +7,7 @@ negative loss gradient, averaged over the chunks with the newest weighing most::
     θ ← θ · max(λ, cos(−G_θ, θ))                      # λ is `floor` here: `lambda` is reserved
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,13 +18,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dash_core.config import Share
+from dash_core.config import Batch, Share
+from dash_core.errors import TrainingError
 from dash_core.interventions.base import Intervention
 from dash_core.interventions.shrink import weights_and_biases
 from dash_core.loading import batch_bounds
+from dash_core.memory import free_memory, is_out_of_memory, saved_bytes
 from dash_core.modes import in_mode
 from dash_core.seeding import borrowed_global_generator, derive_seed
 
+logger = logging.getLogger(__name__)
 Chunk = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 NORM_FLOOR = 1e-8  # torch.cosine_similarity clamps each norm here; averaged gradients do fall below it
@@ -164,22 +168,71 @@ class Dash(Intervention):
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.3  # weight of the newest chunk's gradient
     floor: Share = 0.3  # the paper's lambda
     mode: Literal["eval", "train"] = "eval"  # of the gradient pass
-    micro_batch_size: Annotated[int, Field(ge=2)] | None = None  # None: a whole chunk at once
+    micro_batch_size: Batch | None = None  # None: a whole chunk at once
 
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Apply DASH with the gradients of all chunks so far, unaugmented; momentum is kept."""
         with borrowed_global_generator(learner.device, derive_seed(learner.seed, "dash", data.chunk)):  # dropout's
-            reports = dash_(
-                learner.model,
-                data.chunks(),
-                alpha=self.alpha,
-                floor=self.floor,
-                mode=self.mode,
-                micro_batch_size=self.micro_batch_size,
-                transform=data.normalise,
-                around_batch=lambda size: learner.meter.counted(("dash", size)),
-            )
+            reports = shrink_along_(learner.model, self._gradient(learner, data), self.floor)
         vectors = sum(report.vectors for report in reports.values())
         at_floor = sum(report.at_floor for report in reports.values())
         layers = {f"floor_share/{name}": report.at_floor / report.vectors for name, report in reports.items()}
         return {"floor_share": at_floor / vectors, **layers}
+
+    def _gradient(self, learner, data) -> dict[str, Tensor]:
+        """Return G, in smaller parts where memory runs out: the same up to rounding, in eval mode only."""
+        size = self.micro_batch_size or _fitting(learner, data, self.mode)
+        while True:
+            try:
+                return averaged_gradient(
+                    learner.model,
+                    data.chunks(),
+                    alpha=self.alpha,
+                    mode=self.mode,
+                    micro_batch_size=size,
+                    transform=data.normalise,
+                    around_batch=lambda size: learner.meter.counted(("dash", size)),
+                )
+            except (RuntimeError, MemoryError) as error:
+                tried = min(size or data.largest_chunk, data.largest_chunk)
+                if not is_out_of_memory(error):
+                    raise
+                if self.mode == "train":
+                    raise TrainingError(
+                        f"out of memory on {learner.device} at DASH's gradient of {tried} images: set the method's "
+                        "mode to eval, where parts of a chunk give the same gradient, or its micro_batch_size (in "
+                        "train mode each part is normalised by its own statistics)"
+                    ) from None
+                if tried < 2:
+                    raise
+                size = tried // 2
+            if learner.device.type == "cuda":
+                torch.cuda.empty_cache()
+            _say_smaller(learner.device, data.largest_chunk, size)
+
+
+def _fitting(learner, data, mode: str) -> int | None:
+    """Return how many images a gradient can take at once on the CPU, where too many end the process; None: a chunk.
+
+    A backward pass needs about twice what the forward pass keeps, and other runs may share the memory: half is left.
+    """
+    free = None if learner.device.type == "cuda" or mode == "train" else free_memory(learner.device)
+    if free is None:
+        return None
+    images, _ = next(iter(data.chunks()))
+    few = data.normalise(images[:2])
+    each = max(1, saved_bytes(learner.model, few) // len(few))
+    if (size := max(1, free // (4 * each))) >= data.largest_chunk:
+        return None
+    _say_smaller(learner.device, data.largest_chunk, size)
+    return size
+
+
+def _say_smaller(device: torch.device, images: int, size: int) -> None:
+    logger.warning(
+        "DASH: the gradient of a chunk of %d images is too big for the memory of %s at once: it is taken in "
+        "micro-batches of %d, the same up to rounding (the method's micro_batch_size sets it)",
+        images,
+        device,
+        size,
+    )

@@ -1,0 +1,80 @@
+"""Memory: how much of it is left, and what is said where it runs out."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dash_core.errors import TrainingError
+from dash_core.modes import in_mode
+
+_SIGNS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an allocation failed; the CPU and the CUDA libraries raise a plain RuntimeError for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+@contextlib.contextmanager
+def running_out_told(doing: str, device: torch.device, remedy: str) -> Iterator[None]:
+    """Raise a TrainingError that says what was done, where, and what to set, if memory runs out in the block."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        left = free_memory(device)
+        rest = "" if left is None else f" ({left / 2**30:.1f} GiB are free)"
+        raise TrainingError(
+            f"out of memory on {device}{rest} {doing}: {remedy}; the same command goes on from the last saved state"
+        ) from None
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that can still be allocated on a device, as the system tells it; None if it does not."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if sys.platform != "linux":
+        return None
+    available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
+    return min(int(available) * 1024, *_left_to_containers())
+
+
+def _left_to_containers() -> Iterator[int]:
+    """Yield what each control group of this process (version 2) may still take; the page cache is given back."""
+    yield sys.maxsize
+    with contextlib.suppress(OSError, ValueError):
+        path = Path("/proc/self/cgroup").read_text().rpartition("::/")[2].strip()
+        inner = Path("/sys/fs/cgroup") / path
+        for group in (inner, *inner.parents[: len(Path(path).parts)]):
+            limit, used = group / "memory.max", group / "memory.current"
+            if limit.exists() and (given := limit.read_text().strip()) != "max":
+                cached = (group / "memory.stat").read_text().split("inactive_file ")[1].split()[0]
+                yield int(given) - int(used.read_text()) + int(cached)
+
+
+def saved_bytes(model: nn.Module, example: Tensor) -> int:
+    """Return the bytes that a forward pass in eval mode over `example` (B, ...) keeps for its backward pass."""
+    seen = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    total = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal total
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total += storage.nbytes()
+        return tensor
+
+    with in_mode(model, training=False), torch.enable_grad():
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            outputs = model(example)
+        del outputs
+    return total
