@@ -16,10 +16,16 @@ DEFAULTS: Mapping[str, str] = {
     "OPENBLAS_NUM_THREADS": "1",
     # the terminal is ours: flow and task logs go to the Prefect server, where each run shows its own
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # a lost server: an error for each event
     "PREFECT_CLI_PROMPT": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    # a tracking server that is away is given up soon: runs go on without it (MLflow's own patience is minutes)
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 LOOPBACK = ("127.0.0.1", "localhost")

@@ -1,8 +1,8 @@
 """The private Prefect server's own process: it lives as long as its parent holds the other end of stdin.
 
-Run by path, not as a module, and knows nothing of the project: `python -P prefect_process.py STORE`. It prints
-the port it listens on, then serves; at the word "stop" it first records what has reached it. When stdin closes
-without a word the parent is gone, however it died.
+Run by path, not as a module, and knows nothing of the project: `python -P prefect_process.py STORE [PORT]`. It
+prints the port it listens on, any free one unless it is given, then serves; at the word "stop" it first records what
+has reached it. When stdin closes without a word the parent is gone, however it died.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from pathlib import Path
 DATABASE = "prefect.db"
 LOG = "prefect-server.log"
 SCHEMA = Path(__file__).with_name("prefect_schema.sql")
+BUSY = 60.0  # seconds in which a database that another server writes to is tried again
 PATIENCE = {"stop": 20.0, "": 2.0}  # seconds left for recording, by the last word of the parent
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -39,9 +40,9 @@ SETTINGS = {
 }
 
 
-def main(store: Path) -> int:
+def main(store: Path, port: int = 0) -> int:
     """Serve until told to stop, or until the parent is gone; return the exit code."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    listener = socket.create_server(("127.0.0.1", port), backlog=2048)
     print(listener.getsockname()[1], flush=True)
     with (store / LOG).open("ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)  # the parent's pipe ends here
@@ -118,13 +119,20 @@ def finished_once_begun(record: Callable) -> Callable:
 def _retried_soon(app: Callable) -> Callable:
     """Return the ASGI app with a short Retry-After on each 503: two writers met in SQLite, which takes milliseconds.
 
-    Without the header Prefect's client backs off for 2, 4, 8 seconds, and a whole run waits with it.
+    Without the header Prefect's client backs off for 2, 4, 8 seconds, and a whole run waits with it. Where the server
+    of another command writes to the same database it takes longer: for BUSY seconds after the last change that went
+    through, the client is told not to count its tries, of which it has five.
     """
+    changed = time.monotonic()
 
     async def serve(scope: dict, receive: Callable, send: Callable) -> None:
         async def send_with_header(message: dict) -> None:
+            nonlocal changed
             if message["type"] == "http.response.start" and message["status"] == 503:
-                message = {**message, "headers": [*message["headers"], (b"retry-after", b"0.1")]}
+                patient = [(b"prefect-maintenance", b"true")] * (time.monotonic() - changed < BUSY)
+                message = {**message, "headers": [*message["headers"], (b"retry-after", b"0.1"), *patient]}
+            elif message["type"] == "http.response.start" and scope["method"] != "GET":
+                changed = time.monotonic()
             await send(message)
 
         await app(scope, receive, send_with_header)
@@ -159,6 +167,6 @@ async def _everything_recorded(patience: float) -> None:
 
 
 if __name__ == "__main__":
-    code = main(Path(sys.argv[1]))
+    code = main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     sys.stderr.flush()
     os._exit(code)  # all is written: taking the interpreter apart would cost another second

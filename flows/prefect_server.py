@@ -6,21 +6,24 @@ Nothing here imports Prefect before it must, so that a private server can start 
 import os
 import subprocess
 import sys
+import threading
 import time
 import tomllib
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from dash_core.errors import ConfigError, DashError
+from dash_core.files import telling_when_full
+from flows.prefect_health import API_URL, LOOK, check_health, gone, quieten
 from flows.prefect_process import DATABASE, LOG
 
-API_URL = "PREFECT_API_URL"
 PROGRAM = Path(__file__).with_name("prefect_process.py")
 START_SECONDS = 120.0  # generous: a loaded machine imports slowly
+RESTARTS = 5  # of a private server that ends unasked
+LOST = "the private Prefect server ended and is started again, the runs go on"
 STOP_SECONDS = 25.0  # a little over the patience of the server's own process
 
 
@@ -35,7 +38,7 @@ def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[
     That is the API the user configured, or else a private server over `store`: the one started earlier, or a new one.
     At the end everything this process has to say is sent, and a private server records it before it stops.
     """
-    with ExitStack() as stack:
+    with telling_when_full(store), ExitStack() as stack:
         url = configured_url() if server is None else None
         if url is not None:
             check_health(url)
@@ -44,6 +47,7 @@ def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[
             url = server.wait_ready()
         stack.enter_context(_environment(API_URL, url))
         stack.enter_context(client_settings(url, private=server is not None))
+        quieten()
         stack.callback(send_everything)
         yield url
 
@@ -59,24 +63,6 @@ def configured_url() -> str | None:
     return get_current_settings().api.url
 
 
-def check_health(url: str, timeout: float = 10.0) -> None:
-    """Raise ConfigError unless a Prefect API answers at `url`."""
-    remedy = (
-        f"start it (`prefect server start`), or unset it (`unset {API_URL}`; `prefect config unset {API_URL}` "
-        "for a profile) and a private server is used"
-    )
-    try:
-        with _opener(url).open(f"{url.rstrip('/')}/health", timeout=timeout) as answer:
-            healthy = answer.read().strip() == b"true"
-    except urllib.error.HTTPError as error:
-        healthy = error.code in (401, 403)  # an API that wants a key: Prefect's client has it
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise ConfigError(f"no Prefect API answers at {url} ({API_URL}): {reason}; {remedy}") from None
-    if not healthy:
-        raise ConfigError(f"what answers at {url} ({API_URL}) is no Prefect API, or a sick one; {remedy}")
-
-
 @contextmanager
 def client_settings(url: str, *, private: bool = True) -> Iterator[None]:
     """Make Prefect's client use `url`; a private server needs no heartbeats, and each flow would end a second late."""
@@ -90,9 +76,11 @@ def client_settings(url: str, *, private: bool = True) -> Iterator[None]:
 def send_everything() -> None:
     """Send the task-run events and logs this process still holds, and wait until the server has them.
 
+    Where there is no server any more, nothing is sent: Prefect would try for seconds with each of them.
+
     Every worker process calls it before it ends: a task run is known to the server by its events alone.
     """
-    if "prefect" not in sys.modules:
+    if "prefect" not in sys.modules or gone():
         return
     from prefect._internal.concurrency.services import QueueService
 
@@ -100,32 +88,28 @@ def send_everything() -> None:
 
 
 class PrivateServer:
-    """A Prefect server for this process alone: on 127.0.0.1, over `store/prefect.db`, gone when we are gone."""
+    """A Prefect server for this process alone: on 127.0.0.1, over `store/prefect.db`, gone when we are gone.
+
+    Once it has answered, it is started again, on the same port and database, whenever it ends before it is told to.
+    """
 
     def __init__(self, store: Path) -> None:
         self.store = Path(store).resolve()
         self.url: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
+        self._stopping = threading.Event()
+        self._keeper: threading.Thread | None = None
 
     def start(self) -> Self:
         """Start the server's process and return at once, its URL known; it answers some seconds later."""
         if self._process is not None:
             return self
         self.store.mkdir(parents=True, exist_ok=True)
-        with (self.store / LOG).open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", str(PROGRAM), str(self.store)],
-                stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is ours to handle: the server must outlive the last record
-            )
-        with self._process.stdout as pipe:
-            port = pipe.readline().strip()
+        self._process, port = self._launch()
         if not port:
             raise self._failure("did not start")
-        self.url = f"http://127.0.0.1:{int(port)}/api"
+        self.url = f"http://127.0.0.1:{port}/api"
         return self
 
     def wait_ready(self, timeout: float = START_SECONDS) -> str:
@@ -139,11 +123,15 @@ class PrivateServer:
                 time.sleep(0.05)
             else:
                 self._ready = True
+                self._keep_up()
                 return self.url
         raise self._failure(f"did not answer within {timeout:.0f} s")
 
     def stop(self) -> None:
         """Let the server record all it was sent, then end it; a second call does nothing."""
+        self._stopping.set()
+        if self._keeper is not None:
+            self._keeper.join()
         process, self._process, self.url = self._process, None, None
         if process is None:
             return
@@ -161,6 +149,36 @@ class PrivateServer:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
+    def _launch(self, *port: int) -> tuple[subprocess.Popen[bytes], int]:
+        """Start the process, on a given port or any; return it with its port, 0 if it ended at once."""
+        with (self.store / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(PROGRAM), str(self.store), *map(str, port)],
+                stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is ours to handle: the server must outlive the last record
+            )
+        with process.stdout as pipe:
+            return process, int(pipe.readline().strip() or 0)
+
+    def _keep_up(self) -> None:
+        """Start the server again when it ends unasked, some times at most; what it was told meanwhile is lost to it."""
+        port = urlsplit(self.url).port
+
+        def keep() -> None:
+            for _ in range(RESTARTS):
+                while self._process.poll() is None:
+                    if self._stopping.wait(LOOK):
+                        return
+                print(f"warning: {LOST}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
+                self._process.stdin.close()
+                self._process, _ = self._launch(port)
+
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=keep, name="prefect-keeper", daemon=True)
+            self._keeper.start()
+
     def _failure(self, what: str) -> ServerError:
         """End the process and return the error that tells its last words."""
         process, self._process = self._process, None
@@ -172,12 +190,6 @@ class PrivateServer:
             f"the private Prefect server {what}: {last}\nits log: {self.store / LOG}; its database: "
             f"{self.store / DATABASE}. To use a server of your own, set {API_URL}."
         )
-
-
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Return an opener that asks no proxy for a local address."""
-    local = "//127.0.0.1" in url or "//localhost" in url
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
 
 
 def _settings_files() -> Iterator[Path]:

@@ -1,0 +1,89 @@
+"""Whether a Prefect API answers, and what is said and done where one that did answers no more."""
+
+import http.client
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dash_core.errors import ConfigError, DashError
+
+API_URL = "PREFECT_API_URL"
+LOOK = 0.5  # seconds between two looks at a server
+
+_patience = 60.0  # seconds that a run waits for a server that is lost
+
+
+class ServerGone(DashError):
+    """A Prefect server that answered before answers no more."""
+
+
+def check_health(url: str, timeout: float = 10.0) -> None:
+    """Raise ConfigError unless a Prefect API answers at `url`."""
+    remedy = (
+        f"start it (`prefect server start`), or unset it (`unset {API_URL}`; `prefect config unset {API_URL}` "
+        "for a profile) and a private server is used"
+    )
+    try:
+        with _opener(url).open(f"{url.rstrip('/')}/health", timeout=timeout) as answer:
+            healthy = answer.read().strip() == b"true"
+    except urllib.error.HTTPError as error:
+        healthy = error.code in (401, 403)  # an API that wants a key: Prefect's client has it
+    except (OSError, ValueError, http.client.HTTPException) as error:  # the last for a space, or no number as port
+        reason = getattr(error, "reason", error)
+        raise ConfigError(f"no Prefect API answers at {url} ({API_URL}): {reason}; {remedy}") from None
+    if not healthy:
+        raise ConfigError(f"what answers at {url} ({API_URL}) is no Prefect API, or a sick one; {remedy}")
+
+
+def gone(timeout: float = 2.0) -> ServerGone | None:
+    """Return the error to raise if the API that this process was given does not answer; None if it does."""
+    url = os.environ.get(API_URL)
+    try:
+        if url:
+            check_health(url, timeout)
+    except ConfigError:
+        return ServerGone(f"the Prefect server at {url} is gone; nothing is lost: the same command goes on from there")
+    return None
+
+
+def wait_for_api() -> None:
+    """Return once the API answers: a lost one may be starting again. ServerGone if it does not in time.
+
+    A process that has waited in vain once does not wait again.
+    """
+    global _patience
+    deadline = time.monotonic() + _patience
+    while error := gone():
+        if time.monotonic() > deadline:
+            _patience = 0.0
+            raise error
+        time.sleep(LOOK)
+
+
+@contextmanager
+def loss_told() -> Iterator[None]:
+    """Raise ServerGone in place of what Prefect raises in the block when its server is gone."""
+    try:
+        yield
+    except DashError:
+        raise
+    except Exception:
+        if lost := gone():
+            raise lost from None
+        raise
+
+
+def quieten() -> None:
+    """Keep it off the terminal that a server is away: each event and log record would say so."""
+    logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
+    logging.raiseExceptions = False  # nor a log record that cannot be sent
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """Return an opener that asks no proxy for a local address."""
+    local = "//127.0.0.1" in url or "//localhost" in url
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
