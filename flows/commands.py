@@ -69,20 +69,22 @@ def run(settings: Params, one: RunConfig, place: Place, console: Console, again:
 
     check_data(settings, place, console)
     server = _private_server(place)
+    from flows.announce import warned_of_outage
     from flows.display import watched
     from flows.experiment import carry_out
     from tasks.run_tracker import forget, track_comparison
     from tasks.runs import commit, is_complete
-    from tasks.tracking import finish_run
 
-    tracked = track_comparison(settings, place, commit())
-    if again:
-        forget(one, place, tracked)
-    elif is_complete(one, place):
-        console.print(f"{one.id} is complete; --again trains it again", markup=False, highlight=False, soft_wrap=True)
-    with prefect_api(place.services, server), watched([one], place, console):
-        carry_out(one, place, tracked)
-    finish_run(tracked.uri, tracked.comparison.summary_run_id, status="FINISHED")
+    with warned_of_outage(place) as breaker:
+        tracked = track_comparison(settings, place, commit(), breaker)
+        if again:
+            forget(one, place, tracked)
+        elif is_complete(one, place):
+            note = f"{one.id} is complete; --again trains it again"
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        with prefect_api(place.services, server), watched([one], place, console):
+            carry_out(one, place, tracked)
+        tracked.close("FINISHED")
     console.print(f"records  {place.run_folder(one)}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -91,6 +93,7 @@ def _services(
     what: str, runs: Sequence[RunConfig], place: Place, console: Console, again: bool = False
 ) -> Iterator[None]:
     """Start all that runs need, show their progress, and end it when the block ends."""
+    from flows.prefect_health import loss_told
     from flows.prefect_server import prefect_api
     from flows.workers import start_early
     from tasks.runs import is_complete
@@ -104,7 +107,7 @@ def _services(
     from tasks.tracking import import_mlflow
 
     import_mlflow()
-    with prefect_api(place.services, server), watched(runs, place, console):
+    with prefect_api(place.services, server), watched(runs, place, console), loss_told():
         yield
 
 

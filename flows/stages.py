@@ -22,7 +22,7 @@ from dash_core.files import write_atomically
 from flows import commands
 from flows.settings import as_options
 from tasks.code import code_digest
-from tasks.data import open_dataset, plan_path
+from tasks.data import open_dataset, open_plan, plan_path
 from tasks.evidence import Evidence, gather
 from tasks.place import Place
 from tasks.results import Results, check_dataset, describe, keep, kept_plans, read_description, write_description
@@ -129,20 +129,42 @@ class Stages:
 
     def report(self) -> None:
         """Write the comparison's page; in MLflow, track what is not yet, and close the comparison."""
+        from flows.announce import warned_of_outage
         from tasks.run_tracker import track_comparison, track_complete
         from tasks.runs import commit
         from tasks.views import write_comparison
 
         evidence = self._evidence()
-        command = "uv run dvc repro" if self.results else f"uv run dashpipe compare{as_options(*self.source)}"
-        tracked = track_comparison(self.settings, self.place, commit())
-        track_complete(evidence, self.results or self.place, tracked, self._dataset)
-        path = write_comparison(evidence, self.place, tracked, command, failed=False).folder / "report.html"
+        with warned_of_outage(self.place) as breaker:
+            tracked = track_comparison(self.settings, self.place, commit(), breaker)
+            track_complete(evidence, self.results or self.place, tracked, self._dataset)
+            published = write_comparison(evidence, self.place, tracked, self._command(), failed=False)
+        path = published.folder / "report.html"
         if self.results:
             write_atomically(self.results.folder / "report.html", path.read_bytes())
             path = self.results.folder / "report.html"
         self._say(f"report   {path}")
         self._say(f"MLflow   {commands.ui_command(self.place, self.source)}")
+
+    def sync(self) -> None:
+        """Complete the comparison in MLflow from what is on disk; TrackerAway if MLflow fails."""
+        from tasks.run_tracker import track_comparison, track_complete
+        from tasks.runs import commit
+        from tasks.views import write_comparison
+
+        if not self.results:
+            for seed in self.settings.seeds:  # `run` makes the plan of its own seed alone
+                open_plan(self.settings.run(self.settings.compare.methods[0], seed), self._dataset(), self.place)
+        evidence = self._evidence()
+        tracked = track_comparison(self.settings, self.place, commit())
+        added = track_complete(evidence, self.results or self.place, tracked, self._dataset)
+        left = len(self.settings.runs()) - len(evidence.runs)
+        write_comparison(evidence, self.place, tracked, self._command(), failed=left > 0)
+        tracked.breaker.check()
+        for run_id in added:
+            self._say(f"added    {run_id}")
+        known = len(evidence.runs) - len(added)
+        self._say(f"MLflow   {tracked.shown}: {len(added)} runs added, {known} were there, {left} not complete")
 
     def theory(self) -> None:
         """Simulate discrete feature learning, write its numbers and draw figure 3."""
@@ -176,6 +198,9 @@ class Stages:
             remedy = "dvc repro" if self.results else f"dashpipe compare{as_options(*self.source)}"
             raise RecordError(f"no run of {self.settings.name} is complete: `{remedy}` trains them")
         return evidence
+
+    def _command(self) -> str:
+        return "uv run dvc repro" if self.results else f"uv run dashpipe compare{as_options(*self.source)}"
 
     def _dataset(self) -> Dataset:
         return open_dataset(self.settings.dataset, self.place)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the stages' commands to the program."""
-    for command in (prepare, split, train, tables, figures, report, theory):
+    for command in (prepare, split, train, tables, figures, report, sync, theory):
         app.command()(command)
 
 
@@ -108,6 +108,19 @@ def report(
     """Write the comparison's page, one HTML file that needs no other, and complete the comparison in MLflow."""
     with plain_errors():
         _open(params, preset, overrides, store, data_root, results).report()
+
+
+def sync(
+    params: ParamsFile = PARAMS,
+    preset: Preset = None,
+    overrides: Set = None,
+    store: Store = None,
+    data_root: DataRoot = None,
+    results: ResultsFolder = None,
+) -> None:
+    """Complete the comparison in MLflow from the records of its complete runs, as after a failure of MLflow."""
+    with plain_errors():
+        _open(params, preset, overrides, store, data_root, results).sync()
 
 
 def theory(

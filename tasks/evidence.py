@@ -7,11 +7,13 @@ from typing import Any
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
+from dash_core.errors import RecordError
 from dash_core.records import ChunkRecord, read_records
 from dash_core.summary import MethodRuns
 from dash_core.trajectory import read_result
 from tasks.runs import RunFolders, is_complete
 
+FACTS = ("device", "cores", "workers", "threads", "torch", "commit")
 CONDITIONS = (
     "measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), "
     "torch {torch}, commit {commit}"
@@ -47,8 +49,18 @@ class Evidence:
 def gather(params: Params, folders: RunFolders, splits: Mapping[int, str], data: Mapping[str, Any]) -> Evidence:
     """Read the comparison's runs that are complete, trained on the chunk plans of the given hashes by seed."""
     runs = [run for run in params.runs() if is_complete(run, folders, splits[run.seed])]
-    results = [read_result(folders.run_folder(run), run) for run in runs]
+    results = [_result(run, folders) for run in runs]
     return Evidence(params, runs, _by_method(runs, folders), results, splits, data)
+
+
+def _result(run: RunConfig, folders: RunFolders) -> Mapping[str, Any]:
+    """Return a complete run's result; RecordError if it does not say how the run was measured."""
+    folder = folders.run_folder(run)
+    result = read_result(folder, run)
+    if missing := [name for name in FACTS if name not in result]:
+        lacks = ", ".join(missing)
+        raise RecordError(f"{folder / 'result.json'} lacks {lacks}; remove the run's folder to run it again")
+    return result
 
 
 def _by_method(runs: Sequence[RunConfig], folders: RunFolders) -> list[MethodRuns]:

@@ -17,7 +17,9 @@ from dash_core.files import write_atomically
 from dash_core.records import FILE
 from dash_core.trajectory import WEIGHTS
 from tasks.data import plan_path
+from tasks.locking import locked_run
 from tasks.place import Place
+from tasks.runs import is_complete
 
 KEPT = ("config.yaml", FILE, WEIGHTS, "result.json")  # of a complete run; the result last, which makes it complete
 
@@ -99,7 +101,7 @@ def read_description(path: Path) -> dict[str, Any]:
         _Description.model_validate(content)
     except FileNotFoundError:
         raise RecordError(f"no {path}: `dashpipe prepare --results {path.parent}` writes it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = "not what a dataset is" if isinstance(error, ValidationError) else error
         raise RecordError(f"{path} cannot be read ({reason}): run `dashpipe prepare` again") from None
     return content
@@ -115,11 +117,14 @@ def kept_plans(params: Params, splits: Path, train_digest: str) -> dict[int, Chu
 
 def keep(run: RunConfig, place: Place, results: Results) -> None:
     """Copy a complete run from the store to the results, where it takes the place of an older one."""
-    content = {name: (place.run_folder(run) / name).read_bytes() for name in KEPT}
     target = results.run_folder(run)
-    shutil.rmtree(target, ignore_errors=True)
-    for name, part in content.items():
-        write_atomically(target / name, part)
+    with locked_run(run, place):
+        if not is_complete(run, place):
+            raise RecordError(f"run {run.id} is no longer complete: another command trains it again; repeat this one")
+        content = {name: (place.run_folder(run) / name).read_bytes() for name in KEPT}
+        shutil.rmtree(target, ignore_errors=True)
+        for name, part in content.items():
+            write_atomically(target / name, part)
 
 
 def check_dataset(dataset: Dataset, described: Mapping[str, Any], path: Path) -> None:

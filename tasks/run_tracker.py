@@ -1,8 +1,10 @@
 """One run as MLflow shows it: its parameters, tags and per-chunk metrics, made from the records on disk."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +16,9 @@ from dash_core.records import ChunkRecord, read_records
 from dash_core.summary import total_cost
 from tasks import tracking
 from tasks.evidence import Evidence
+from tasks.locking import locked_run, locked_tracking
+from tasks.model_log import log_model
+from tasks.outage import Breaker, without_password
 from tasks.place import Place
 from tasks.runs import RunFolders, final_model, input_example, recorded_facts
 
@@ -31,32 +36,52 @@ MEASURED = (
 
 @dataclass(frozen=True)
 class Tracked:
-    """Where runs are tracked: the store's address and the comparison they belong to."""
+    """Where runs are tracked: the store's address and the comparison they belong to, None if MLflow failed."""
 
     uri: str
-    comparison: tracking.Comparison
+    comparison: tracking.Comparison | None
+    breaker: Breaker
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be printed."""
+        return without_password(self.uri)
+
+    def tell(self, call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+        """Return what a function of `tasks.tracking` does with this address; None once MLflow has failed."""
+        return self.breaker.attempt(call, self.uri, *arguments, **settings)
+
+    def close(self, status: str, artifacts: Path | None = None) -> None:
+        """Close the comparison's own run, with the files of a folder as its artifacts."""
+        if self.comparison:
+            self.tell(tracking.finish_run, self.comparison.summary_run_id, status=status, artifacts=artifacts)
 
 
-def track_comparison(params: Params, place: Place, commit: str | None) -> Tracked:
-    """Open the comparison in MLflow: an experiment and its parent run."""
-    uri = tracking.tracking_uri(place.store)
-    comparison = tracking.open_comparison(
-        uri,
-        comparison=params.name,
-        params=flatten(_shared(params)),
-        tags=_tags(dataset=params.dataset.name, model=params.model.name, commit=commit, kind="comparison"),
-        artifact_root=tracking.artifact_root(place.store),
-    )
-    return Tracked(uri, comparison)
+def track_comparison(params: Params, place: Place, commit: str | None, breaker: Breaker | None = None) -> Tracked:
+    """Open the comparison in MLflow: an experiment and its parent run; ConfigError if the address is none."""
+    uri, breaker = tracking.tracking_uri(place.store), breaker or Breaker.of(place.services)
+    tracking.check_uri(uri)
+    with locked_tracking(place):
+        comparison = breaker.attempt(
+            tracking.open_comparison,
+            uri,
+            comparison=params.name,
+            params=flatten(_shared(params)),
+            tags=_tags(dataset=params.dataset.name, model=params.model.name, commit=commit, kind="comparison"),
+            artifact_root=tracking.artifact_root(place.store),
+        )
+    return Tracked(uri, comparison, breaker)
 
 
 class RunTracker:
-    """Tells MLflow of one run; telling it the same again changes nothing."""
+    """Tells MLflow of one run; telling it the same again changes nothing. Once MLflow has failed it is silent."""
 
     def __init__(self, tracked: Tracked, run: RunConfig, split: str, facts: Mapping[str, Any]) -> None:
-        self._uri = tracked.uri
-        self._id = tracking.open_run(
-            tracked.uri,
+        self._tracked = tracked
+        self._key = run.id
+        self._open = partial(
+            tracked.tell,
+            tracking.open_run,
             tracked.comparison,
             key=run.id,
             name=f"{run.method.label} · seed {run.seed}",
@@ -72,6 +97,7 @@ class RunTracker:
                 **facts,
             ),
         )
+        self._id = self._open()
 
     def log_chunk(self, records: Sequence[ChunkRecord]) -> None:
         """Log the metrics of the last of the run's records at its step, with totals over all of them."""
@@ -82,42 +108,64 @@ class RunTracker:
             "total_seconds": spent.seconds,
         }
         metrics = {**_metrics(last), **totals}
-        tracking.log_chunk(self._uri, self._id, chunk=last.chunk, metrics=metrics, timestamp_ms=last.finished_at)
+        self._tell(tracking.log_chunk, chunk=last.chunk, metrics=metrics, timestamp_ms=last.finished_at)
 
     def log_chunks(self, records: Sequence[ChunkRecord]) -> None:
-        """Log every one of the run's records."""
+        """Log every one of the run's records; what MLflow shows of an earlier training of the run is deleted."""
+        known = self._tell(tracking.logged_points, "steps") or set()
+        if not known <= {(record.chunk, record.finished_at) for record in records}:
+            self._tracked.tell(tracking.forget_run, self._tracked.comparison, self._key)
+            self._id = self._open()
         for count in range(1, len(records) + 1):
             self.log_chunk(records[:count])
 
     def finish(self, place: RunFolders, run: RunConfig, model: nn.Module, example: Tensor) -> None:
         """Log the final model and the run's files, and close the run."""
-        tracking.log_model(self._uri, self._id, model, example=example)
-        tracking.finish_run(self._uri, self._id, status="FINISHED", artifacts=place.run_folder(run))
+        folder = place.run_folder(run)
+        tags = {tracking.LAST: str(read_records(folder)[-1].finished_at)}
+        self._tell(log_model, model, example=example)
+        self._tell(tracking.finish_run, status="FINISHED", artifacts=folder, tags=tags)
 
     def stop(self) -> None:
         """Close the run as stopped on request; it goes on when it is started again."""
-        tracking.finish_run(self._uri, self._id, status="KILLED")
+        self._tell(tracking.finish_run, status="KILLED")
 
     def fail(self, reason: str) -> None:
         """Close the run as failed, with the reason as a tag."""
-        tracking.finish_run(self._uri, self._id, status="FAILED", tags={tracking.FAILURE: reason[:500]})
+        self._tell(tracking.finish_run, status="FAILED", tags={tracking.FAILURE: reason[:500]})
+
+    def _tell(self, call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+        return self._tracked.tell(call, self._id, *arguments, **settings)
 
 
-def track_complete(evidence: Evidence, folders: RunFolders, tracked: Tracked, open_data: Callable[[], Dataset]) -> None:
-    """Track those complete runs that MLflow does not know as finished, from their records alone."""
-    finished = tracking.finished_keys(tracked.uri, tracked.comparison)
-    todo = [pair for pair in zip(evidence.runs, evidence.results, strict=True) if pair[0].id not in finished]
+def tracked_ids(runs: Iterable[RunConfig], folders: RunFolders, tracked: Tracked) -> set[str]:
+    """Return the ids of those complete runs that need no tracking: MLflow shows them whole, or it has failed."""
+    finished = tracked.tell(tracking.finished_runs, tracked.comparison)
+    if finished is None:
+        return {run.id for run in runs}
+    last = {run.id: read_records(folders.run_folder(run))[-1].finished_at for run in runs}
+    return {run_id for run_id, moment in last.items() if finished.get(run_id) == str(moment)}
+
+
+def track_complete(
+    evidence: Evidence, folders: RunFolders, tracked: Tracked, open_data: Callable[[], Dataset]
+) -> list[str]:
+    """Track those complete runs that MLflow does not show whole, from their records alone; return their ids."""
+    known = tracked_ids(evidence.runs, folders, tracked)
+    todo = [pair for pair in zip(evidence.runs, evidence.results, strict=True) if pair[0].id not in known]
     dataset = open_data() if todo else None
     for run, result in todo:
         tracker = RunTracker(tracked, run, evidence.splits[run.seed], recorded_facts(result))
         tracker.log_chunks(read_records(folders.run_folder(run)))
         tracker.finish(folders, run, final_model(run, dataset, folders), input_example(run, dataset))
+    return [run.id for run, _ in todo]
 
 
 def forget(run: RunConfig, place: Place, tracked: Tracked) -> None:
     """Remove a run's folder and its run in MLflow, so that it is trained again from the beginning."""
-    shutil.rmtree(place.run_folder(run), ignore_errors=True)
-    tracking.forget_run(tracked.uri, tracked.comparison, run.id)
+    with locked_run(run, place):
+        shutil.rmtree(place.run_folder(run), ignore_errors=True)
+        tracked.tell(tracking.forget_run, tracked.comparison, run.id)
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -99,8 +99,8 @@ def write_comparison(evidence: Evidence, place: Place, tracked: Tracked, command
     write_atomically(folder / "params.yaml", to_yaml(params.model_dump(mode="json")))
     status = "FAILED" if failed else "FINISHED"
     accuracies = [record.test_accuracy for method in evidence.methods for run in method.runs.values() for record in run]
-    tracking.describe(tracked.uri, tracked.comparison, to_markdown(table), chart_view.settings(accuracies))
-    tracking.finish_run(tracked.uri, tracked.comparison.summary_run_id, status=status, artifacts=folder)
+    tracked.tell(tracking.describe, tracked.comparison, to_markdown(table), chart_view.settings(accuracies))
+    tracked.close(status, artifacts=folder)
     return Published(params.name, folder, table)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tasks import tracking
+from tasks.model_log import log_model
 
 ROOT = Path(__file__).parents[2]
 SCORES = {"test_accuracy": 0.5, "train_seconds": 2.0}
@@ -97,6 +98,21 @@ def test_infinite_value_is_nan_and_a_missing_one_is_left_out(uri, comparison, cl
     assert logged["steps"] == 10**12
 
 
+def test_run_made_twice_by_a_request_that_was_repeated_is_one_again(uri, comparison, client):
+    twins = [client.create_run(comparison.experiment_id, tags={"run_key": "twins"}, start_time=time) for time in (2, 1)]
+    assert _run(uri, comparison, "twins") == twins[1].info.run_id
+    found = client.search_runs([comparison.experiment_id], "tags.run_key = 'twins'")
+    assert [run.info.run_id for run in found] == [twins[1].info.run_id]
+
+
+def test_finished_runs_are_told_with_the_time_of_their_last_record(uri, comparison):
+    tracking.finish_run(uri, _run(uri, comparison, "told"), status="FINISHED", tags={"last_record": "17"})
+    _run(uri, comparison, "under way")
+    found = tracking.finished_runs(uri, comparison)
+    assert found["told"] == "17"
+    assert "under way" not in found
+
+
 def test_artifacts_of_a_run_and_of_the_comparison(uri, comparison, client, tmp_path):
     (tmp_path / "table.csv").write_text("method,accuracy\n")
     run = _run(uri, comparison, "files")
@@ -152,8 +168,11 @@ def test_model_loads_in_a_fresh_process_without_our_code_and_takes_any_batch(uri
     images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    identity = tracking.log_model(uri, run, model, example=images[:1])
-    assert tracking.log_model(uri, run, model, example=images[:1]) == identity
+    identity = log_model(uri, run, model, example=images[:1])
+    client.create_logged_model(comparison.experiment_id, name="model", source_run_id=run)  # a logging that broke off
+    assert log_model(uri, run, model, example=images[:1]) == identity
+    models = client.search_logged_models([comparison.experiment_id], f"source_run_id = '{run}'")
+    assert [found.model_id for found in models] == [identity]
     assert torch.equal(before[0], torch.get_rng_state())
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
     assert model.training
