@@ -1,9 +1,12 @@
 """The flows of a comparison and of one of its methods: the runs in parallel processes, then the tables."""
 
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 from prefect import flow
@@ -14,18 +17,23 @@ from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import DashError
 from dash_core.models import build_model
+from flows.announce import warned_of_outage
 from flows.experiment import carry_out_in_worker
 from flows.settings import as_options, load_params
 from flows.split import split_dataset
 from flows.workers import WorkerDied, WorkerPool
 from tasks.evidence import gather
+from tasks.locking import Busy
+from tasks.outage import Breaker
 from tasks.place import Crew, Place, place_of
 from tasks.progress import mark_progress
 from tasks.publish import Published, publish
 from tasks.results import describe
-from tasks.run_tracker import Tracked, forget, track_comparison
+from tasks.run_tracker import Tracked, forget, track_comparison, tracked_ids
 from tasks.runs import commit, is_complete
-from tasks.tracking import fail_lost_run, finish_run, finished_keys
+from tasks.tracking import fail_lost_run
+
+RETRY = 1.0  # seconds between two looks at a run that another command does
 
 
 class ComparisonFailed(DashError):
@@ -56,11 +64,12 @@ def compare_methods(
     """
     params = load_params(Path(params_file), preset, overrides)
     place = place_of(params, Path(store), Path(data_root) if data_root else None)
-    trained = _train(params, params.runs(), place, again)
-    splits = {seed: plan.digest for seed, plan in trained.plans.items()}
-    evidence = gather(params, place, splits, describe(trained.dataset))
-    command = f"uv run dashpipe compare{as_options(Path(params_file), preset, overrides)}"
-    published = publish(evidence, place, trained.tracked, command, failed=bool(trained.failures))
+    with warned_of_outage(place) as breaker:
+        trained = _train(params, params.runs(), place, breaker, again)
+        splits = {seed: plan.digest for seed, plan in trained.plans.items()}
+        evidence = gather(params, place, splits, describe(trained.dataset))
+        command = f"uv run dashpipe compare{as_options(Path(params_file), preset, overrides)}"
+        published = publish(evidence, place, trained.tracked, command, failed=bool(trained.failures))
     trained.raise_failures(published)
     return published
 
@@ -68,9 +77,9 @@ def compare_methods(
 @flow(name="train-method", flow_run_name="train {params.dataset.name} · {label}", persist_result=False)
 def train_method(params: Params, label: str, place: Place) -> None:
     """Train every seed of one method of a comparison; ComparisonFailed says which failed and why."""
-    trained = _train(params, [params.run(label, seed) for seed in params.seeds], place)
-    status = "FAILED" if trained.failures else "FINISHED"
-    finish_run(trained.tracked.uri, trained.tracked.comparison.summary_run_id, status=status)
+    with warned_of_outage(place) as breaker:
+        trained = _train(params, [params.run(label, seed) for seed in params.seeds], place, breaker)
+        trained.tracked.close("FAILED" if trained.failures else "FINISHED")
     trained.raise_failures()
 
 
@@ -90,17 +99,17 @@ class _Trained:
             raise ComparisonFailed(f"{len(self.failures)} of {self.asked} runs failed:\n{listing}", published)
 
 
-def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool = False) -> _Trained:
+def _train(params: Params, runs: Sequence[RunConfig], place: Place, breaker: Breaker, again: bool = False) -> _Trained:
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     build_model(params.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)  # an early error
-    tracked = track_comparison(params, place, commit())
+    tracked = track_comparison(params, place, commit(), breaker)
     complete = [run for run in runs if is_complete(run, place, splits[run.seed], place.given_code)]
     for run in runs:
         if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
             forget(run, place, tracked)
-    finished = [] if again else finished_keys(tracked.uri, tracked.comparison)
-    todo = [run for run in runs if not (run.id in finished and run in complete)]
+    done = set() if again else tracked_ids(complete, place, tracked)
+    todo = [run for run in runs if run.id not in done]
     crew = Crew.of(params, len(todo))
     failures = _train_all(todo, place.model_copy(update={"workers": crew.workers}), tracked, crew)
     return _Trained(dataset, plans, tracked, len(runs), failures)
@@ -114,12 +123,12 @@ def _train_all(todo: Sequence[RunConfig], place: Place, tracked: Tracked, crew: 
 
         def hand_out(run: RunConfig) -> None:
             try:
-                pool.call(carry_out_in_worker, run, place, tracked, context)
+                _call(pool, carry_out_in_worker, run, place, tracked, context)
             except DashError as error:
                 failures[run.id] = str(error)
                 if isinstance(error, WorkerDied):
                     mark_progress(place.run_folder(run), "failed")
-                    fail_lost_run(tracked.uri, tracked.comparison, key=run.id, reason=str(error))
+                    tracked.tell(fail_lost_run, tracked.comparison, key=run.id, reason=str(error))
 
         with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the pool sets the pace
             try:
@@ -128,3 +137,16 @@ def _train_all(todo: Sequence[RunConfig], place: Place, tracked: Tracked, crew: 
                 pool.terminate()
                 raise
     return failures
+
+
+def _call(pool: WorkerPool, *work: Any) -> None:
+    """Have a worker do one run; if another command does it, say so once, and ask again until that is done."""
+    said = False
+    while True:
+        try:
+            return pool.call(*work)
+        except Busy as busy:
+            if not said:
+                print(busy, file=sys.stderr)
+            said = True
+            time.sleep(RETRY)

@@ -1,6 +1,8 @@
 """The flow of one run: chunk after chunk, intervene, train, evaluate, record."""
 
+import contextlib
 import traceback
+from pathlib import Path
 
 import cloudpickle
 from prefect import flow, tags
@@ -8,13 +10,15 @@ from prefect.context import hydrated_context
 
 from dash_core.config import RunConfig
 from dash_core.errors import DashError, StopRequested
-from dash_core.files import write_atomically
+from dash_core.files import naming, remove_unfinished, write_atomically
 from dash_core.records import read_records
 from dash_core.trajectory import read_result
+from flows.prefect_health import gone, quieten, wait_for_api
 from flows.prefect_server import send_everything
 from tasks.data import open_dataset, open_plan
+from tasks.locking import locked_run
 from tasks.place import Place
-from tasks.progress import mark_progress
+from tasks.progress import State, mark_progress
 from tasks.run_tracker import RunTracker, Tracked
 from tasks.runs import facts, final_model, input_example, open_trajectory, recorded_facts
 from tasks.steps import evaluate, intervene, record, train
@@ -59,26 +63,50 @@ def run_experiment(run: RunConfig, place: Place, tracked: Tracked) -> None:
     mark_progress(place.run_folder(run), "done")
 
 
-def carry_out(run: RunConfig, place: Place, tracked: Tracked) -> None:
-    """Do one run in this process. What goes wrong is raised as a DashError, which travels between processes."""
+def carry_out(run: RunConfig, place: Place, tracked: Tracked, wait: bool = True) -> None:
+    """Do one run in this process. What goes wrong is raised as a DashError, which travels between processes.
+
+    No two processes do it at once: one waits for the other or, without `wait`, raises Busy.
+    """
+    with locked_run(run, place, wait=wait):
+        _carry_out(run, place, tracked)
+
+
+def _carry_out(run: RunConfig, place: Place, tracked: Tracked) -> None:
     folder = place.run_folder(run)
+    remove_unfinished(folder)
     try:
-        with tags(run.method.label, run.dataset.name, run.model.name, f"seed {run.seed}"):
+        with tags(run.method.label, run.dataset.name, run.model.name, f"seed {run.seed}"), naming():
             run_experiment(run, place, tracked)
     except DashError as error:
-        mark_progress(folder, "stopped" if isinstance(error, StopRequested) else "failed")
+        _leave_word(folder, "stopped" if isinstance(error, StopRequested) else "failed")
         raise
     except Exception as error:
-        mark_progress(folder, "failed")
-        write_atomically(folder / "error.txt", traceback.format_exc().encode())
+        if lost := gone():
+            _leave_word(folder, "failed")
+            raise lost from None
+        _leave_word(folder, "failed", traceback.format_exc())
         reason = f"{type(error).__name__}: {error} (the traceback is in {folder / 'error.txt'})"
         raise RunFailed(reason) from None
 
 
+def _leave_word(folder: Path, state: State, details: str | None = None) -> None:
+    """Say in the run's folder how it ended; where the disk itself is what failed, it cannot be said there."""
+    with contextlib.suppress(OSError):
+        mark_progress(folder, state)
+        if details:
+            write_atomically(folder / "error.txt", details.encode())
+
+
 def carry_out_in_worker(run: RunConfig, place: Place, tracked: Tracked, context: bytes) -> None:
-    """Do one run in this worker process, as a child of the flow whose serialised context is given."""
+    """Do one run in this worker process, as a child of the flow whose serialised context is given.
+
+    Busy if another process does it: this worker is free for another run meanwhile.
+    """
+    quieten()
+    wait_for_api()
     try:
         with hydrated_context(cloudpickle.loads(context)):
-            carry_out(run, place, tracked)
+            carry_out(run, place, tracked, wait=False)
     finally:
         send_everything()

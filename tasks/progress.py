@@ -1,13 +1,13 @@
 """How far a run is: a small file in its folder, written as it trains, read by whoever watches."""
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dash_core.data import ChunkPlan
+from dash_core.files import write_atomically
 from dash_core.records import ChunkRecord
 from dash_core.training import EpochReport
 
@@ -33,19 +33,16 @@ class Progress:
 
 
 def read_progress(folder: Path) -> Progress:
-    """Return what the run's file says; a run without one, or with one that a crash emptied, is waiting."""
+    """Return what the run's file says; a run without one, or with a damaged one, is waiting."""
     try:
         return Progress(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return Progress()
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
     """Replace the run's file. Not synced to disk: it is worth nothing after a crash."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{FILE}.{os.getpid()}"
-    draft.write_text(json.dumps(asdict(progress)), encoding="utf-8")
-    os.replace(draft, folder / FILE)
+    write_atomically(folder / FILE, json.dumps(asdict(progress)).encode(), durable=False)
 
 
 def mark_progress(folder: Path, state: State) -> None:
