@@ -41,7 +41,13 @@ STYLES = {
     "shrink_perturb_ash_adams": Style("#14b389", "dash", "triangle-down"),
     "l2_init_authors": Style("#6d6e85", "dash", "hexagon"),
 }
-PHASE_COLORS = {"intervene": "#3f7348", "train": "#a5b74c", "evaluate": "#d79fcd", "diagnose": "#775adb"}
+PHASE_COLORS = {
+    "intervene": "#3f7348",
+    "train": "#a5b74c",
+    "evaluate": "#d79fcd",
+    "diagnose": "#775adb",
+    "checkpoint": "#7c4884",
+}
 _COLORS = tuple(dict.fromkeys(style.color for style in STYLES.values()))
 _DASHES = ("dot", "longdash", "dashdot", "longdashdot", "dash")
 _SYMBOLS = ("hourglass", "bowtie", "star-triangle-up", "star-square", "hexagram", "star-diamond")
