@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from dash_core.errors import ConfigError
@@ -318,7 +319,10 @@ def _assert_complete(uri, store, settings=TINY):
 
 
 def _is_prefect_server(process):
-    return "prefect_process.py" in " ".join(process.cmdline())
+    try:
+        return "prefect_process.py" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _listens(port):
