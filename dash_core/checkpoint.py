@@ -49,9 +49,11 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
                 return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
             except Exception as error:  # a malformed payload makes the unpickler run into anything
                 reason = f"it cannot be loaded ({error})"
+        elif header.startswith(MAGIC.split()[0]) and not header.startswith(MAGIC):
+            reason = "another version wrote it"
         else:
             reason = "its checksum does not match"
-        logger.warning("checkpoint %s is damaged and passed over: %s", candidate, reason)
+        logger.warning("checkpoint %s cannot be used and is passed over: %s", candidate, reason)
         with naming(candidate):
             candidate.unlink()  # or the next save would put it in the place of the good one
     return None

@@ -22,10 +22,12 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
+Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
 FolderName = Annotated[str, Field(min_length=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for a single one
 
+UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic's names for parts of `X | "auto"`
 MOST_MISTAKES = 20  # that one message lists
 
 
@@ -123,7 +125,7 @@ class CompareConfig(Section):
     threads: Threads | Literal["auto"] = "auto"  # of torch, a worker; auto: 1, so that bits do not depend on workers
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
     checkpoint_seconds: Positive = 60.0  # between two saves of a run within a chunk
-    resident_gib: Positive | Literal["auto"] = "auto"  # of images a run holds on its device; larger sets are streamed
+    resident_gib: Gibibytes | Literal["auto"] = "auto"  # of images a run holds on its device; larger sets are streamed
 
     @field_validator("methods")
     @classmethod
@@ -185,7 +187,7 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 80, 80, 
 
 def _explain(kind: type[Section], mistake: Mapping[str, Any], where: str) -> str:
     """Turn one pydantic error into a line: key, value given, what is allowed."""
-    path = [str(part) for part in mistake["loc"] if part not in ("literal['auto']", "constrained-int")]
+    path = [str(part) for part in mistake["loc"] if part not in UNION]
     key = ".".join(([where] if where else []) + path) or "the configuration"
     if mistake["type"] == "extra_forbidden":
         known = list(_section_at(kind, path[:-1]).model_fields)

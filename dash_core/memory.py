@@ -29,11 +29,7 @@ def running_out_told(doing: str, device: torch.device, remedy: str) -> Iterator[
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        left = free_memory(device)
-        rest = "" if left is None else f" ({left / 2**30:.1f} GiB are free)"
-        raise TrainingError(
-            f"out of memory on {device}{rest} {doing}: {remedy}; the same command goes on from the last saved state"
-        ) from None
+        raise TrainingError(f"out of memory on {device} {doing}: {remedy}") from None
 
 
 def free_memory(device: torch.device) -> int | None:

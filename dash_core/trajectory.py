@@ -27,7 +27,7 @@ from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset, ImageSet, training_labels
 from dash_core.errors import ConfigError, RecordError, StopRequested, TrainingError
 from dash_core.evaluation import Evaluation, evaluate
-from dash_core.files import write_atomically
+from dash_core.files import naming, write_atomically
 from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
 from dash_core.loading import GrowingData, Normalisation, ResidentSet
@@ -132,7 +132,8 @@ class Trajectory:
         begun, self._begun = self._begun, None
         observers = Observers(self._watch.after_epoch, self._after_step)
         doing = f"training chunk {chunk} with {self.run.model.name} in batches of {self._training.batch_size}"
-        with self.learner.meter.phase("train"), self._memory_told(doing, "lower training.batch_size, or "):
+        remedy = "lower training.batch_size (another run, from its first chunk), or "
+        with self.learner.meter.phase("train"), self._memory_told(doing, remedy):
             self._outcome = train_chunk(self.learner, data, self._training, self.intervention, observers, begun)
         self.intervention.after_chunk(self.learner, data)
         return self._outcome
@@ -186,7 +187,8 @@ class Trajectory:
         remove_checkpoint(self._checkpoint)
 
     def _memory_told(self, doing: str, remedy: str = "") -> AbstractContextManager:
-        return running_out_told(doing, self.learner.device, f"{remedy}run fewer at once with compare.workers")
+        remedy += "run fewer at once with compare.workers (the same run, from its last saved state)"
+        return running_out_told(doing, self.learner.device, remedy)
 
     def _after_step(self, moment: Callable[[], Moment]) -> None:
         stop = self._watch.stop()
@@ -263,11 +265,13 @@ def read_result(
     path = folder / "result.json"
     if not path.exists() or not (folder / WEIGHTS).exists():
         return None
+    with naming(path):
+        content = path.read_bytes()
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(content.decode())
         if not isinstance(result, dict) or not set(RESULT) <= set(result):
             raise ValueError(f"it needs {', '.join(RESULT)}")
         belongs = result["digest"] == run.digest and split in (None, result["split"]) and code in (None, result["code"])
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}); remove the run's folder to run it again") from None
     return result if belongs and len(read_records(folder)) == run.chunks else None

@@ -21,7 +21,7 @@ from flows.announce import warned_of_outage
 from flows.experiment import carry_out_in_worker
 from flows.settings import as_options, load_params
 from flows.split import split_dataset
-from flows.workers import WorkerDied, WorkerPool
+from flows.workers import Ended, WorkerDied, WorkerPool
 from tasks.evidence import gather
 from tasks.locking import Busy
 from tasks.outage import Breaker
@@ -31,7 +31,7 @@ from tasks.publish import Published, publish
 from tasks.results import describe
 from tasks.run_tracker import Tracked, forget, track_comparison, tracked_ids
 from tasks.runs import commit, is_complete
-from tasks.tracking import fail_lost_run
+from tasks.tracking import close_lost_run
 
 RETRY = 1.0  # seconds between two looks at a run that another command does
 
@@ -39,7 +39,7 @@ RETRY = 1.0  # seconds between two looks at a run that another command does
 class ComparisonFailed(DashError):
     """Some runs of a comparison failed; the others are complete."""
 
-    def __init__(self, message: str, published: Published | None) -> None:
+    def __init__(self, message: str, published: Published | None = None) -> None:
         super().__init__(message)
         self.published = published
 
@@ -68,6 +68,10 @@ def compare_methods(
         trained = _train(params, params.runs(), place, breaker, again)
         splits = {seed: plan.digest for seed, plan in trained.plans.items()}
         evidence = gather(params, place, splits, describe(trained.dataset))
+        if gone := trained.asked - len(trained.failures) - len(evidence.runs):
+            raise ComparisonFailed(
+                f"{gone} of {trained.asked} runs are no longer there: another command removes them; give this one again"
+            )
         command = f"uv run dashpipe compare{as_options(Path(params_file), preset, overrides)}"
         published = publish(evidence, place, trained.tracked, command, failed=bool(trained.failures))
     trained.raise_failures(published)
@@ -126,9 +130,11 @@ def _train_all(todo: Sequence[RunConfig], place: Place, tracked: Tracked, crew: 
                 _call(pool, carry_out_in_worker, run, place, tracked, context)
             except DashError as error:
                 failures[run.id] = str(error)
-                if isinstance(error, WorkerDied):
-                    mark_progress(place.run_folder(run), "failed")
-                    tracked.tell(fail_lost_run, tracked.comparison, key=run.id, reason=str(error))
+                if isinstance(error, WorkerDied | Ended):
+                    died = isinstance(error, WorkerDied)
+                    mark_progress(place.run_folder(run), "failed" if died else "stopped")
+                    status, reason = ("FAILED", str(error)) if died else ("KILLED", None)
+                    tracked.tell(close_lost_run, tracked.comparison, key=run.id, status=status, reason=reason)
 
         with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the pool sets the pace
             try:

@@ -82,10 +82,9 @@ def _carry_out(run: RunConfig, place: Place, tracked: Tracked) -> None:
         _leave_word(folder, "stopped" if isinstance(error, StopRequested) else "failed")
         raise
     except Exception as error:
-        if lost := gone():
-            _leave_word(folder, "failed")
-            raise lost from None
         _leave_word(folder, "failed", traceback.format_exc())
+        if lost := gone():
+            raise lost from None
         reason = f"{type(error).__name__}: {error} (the traceback is in {folder / 'error.txt'})"
         raise RunFailed(reason) from None
 

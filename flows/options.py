@@ -11,6 +11,7 @@ import typer
 
 from dash_core.errors import ConfigError, DashError, DataError, StopRequested
 from dash_core.files import naming
+from flows.notices import warnings_shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,7 +101,7 @@ def plain_errors() -> Iterator[None]:
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        with naming():
+        with naming(), warnings_shown():
             yield
     except StopRequested as error:
         from tasks.stopping import asked_by
@@ -111,7 +112,7 @@ def plain_errors() -> Iterator[None]:
         print(f"error: {_printable(str(error))}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT if isinstance(error, ConfigError | DataError) else FAILED) from None
     except KeyboardInterrupt as interrupt:
-        print("stopped: what was done is saved; the same command goes on from there", file=sys.stderr)
+        print("stopped: the same command goes on from the last saved state of each run", file=sys.stderr)
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
         raise typer.Exit(128 + number) from None
 

@@ -39,7 +39,7 @@ def check_health(url: str, timeout: float = 10.0) -> None:
         raise ConfigError(f"what answers at {url} ({API_URL}) is no Prefect API, or a sick one; {remedy}")
 
 
-def gone(timeout: float = 2.0) -> ServerGone | None:
+def gone(timeout: float = 10.0) -> ServerGone | None:
     """Return the error to raise if the API that this process was given does not answer; None if it does."""
     url = os.environ.get(API_URL)
     try:

@@ -24,6 +24,7 @@ PROGRAM = Path(__file__).with_name("prefect_process.py")
 START_SECONDS = 120.0  # generous: a loaded machine imports slowly
 RESTARTS = 5  # of a private server that ends unasked
 LOST = "the private Prefect server ended and is started again, the runs go on"
+GIVEN_UP = "the private Prefect server ended and cannot be started again; the same command goes on from what is saved"
 STOP_SECONDS = 25.0  # a little over the patience of the server's own process
 
 
@@ -167,13 +168,18 @@ class PrivateServer:
         port = urlsplit(self.url).port
 
         def keep() -> None:
-            for _ in range(RESTARTS):
+            for attempt in range(RESTARTS):
                 while self._process.poll() is None:
                     if self._stopping.wait(LOOK):
                         return
-                print(f"warning: {LOST}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
                 self._process.stdin.close()
-                self._process, _ = self._launch(port)
+                self._process, started = self._launch(port)
+                if started:
+                    print(f"warning: {LOST}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
+                elif self._stopping.wait(2.0**attempt):  # something else may hold the port for a while
+                    return
+            if self._process.poll() is not None:
+                print(f"warning: {GIVEN_UP}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
 
         if self._keeper is None:
             self._keeper = threading.Thread(target=keep, name="prefect-keeper", daemon=True)

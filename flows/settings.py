@@ -111,10 +111,11 @@ def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") 
         )
     if images is None or dataset.origin == "embedded":
         return
-    for key, wanted in (("dataset.train_size", params.dataset.train_size or 0), ("chunks", params.chunks)):
-        images = min(images, params.dataset.train_size or images) if key == "chunks" else images
-        if wanted > images:
-            raise ConfigError(f"{key}: {wanted} is more than the {images} training images of {name}")
+    used = params.dataset.train_size or images
+    if used > images:
+        raise ConfigError(f"dataset.train_size: {used} is more than the {images} training images of {name}")
+    if params.chunks > used:
+        raise ConfigError(f"chunks: {params.chunks} is more than the {used} training images of {name}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

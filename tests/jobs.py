@@ -30,3 +30,9 @@ def sleep(seconds: float) -> float:
 
 def threads() -> tuple[str, bool]:
     return os.environ["OMP_NUM_THREADS"], signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def never_mind() -> None:
+    """Take no notice of a request to stop."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)

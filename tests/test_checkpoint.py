@@ -88,7 +88,7 @@ def test_a_checkpoint_cut_short_anywhere_gives_the_one_before_and_says_so(tmp_pa
         path.write_bytes(whole[:length])
         caplog.clear()
         assert load_checkpoint(path)["number"] == 1, length
-        assert f"checkpoint {path} is damaged and passed over: its checksum does not match" in caplog.text
+        assert f"checkpoint {path} cannot be used and is passed over: its checksum does not match" in caplog.text
 
 
 def test_a_flipped_bit_anywhere_gives_the_one_before_and_says_so(tmp_path, caplog):
@@ -101,7 +101,14 @@ def test_a_flipped_bit_anywhere_gives_the_one_before_and_says_so(tmp_path, caplo
         path.write_bytes(damaged)
         caplog.clear()
         assert load_checkpoint(path)["number"] == 1, place
-        assert "is damaged" in caplog.text
+        assert "is passed over" in caplog.text
+
+
+def test_a_checkpoint_of_another_version_is_called_that(tmp_path, caplog):
+    path = tmp_path / "state.ckpt"
+    path.write_bytes(b"dashpipe checkpoint 1 sha256 0123\nstate")
+    assert load_checkpoint(path) is None
+    assert "another version wrote it" in caplog.text
 
 
 def test_if_both_are_damaged_there_is_none(tmp_path, caplog):
@@ -110,7 +117,7 @@ def test_if_both_are_damaged_there_is_none(tmp_path, caplog):
     for file in tmp_path.iterdir():
         file.write_bytes(file.read_bytes()[:-1])
     assert load_checkpoint(path) is None
-    assert caplog.text.count("is damaged") == 2
+    assert caplog.text.count("is passed over") == 2
 
 
 class Touch:
@@ -200,7 +207,7 @@ def test_damage_of_a_runs_checkpoint_at_a_hundred_random_places_is_seen_and_the_
         spoil(path, seed)
         caplog.clear()
         assert same(load_checkpoint(path)["records"], before["records"]), seed
-        assert f"checkpoint {path} is damaged and passed over" in caplog.text
+        assert f"checkpoint {path} cannot be used and is passed over" in caplog.text
         path.write_bytes(whole)
     assert len(load_checkpoint(path)["records"]) == 2
 
@@ -216,7 +223,7 @@ def test_a_run_with_damaged_checkpoints_ends_as_if_they_were_whole(
         spoil(folder / name, seed)
     again = toy.trajectory(folder, run, data)
     assert again.pending == pending
-    assert caplog.text.count("is damaged and passed over") == damaged
+    assert caplog.text.count("cannot be used and is passed over") == damaged
     assert ("starting again" in caplog.text) == (damaged == 2)
     assert toy.results(toy.advance(again)) == toy.results(moved)
     assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()

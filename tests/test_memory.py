@@ -138,11 +138,13 @@ def test_a_single_image_that_does_not_fit_is_an_error_and_not_a_loop():
         DASH.before_chunk(learner(room=0), growing())
 
 
-def test_on_the_cpu_a_chunk_that_would_end_the_process_is_never_tried(monkeypatch, caplog):
-    each = saved_bytes(small_model().eval(), torch.zeros(2, 1, 8, 8)) // 2
-    monkeypatch.setattr(dash, "free_memory", lambda device: 4 * 9 * each)
-    DASH.before_chunk(learner(room=10), growing())
-    assert "micro-batches of" in caplog.text
+def test_on_the_cpu_a_part_keeps_no_more_than_a_bound_whatever_memory_is_free(monkeypatch, caplog):
+    each = saved_bytes(small_model(), torch.zeros(2, 1, 8, 8)) // 2
+    monkeypatch.setattr(dash, "KEPT", 9 * each)
+    DASH.before_chunk(learner(room=9), growing())
+    assert not caplog.records  # nothing failed
+    with pytest.raises(torch.OutOfMemoryError):
+        DASH.before_chunk(learner(room=0), growing())
 
 
 def test_what_a_forward_pass_keeps_is_counted():

@@ -1,10 +1,12 @@
-"""How the private Prefect server answers when another server writes to its database."""
+"""How the private Prefect server answers when another writes to its database, and is started again when it ends."""
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
-from flows import prefect_process
+from flows import prefect_process, prefect_server
 
 PATIENT, SOON = (b"prefect-maintenance", b"true"), (b"retry-after", b"0.1")
 
@@ -33,3 +35,25 @@ def test_a_busy_database_is_tried_again_soon_and_the_tries_are_not_counted():
 def test_a_database_that_stays_busy_is_given_up_however_well_the_server_answers_else(monkeypatch, method):
     monkeypatch.setattr(prefect_process, "BUSY", 0.0)
     assert headers([200, 503], method) == [set(), {SOON}]
+
+
+def test_a_server_that_cannot_be_started_again_is_tried_some_times_and_that_is_said_once(tmp_path, monkeypatch, capsys):
+    def ended(*port):
+        process = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
+        process.wait()
+        tries.append(port)
+        return process, 0
+
+    tries = []
+    monkeypatch.setattr(prefect_server, "RESTARTS", 2)
+    server = prefect_server.PrivateServer(tmp_path)
+    monkeypatch.setattr(server, "_launch", ended)
+    server._process, _ = ended()
+    server.url = "http://127.0.0.1:4200/api"
+    server._keep_up()
+    server._keeper.join(30)
+    assert tries == [(), (4200,), (4200,)]
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {prefect_server.GIVEN_UP}; its log: {server.store / prefect_server.LOG}"
+    ]
+    server._process.stdin.close()

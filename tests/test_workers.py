@@ -15,7 +15,7 @@ import pytest
 
 from dash_core.errors import ConfigError
 from flows import workers
-from flows.workers import Stopped, WorkerDied, WorkerPool
+from flows.workers import Ended, Stopped, WorkerDied, WorkerPool
 from tests import jobs
 
 ROOT = Path(__file__).parents[1]
@@ -79,16 +79,28 @@ def test_calls_of_several_threads_run_side_by_side_and_one_death_leaves_the_othe
     assert all(gone(pid) for pid in pids)
 
 
-def test_after_an_error_in_the_block_workers_are_ended_at_once():
+def test_after_an_error_in_the_block_workers_are_ended_at_once(capsys):
     started = time.monotonic()
     with contextlib.suppress(KeyError), ThreadPoolExecutor(1) as callers, WorkerPool(1, threads=1) as pool:
         pid = pool.call(jobs.whoami)
         call = callers.submit(pool.call, jobs.sleep, 60)
         time.sleep(0.2)
         raise KeyError
-    assert isinstance(call.exception(), Stopped)
+    assert isinstance(call.exception(), Ended)
     assert gone(pid)
+    assert capsys.readouterr().err == "stopping: the runs under way save their state …\n"
     assert time.monotonic() - started < 30
+
+
+def test_what_does_not_stop_in_time_is_ended_and_that_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(workers, "GRACE", 0.2)
+    with contextlib.suppress(KeyError), ThreadPoolExecutor(1) as callers, WorkerPool(1, threads=1) as pool:
+        pool.call(jobs.whoami)
+        call = callers.submit(pool.call, jobs.never_mind)
+        time.sleep(0.5)
+        raise KeyError
+    assert isinstance(call.exception(), Ended)
+    assert "1 of the runs came to no step's end" in capsys.readouterr().err
 
 
 def test_a_pool_that_was_stopped_begins_no_run():

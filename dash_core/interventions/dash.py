@@ -23,13 +23,14 @@ from dash_core.errors import TrainingError
 from dash_core.interventions.base import Intervention
 from dash_core.interventions.shrink import weights_and_biases
 from dash_core.loading import batch_bounds
-from dash_core.memory import free_memory, is_out_of_memory, saved_bytes
+from dash_core.memory import is_out_of_memory, saved_bytes
 from dash_core.modes import in_mode
 from dash_core.seeding import borrowed_global_generator, derive_seed
 
 logger = logging.getLogger(__name__)
 Chunk = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
+KEPT = 2**31  # bytes that the forward pass of a gradient on the CPU may keep for its backward pass
 NORM_FLOOR = 1e-8  # torch.cosine_similarity clamps each norm here; averaged gradients do fall below it
 
 
@@ -168,7 +169,7 @@ class Dash(Intervention):
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.3  # weight of the newest chunk's gradient
     floor: Share = 0.3  # the paper's lambda
     mode: Literal["eval", "train"] = "eval"  # of the gradient pass
-    micro_batch_size: Batch | None = None  # None: a whole chunk at once
+    micro_batch_size: Batch | None = None  # None: a whole chunk; in eval mode as much of one as fits (`_gradient`)
 
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Apply DASH with the gradients of all chunks so far, unaugmented; momentum is kept."""
@@ -180,7 +181,10 @@ class Dash(Intervention):
         return {"floor_share": at_floor / vectors, **layers}
 
     def _gradient(self, learner, data) -> dict[str, Tensor]:
-        """Return G, in smaller parts where memory runs out: the same up to rounding, in eval mode only."""
+        """Return G, in parts of a chunk where a whole one is too big: the same up to rounding, in eval mode only.
+
+        On the CPU what a part may keep is bounded beforehand; on CUDA a part that does not fit is halved.
+        """
         size = self.micro_batch_size or _fitting(learner, data, self.mode)
         while True:
             try:
@@ -191,7 +195,7 @@ class Dash(Intervention):
                     mode=self.mode,
                     micro_batch_size=size,
                     transform=data.normalise,
-                    around_batch=lambda size: learner.meter.counted(("dash", size)),
+                    around_batch=lambda images: learner.meter.counted(("dash", images)),
                 )
             except (RuntimeError, MemoryError) as error:
                 tried = min(size or data.largest_chunk, data.largest_chunk)
@@ -212,20 +216,16 @@ class Dash(Intervention):
 
 
 def _fitting(learner, data, mode: str) -> int | None:
-    """Return how many images a gradient can take at once on the CPU, where too many end the process; None: a chunk.
+    """Return how many images a gradient takes at once on the CPU, where too many end the process; None: a chunk.
 
-    A backward pass needs about twice what the forward pass keeps, and other runs may share the memory: half is left.
+    It depends on the model and the images alone, not on the memory that is free: equal runs give equal bits.
     """
-    free = None if learner.device.type == "cuda" or mode == "train" else free_memory(learner.device)
-    if free is None:
+    if learner.device.type == "cuda" or mode == "train":
         return None
     images, _ = next(iter(data.chunks()))
     few = data.normalise(images[:2])
-    each = max(1, saved_bytes(learner.model, few) // len(few))
-    if (size := max(1, free // (4 * each))) >= data.largest_chunk:
-        return None
-    _say_smaller(learner.device, data.largest_chunk, size)
-    return size
+    size = max(1, KEPT // max(1, saved_bytes(learner.model, few) // len(few)))
+    return size if size < data.largest_chunk else None
 
 
 def _say_smaller(device: torch.device, images: int, size: int) -> None:
