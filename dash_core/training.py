@@ -16,6 +16,7 @@ from dash_core.learner import Learner
 from dash_core.loading import GrowingData, batch_bounds
 from dash_core.optim.sam import SAM
 from dash_core.optim.schedules import learning_rate_factor
+from dash_core.precision import Precision, arithmetic, resolve_precision
 from dash_core.seeding import borrowed_global_generator, derive_seed, global_state, seed_global, set_global_state
 
 
@@ -93,7 +94,8 @@ def train_chunk(
     """
     learner.model.train()
     rates = begun.rates if begun else [group["lr"] for group in learner.optimizer.param_groups]
-    training = _ChunkTraining(learner, data, config, intervention, rates, observers.after_step)
+    precision = resolve_precision(config.precision, learner.device)
+    training = _ChunkTraining(learner, data, config, intervention, rates, observers.after_step, precision)
     epoch, steps = (begun.epoch, begun.steps) if begun else (0, 0)
     report = None
     try:
@@ -118,6 +120,7 @@ class _ChunkTraining:
     intervention: Intervention
     rates: list[float]
     after_step: AfterStep
+    precision: Precision
 
     def epoch(self, epoch: int, steps_before: int, begun: Moment | None) -> EpochReport:
         """Make one pass over the data in a new order, or the rest of one; the device is read once, at the end."""
@@ -186,7 +189,9 @@ class _ChunkTraining:
 
     def _forward_backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Add the gradients of loss and penalty; return outputs, loss, and loss with penalty, detached."""
-        outputs = self.learner.model(inputs)
+        with arithmetic(self.precision, self.learner.device):
+            outputs = self.learner.model(inputs)
+        outputs = outputs.float()
         loss = functional.cross_entropy(outputs, labels)
         penalty = self.intervention.penalty(self.learner)
         penalised = loss if penalty is None else loss + penalty

@@ -34,13 +34,21 @@ from dash_core.loading import GrowingData, Normalisation, ResidentSet
 from dash_core.memory import running_out_told
 from dash_core.models import build_model, model_spec
 from dash_core.optim import build_optimizer
+from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve
 from dash_core.records import FILE, ChunkRecord, append_record, read_records, rewrite_records
 from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, train_chunk
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
-RESULT = ("run", "digest", "split", "code", "weights_sha256")  # of result.json; the rest are facts of the machine
+RESULT = (
+    "run",
+    "digest",
+    "split",
+    "code",
+    "precision",
+    "weights_sha256",
+)  # of result.json; the rest are facts of the machine
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,8 @@ class Trajectory:
         self._classes = dataset.train.classes
         self._watch = watch
         self._checkpoint = folder / "state.ckpt"
-        self._identity = {"run": run.digest, "split": plan.digest, "code": code}
+        precision = resolve_precision(run.training.precision, device)  # auto: a state does not go on in another one
+        self._identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         optimizer, self._training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         spec = model_spec(run.model.name)
@@ -180,9 +189,8 @@ class Trajectory:
         state = {name: tensor.contiguous().cpu() for name, tensor in self.learner.model.state_dict().items()}
         weights = to_safetensors(state, {"run": self.run.id})
         write_atomically(self.folder / WEIGHTS, weights)
-        code, weights_digest = self._identity["code"], hashlib.sha256(weights).hexdigest()
-        known = (self.run.id, self.run.digest, self.plan.digest, code, weights_digest)
-        result = {**dict(zip(RESULT, known, strict=True)), **facts}
+        identity = {**self._identity, "run": self.run.id, "digest": self.run.digest}
+        result = {**identity, "weights_sha256": hashlib.sha256(weights).hexdigest(), **facts}
         write_atomically(self.folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
         remove_checkpoint(self._checkpoint)
 

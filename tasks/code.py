@@ -20,6 +20,7 @@ TRAINING = (  # the stage `train` of dvc.yaml depends on the same
     "dash_core/models",
     "dash_core/modes.py",
     "dash_core/optim",
+    "dash_core/precision.py",
     "dash_core/recipes.py",
     "dash_core/records.py",
     "dash_core/seeding.py",

@@ -16,6 +16,7 @@ SETTINGS = (
     "model.name=cnn3",
     "optimizer.lr=0.01",
     "training.batch_size=32",
+    "training.precision=auto",
     f"compare.methods={json.dumps(METHODS)}",
     "seeds=[0]",
 )

@@ -1,0 +1,28 @@
+"""Precision: in which arithmetic a training step is done. DASH's gradient and the evaluation are always exact."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["exact", "bf16"]
+
+
+def resolve_precision(asked: Literal["auto", "exact", "bf16"], device: torch.device) -> Precision:
+    """Return what is done on a device: "auto" is bf16 where the hardware has instructions for it, else exact."""
+    if asked != "auto":
+        return asked
+    return "bf16" if has_bf16(device) else "exact"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether a device multiplies bf16 matrices by itself: tensor cores, AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("amx_bf16") or known.get("avx512_bf16"))
+
+
+def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager:
+    """Return the context of a forward pass: fp32, or bf16 with fp32 weights, sums and losses (torch's autocast)."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
