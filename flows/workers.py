@@ -16,10 +16,11 @@ from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from dash_core.errors import DashError
-from flows.notices import show_warnings
+from flows.notices import Notices, Sender, handle_warnings
 
 GRACE = 5.0  # seconds that a run has to save its state when it is asked to stop
 
@@ -44,6 +45,8 @@ class WorkerPool:
         self._closed = False
         self._under_way: set[futures.Future] = set()
         self._workers: list[ProcessPoolExecutor] = []
+        self._notices = Notices()
+        self._listening: list[tuple[Connection, threading.Thread]] = []
         self._idle: queue.LifoQueue[ProcessPoolExecutor] = queue.LifoQueue()
         for _ in range(size):
             self._idle.put(self._new_worker())
@@ -84,6 +87,9 @@ class WorkerPool:
             self.terminate()
         for worker in self._workers:
             worker.shutdown(wait=True, cancel_futures=True)
+        for end, thread in self._listening:
+            end.close()
+            thread.join()
 
     def terminate(self) -> None:
         """Ask the workers to stop, upon which runs save their state; end those that do not. No other run begins."""
@@ -108,8 +114,12 @@ class WorkerPool:
         return self._new_worker()
 
     def _new_worker(self) -> ProcessPoolExecutor:
-        worker = ProcessPoolExecutor(1, mp_context=_context(), initializer=_start_worker, initargs=(self._threads,))
+        context = _context()
+        ours, theirs = context.Pipe(duplex=False)
+        settings = self._threads, theirs
+        worker = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=settings)
         self._workers.append(worker)
+        self._listening.append((theirs, self._notices.listen(ours)))
         return worker
 
 
@@ -130,12 +140,12 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _start_worker(threads: int) -> None:
-    """Set up a worker: its own threads, Ctrl-C left to the parent, and no life after the parent's."""
+def _start_worker(threads: int, printer: Connection) -> None:
+    """Set up a worker: its own threads, Ctrl-C and the terminal left to the parent, and no life after the parent's."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger().handlers.clear()  # some import puts one there, and every task would speak on the terminal
-    show_warnings()
+    handle_warnings(Sender(printer))
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
 
 

@@ -18,10 +18,10 @@ def test_a_warning_is_a_line_on_stderr_and_said_once(capsys):
     assert capsys.readouterr().err == "warning: 3 images are streamed\nwarning: another\n"
 
 
-def test_a_worker_that_streams_its_images_says_so(tmp_path):
-    settings = (*TINY, "chunks=2", "compare.methods=[dash]", "compare.resident_gib=1e-6")
+def test_what_two_workers_have_to_say_is_said_once(tmp_path):
+    settings = (*TINY, "chunks=2", "compare.workers=2", "compare.resident_gib=1e-6")
     ended = dashpipe(tmp_path / "store", "compare", settings=settings)
     assert ended.code == 0
     said = ended.err.splitlines()
-    assert len(said) == len(set(said)) == 2, said  # the training set, the test set
+    assert len(said) == len(set(said)) == 2, said  # of the training set, of the test set
     assert all(line.startswith("warning: ") and "they are streamed in batches" in line for line in said)
