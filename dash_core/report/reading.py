@@ -22,7 +22,7 @@ def headline(content: ReportContent) -> str:
     labels = settings["compare"]["methods"]
     complete = sum(len(method.runs) for method in content.methods)
     return (
-        f"{listed(labels)} on {settings['dataset']['name']} ({content.data['train_images']:,} training images, "
+        f"{listed(labels)} on {settings['dataset']['name']} ({_training_images(content)}, "
         f"{content.data['test_images']:,} test images, {len(content.class_names)} classes). The training images come "
         f"in {settings['chunks']} chunks. After each, {settings['model']['name']} is trained on all chunks so far, "
         f"with {settings['optimizer']['name']} and the {training['recipe']} recipe, until it fits "
@@ -31,6 +31,14 @@ def headline(content: ReportContent) -> str:
         f"{complete} of {len(labels) * content.planned_seeds} runs are complete "
         f"({_seeds(content.planned_seeds)} a method)."
     )
+
+
+def _training_images(content: ReportContent) -> str:
+    """Return how many training images there are, how many are used, and how many labels are wrong on purpose."""
+    found, dataset = content.data["train_images"], content.settings["dataset"]
+    used, noise = dataset["train_size"] or found, dataset["label_noise"]
+    images = f"{found:,} training images" if used == found else f"{used:,} of {found:,} training images"
+    return f"{images}, {100 * noise:g} % of them with a wrong label" if noise else images
 
 
 def reading(content: ReportContent) -> list[str]:

@@ -1,5 +1,7 @@
 """What a report says in words, word by word, on accuracies that can be subtracted in the head."""
 
+from dataclasses import replace
+
 from dash_core.report.reading import findings, headline, listed, reading, warnings
 from tests.report.contents import content, runs
 
@@ -113,6 +115,13 @@ def test_the_headline_says_what_was_compared_and_how():
         "it fits 99.9 % of them or 500 epochs are over. The methods differ in what they do to the model between two "
         "chunks. 6 of 10 runs are complete (5 seeds a method)."
     )
+
+
+def test_the_headline_says_which_part_of_the_data_was_used_and_how_many_labels_are_wrong():
+    told = content(COLD)
+    dataset = {**told.settings["dataset"], "train_size": 1000, "label_noise": 0.25}
+    text = headline(replace(told, settings={**told.settings, "dataset": dataset}))
+    assert text.startswith("cold on digits (1,000 of 1,438 training images, 25 % of them with a wrong label, 359 test")
 
 
 def test_words_are_listed_as_in_a_sentence():
