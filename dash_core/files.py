@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from dash_core.errors import DashError
+from dash_core.errors import ConfigError, DashError
 
 REMEDIES = {
     errno.ENOSPC: "free some space; the same command goes on",
@@ -51,13 +51,24 @@ def telling_when_full(folder: Path) -> Iterator[None]:
         raise DiskError(f"{told}{folder}: {os.strerror(errno.ENOSPC)}; {REMEDIES[errno.ENOSPC]}") from error
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write `content` to `path`, making its folder: a reader, or a crash, sees the old file or the new one whole.
+def make_writable_folder(option: str, folder: Path, inner: Path | None = None) -> None:
+    """Make the folder of an option, with one inside it, or raise ConfigError that says why it cannot hold results."""
+    try:
+        (inner or folder).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(None, "no permission to write")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{option}: {folder} cannot hold results ({reason}); name a folder you can write") from None
+
+
+def write_atomically(path: Path, *parts: bytes, durable: bool = True) -> None:
+    """Write the parts one after the other, making the folder: a reader, or a crash, sees the old file or all of them.
 
     Without `durable` nothing waits for the disk: for what is worth nothing after a crash of the machine.
     """
     with replaced_when_done(path, durable=durable) as unfinished, unfinished.open("xb") as file:
-        file.write(content)
+        file.writelines(parts)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dash_core.errors import ConfigError, DashError, DataError, StopRequested
-from dash_core.files import naming
+from dash_core.files import make_writable_folder, naming
 from flows.notices import warnings_shown
 
 if TYPE_CHECKING:
@@ -72,17 +72,7 @@ def open_place(params: Path, store: Path | None, data_root: Path | None, setting
 
 def make_writable(place: "Place") -> None:
     """Make the store, or raise ConfigError that says why it cannot hold results."""
-    import os
-
-    try:
-        place.services.mkdir(parents=True, exist_ok=True)
-        if not os.access(place.store, os.W_OK):
-            raise PermissionError(None, "no permission to write")
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(
-            f"--store: {place.store} cannot hold results ({reason}); name a folder you can write"
-        ) from None
+    make_writable_folder("--store", place.store, place.services)
 
 
 def output_console() -> "Console":

@@ -18,7 +18,7 @@ from rich.console import Console
 from dash_core.comparison import Params
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import ConfigError, RecordError
-from dash_core.files import write_atomically
+from dash_core.files import make_writable_folder, write_atomically
 from flows import commands
 from flows.settings import as_options
 from tasks.code import code_digest
@@ -30,6 +30,9 @@ from tasks.runs import is_complete
 
 if TYPE_CHECKING:
     from dash_core.figures import PlotlyFigure
+    from tasks.outage import Breaker
+    from tasks.run_tracker import Tracked
+    from tasks.views import Published
 
 LOOK = 0.2  # seconds between two looks for the parent
 
@@ -54,7 +57,7 @@ class Stages:
         if results is None:
             return cls(settings, place, source, None, console)
         kept = Results(folder=results.resolve())
-        kept.make()
+        make_writable_folder("--results", kept.folder)
         given = {"given_splits": kept.splits, "given_code": code_digest()}
         return cls(settings, place.model_copy(update=given), source, kept, console)
 
@@ -130,15 +133,10 @@ class Stages:
     def report(self) -> None:
         """Write the comparison's page; in MLflow, track what is not yet, and close the comparison."""
         from flows.announce import warned_of_outage
-        from tasks.run_tracker import track_comparison, track_complete
-        from tasks.runs import commit
-        from tasks.views import write_comparison
 
         evidence = self._evidence()
         with warned_of_outage(self.place) as breaker:
-            tracked = track_comparison(self.settings, self.place, commit(), breaker)
-            track_complete(evidence, self.results or self.place, self.place, tracked, self._dataset)
-            published = write_comparison(evidence, self.place, tracked, self._command(), failed=False)
+            _, _, published = self._complete(evidence, breaker)
         path = published.folder / "report.html"
         if self.results:
             write_atomically(self.results.folder / "report.html", path.read_bytes())
@@ -148,18 +146,12 @@ class Stages:
 
     def sync(self) -> None:
         """Complete the comparison in MLflow from what is on disk; TrackerAway if MLflow fails."""
-        from tasks.run_tracker import track_comparison, track_complete
-        from tasks.runs import commit
-        from tasks.views import write_comparison
-
         if not self.results:
             for seed in self.settings.seeds:  # `run` makes the plan of its own seed alone
                 open_plan(self.settings.run(self.settings.compare.methods[0], seed), self._dataset(), self.place)
         evidence = self._evidence()
-        tracked = track_comparison(self.settings, self.place, commit())
-        added = track_complete(evidence, self.results or self.place, self.place, tracked, self._dataset)
+        tracked, added, _ = self._complete(evidence)
         left = len(self.settings.runs()) - len(evidence.runs)
-        write_comparison(evidence, self.place, tracked, self._command(), failed=False)
         tracked.breaker.check()
         for run_id in added:
             self._say(f"added    {run_id}")
@@ -198,6 +190,18 @@ class Stages:
             remedy = "dvc repro" if self.results else f"dashpipe compare{as_options(*self.source)}"
             raise RecordError(f"no run of {self.settings.name} is complete: `{remedy}` trains them")
         return evidence
+
+    def _complete(
+        self, evidence: Evidence, breaker: "Breaker | None" = None
+    ) -> tuple["Tracked", list[str], "Published"]:
+        """Complete the comparison in MLflow, write its page; return where it is tracked, runs added, and the page."""
+        from tasks.run_tracker import track_comparison, track_complete
+        from tasks.runs import commit
+        from tasks.views import write_comparison
+
+        tracked = track_comparison(self.settings, self.place, commit(), breaker)
+        added = track_complete(evidence, self.results or self.place, self.place, tracked, self._dataset)
+        return tracked, added, write_comparison(evidence, self.place, tracked, self._command(), failed=False)
 
     def _command(self) -> str:
         return "uv run dvc repro" if self.results else f"uv run dashpipe compare{as_options(*self.source)}"

@@ -1,5 +1,6 @@
 """The commands of the pipeline's stages (dvc.yaml); each also works by itself on a store."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,17 +30,28 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def prepare(
-    params: ParamsFile = PARAMS,
-    preset: Preset = None,
-    overrides: Set = None,
-    store: Store = None,
-    data_root: DataRoot = None,
-    results: ResultsFolder = None,
-) -> None:
+def _stage(act: Callable[["Stages"], None]) -> Callable[..., None]:
+    """Return the command that does a stage with the options all stages have, named and described as `act` is."""
+
+    def command(
+        params: ParamsFile = PARAMS,
+        preset: Preset = None,
+        overrides: Set = None,
+        store: Store = None,
+        data_root: DataRoot = None,
+        results: ResultsFolder = None,
+    ) -> None:
+        with plain_errors():
+            act(_open(params, preset, overrides, store, data_root, results))
+
+    command.__name__, command.__doc__ = act.__name__, act.__doc__
+    return command
+
+
+@_stage
+def prepare(stages: "Stages") -> None:
     """Decode the dataset into the cache, downloading it where that is needed, and say what it is."""
-    with plain_errors():
-        _open(params, preset, overrides, store, data_root, results).prepare()
+    stages.prepare()
 
 
 def split(
@@ -71,56 +83,28 @@ def train(
         _open(params, preset, overrides, store, data_root, results).train(method)
 
 
-def tables(
-    params: ParamsFile = PARAMS,
-    preset: Preset = None,
-    overrides: Set = None,
-    store: Store = None,
-    data_root: DataRoot = None,
-    results: ResultsFolder = None,
-) -> None:
+@_stage
+def tables(stages: "Stages") -> None:
     """Write the paper-style table of the complete runs (markdown, CSV, LaTeX), and its numbers as metrics."""
-    with plain_errors():
-        _open(params, preset, overrides, store, data_root, results).tables()
+    stages.tables()
 
 
-def figures(
-    params: ParamsFile = PARAMS,
-    preset: Preset = None,
-    overrides: Set = None,
-    store: Store = None,
-    data_root: DataRoot = None,
-    results: ResultsFolder = None,
-) -> None:
+@_stage
+def figures(stages: "Stages") -> None:
     """Draw the figures of the complete runs: interactive HTML; SVG and PNG where there is a Chrome or Chromium."""
-    with plain_errors():
-        _open(params, preset, overrides, store, data_root, results).figures()
+    stages.figures()
 
 
-def report(
-    params: ParamsFile = PARAMS,
-    preset: Preset = None,
-    overrides: Set = None,
-    store: Store = None,
-    data_root: DataRoot = None,
-    results: ResultsFolder = None,
-) -> None:
+@_stage
+def report(stages: "Stages") -> None:
     """Write the comparison's page, one HTML file that needs no other, and complete the comparison in MLflow."""
-    with plain_errors():
-        _open(params, preset, overrides, store, data_root, results).report()
+    stages.report()
 
 
-def sync(
-    params: ParamsFile = PARAMS,
-    preset: Preset = None,
-    overrides: Set = None,
-    store: Store = None,
-    data_root: DataRoot = None,
-    results: ResultsFolder = None,
-) -> None:
+@_stage
+def sync(stages: "Stages") -> None:
     """Complete the comparison in MLflow from the records of its complete runs, as after a failure of MLflow."""
-    with plain_errors():
-        _open(params, preset, overrides, store, data_root, results).sync()
+    stages.sync()
 
 
 def theory(

@@ -1,7 +1,6 @@
 """The results folder of a pipeline: what its stages leave, under paths that do not depend on any parameter."""
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -48,16 +47,6 @@ class Results(BaseModel):
     def splits(self) -> Path:
         """Folder of the chunk plans: the versioned data splits."""
         return self.folder / "splits"
-
-    def make(self) -> None:
-        """Make the folder, or raise ConfigError that says why it cannot hold results."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.folder, os.W_OK):
-                raise PermissionError(None, "no permission to write")
-        except OSError as error:
-            reason = error.strerror or error
-            raise ConfigError(f"--results: {self.folder} cannot hold results ({reason}); name a folder") from None
 
     def prune(self, labels: Collection[str]) -> None:
         """Remove the runs of methods that are compared no more: DVC would take them for the views' inputs."""
