@@ -33,7 +33,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         with naming(path):
             os.replace(path, _previous(path))
             sync(path.parent)
-    write_atomically(path, header + content)
+    write_atomically(path, header, content)  # not joined: that would copy the state once more
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import Self
 
 import torch
@@ -95,19 +95,21 @@ class ResidentSet:
 
         budget: bytes of images that may be held there; above it they stay where they are and are streamed.
         """
-        order = torch.arange(len(images)) if order is None else order
-        size = len(order) * images[0].numel()
-        labels = labels[order].to(device)
+        count = len(images) if order is None else len(order)
+        labels = (labels if order is None else labels[order]).to(device)
+        size = count * images[0].numel()
         if budget is not None and size > budget:
             logger.warning(
                 "%d images are %.2f GiB, above the memory budget of %.2f GiB: they are streamed in batches, with the "
                 "same results (compare.resident_gib sets the budget)",
-                len(order),
+                count,
                 size / 2**30,
                 budget / 2**30,
             )
+            order = torch.arange(count) if order is None else order
             return cls(StreamedImages(images, order, device), labels, normalise)
-        return cls(images[order].permute(0, 3, 1, 2).contiguous().to(device), labels, normalise)
+        chosen = images if order is None else images[order]
+        return cls(chosen.permute(0, 3, 1, 2).contiguous().to(device), labels, normalise)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -145,12 +147,13 @@ class GrowingData:
     def __init__(self, resident: ResidentSet, plan: ChunkPlan, chunk: int) -> None:
         """`resident` holds the plan's images in the plan's order; `chunk` is j, counted from 1."""
         self._resident = resident
-        self._ends = torch.tensor([len(part) for part in plan.chunks[:chunk]]).cumsum(0).tolist()
+        ends = list(accumulate(len(part) for part in plan.chunks[:chunk]))
+        self._bounds = list(pairwise([0, *ends]))  # (start, end) of each chunk
         self.chunk = chunk
         self.normalise = resident.normalise
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._bounds[-1][1]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -159,7 +162,7 @@ class GrowingData:
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 images, labels) of each chunk, oldest first: views, not copies; streamed ones where sliced."""
-        for start, end in zip([0, *self._ends], self._ends, strict=False):
+        for start, end in self._bounds:
             yield self._resident.part(start, end)
 
     def batches(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -169,7 +172,7 @@ class GrowingData:
     @property
     def largest_chunk(self) -> int:
         """Images of the largest chunk so far."""
-        return max(end - start for start, end in zip([0, *self._ends], self._ends, strict=False))
+        return max(end - start for start, end in self._bounds)
 
 
 def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:

@@ -41,14 +41,7 @@ from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, 
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
-RESULT = (
-    "run",
-    "digest",
-    "split",
-    "code",
-    "precision",
-    "weights_sha256",
-)  # of result.json; the rest are facts of the machine
+RESULT = {"run", "digest", "split", "code", "precision", "weights_sha256"}  # of result.json; the rest are facts
 
 
 @dataclass(frozen=True)
@@ -277,8 +270,8 @@ def read_result(
         content = path.read_bytes()
     try:
         result = json.loads(content.decode())
-        if not isinstance(result, dict) or not set(RESULT) <= set(result):
-            raise ValueError(f"it needs {', '.join(RESULT)}")
+        if not isinstance(result, dict) or not set(result) >= RESULT:
+            raise ValueError(f"it needs {', '.join(sorted(RESULT))}")
         belongs = result["digest"] == run.digest and split in (None, result["split"]) and code in (None, result["code"])
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}); remove the run's folder to run it again") from None

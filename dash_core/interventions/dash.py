@@ -212,7 +212,13 @@ class Dash(Intervention):
                 size = tried // 2
             if learner.device.type == "cuda":
                 torch.cuda.empty_cache()
-            _say_smaller(learner.device, data.largest_chunk, size)
+            logger.warning(
+                "DASH: the gradient of a chunk of %d images is too big for the memory of %s at once: it is taken in "
+                "micro-batches of %d, the same up to rounding (the method's micro_batch_size sets it)",
+                data.largest_chunk,
+                learner.device,
+                size,
+            )
 
 
 def _fitting(learner, data, mode: str) -> int | None:
@@ -226,13 +232,3 @@ def _fitting(learner, data, mode: str) -> int | None:
     few = data.normalise(images[:2])
     size = max(1, KEPT // max(1, saved_bytes(learner.model, few) // len(few)))
     return size if size < data.largest_chunk else None
-
-
-def _say_smaller(device: torch.device, images: int, size: int) -> None:
-    logger.warning(
-        "DASH: the gradient of a chunk of %d images is too big for the memory of %s at once: it is taken in "
-        "micro-batches of %d, the same up to rounding (the method's micro_batch_size sets it)",
-        images,
-        device,
-        size,
-    )
