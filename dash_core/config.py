@@ -82,7 +82,7 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "multistep"] | None = None  # None: the recipe's
     warmup_epochs: Annotated[int, Field(ge=0, lt=2**31)] | None = None  # None: the recipe's
     augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
-    precision: Literal["auto", "exact", "bf16"] = "exact"  # of a training step; auto: bf16 where the hardware has it
+    precision: Literal["auto", "exact", "bf16"] = "auto"  # of a training step; auto: bf16 where the hardware has it
 
 
 class MethodConfig(Section):
