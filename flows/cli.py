@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dash_core.errors import ConfigError
-from flows import stages_cli
+from flows import reproduce_cli, stages_cli
 from flows.environment import prepare_environment
 from flows.options import (
     FAILED,
@@ -182,3 +182,4 @@ def _listing(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 stages_cli.register(app)
+reproduce_cli.register(app)

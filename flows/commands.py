@@ -93,21 +93,31 @@ def _services(
     what: str, runs: Sequence[RunConfig], place: Place, console: Console, again: bool = False
 ) -> Iterator[None]:
     """Start all that runs need, show their progress, and end it when the block ends."""
-    from flows.prefect_health import loss_told
-    from flows.prefect_server import prefect_api
-    from flows.workers import start_early
     from tasks.runs import is_complete
 
     console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
+    with services(place, trains=again or not all(is_complete(run, place) for run in runs)):
+        from flows.display import watched
+
+        with watched(runs, place, console):
+            yield
+
+
+@contextmanager
+def services(place: Place, trains: bool) -> Iterator[None]:
+    """Start what flows need, and end it when the block ends; trains: whether there will be worker processes."""
+    from flows.prefect_health import loss_told
+    from flows.prefect_server import prefect_api
+    from flows.workers import start_early
+
     server = _private_server(place)
-    if again or not all(is_complete(run, place) for run in runs):
+    if trains:
         start_early()
     import flows.compare  # noqa: F401
-    from flows.display import watched
     from tasks.tracking import import_mlflow
 
     import_mlflow()
-    with prefect_api(place.services, server), watched(runs, place, console), loss_told():
+    with prefect_api(place.services, server), loss_told():
         yield
 
 

@@ -22,7 +22,7 @@ from flows.experiment import carry_out_in_worker
 from flows.settings import as_options, load_params
 from flows.split import split_dataset
 from flows.workers import Ended, WorkerDied, WorkerPool
-from tasks.evidence import gather
+from tasks.evidence import Evidence, gather
 from tasks.locking import Busy
 from tasks.outage import Breaker
 from tasks.place import Crew, Place, place_of
@@ -64,6 +64,17 @@ def compare_methods(
     """
     params = load_params(Path(params_file), preset, overrides)
     place = place_of(params, Path(store), Path(data_root) if data_root else None)
+    command = f"uv run dashpipe compare{as_options(Path(params_file), preset, overrides)}"
+    compared = carry_out_comparison(params, place, command, again)
+    compared.raise_failures()
+    return compared.published
+
+
+def carry_out_comparison(params: Params, place: Place, command: str, again: bool = False) -> "Compared":
+    """Train every method and seed within the flow that calls, and publish what is complete.
+
+    command: what makes the comparison again. ComparisonFailed if runs vanish meanwhile.
+    """
     with warned_of_outage(place) as breaker:
         trained = _train(params, params.runs(), place, breaker, again)
         splits = {seed: plan.digest for seed, plan in trained.plans.items()}
@@ -72,10 +83,8 @@ def compare_methods(
             raise ComparisonFailed(
                 f"{gone} of {trained.asked} runs are no longer there: another command removes them; give this one again"
             )
-        command = f"uv run dashpipe compare{as_options(Path(params_file), preset, overrides)}"
         published = publish(evidence, place, trained.tracked, command, failed=bool(trained.failures))
-    trained.raise_failures(published)
-    return published
+    return Compared(evidence, published, trained.asked, trained.failures)
 
 
 @flow(name="train-method", flow_run_name="train {params.dataset.name} · {label}", persist_result=False)
@@ -84,7 +93,27 @@ def train_method(params: Params, label: str, place: Place) -> None:
     with warned_of_outage(place) as breaker:
         trained = _train(params, [params.run(label, seed) for seed in params.seeds], place, breaker)
         trained.tracked.close("FAILED" if trained.failures else "FINISHED")
-    trained.raise_failures()
+    _raise_failures(trained.asked, trained.failures)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison that was carried out: what is complete, where it is published, and why some runs failed, by run."""
+
+    evidence: Evidence
+    published: Published
+    asked: int
+    failures: Mapping[str, str]
+
+    def raise_failures(self) -> None:
+        """Raise ComparisonFailed, which says which runs failed and why, if any did."""
+        _raise_failures(self.asked, self.failures, self.published)
+
+
+def _raise_failures(asked: int, failures: Mapping[str, str], published: Published | None = None) -> None:
+    if failures:
+        listing = "\n".join(f"  {run_id}: {reason}" for run_id, reason in failures.items())
+        raise ComparisonFailed(f"{len(failures)} of {asked} runs failed:\n{listing}", published)
 
 
 @dataclass(frozen=True)
@@ -96,11 +125,6 @@ class _Trained:
     tracked: Tracked
     asked: int
     failures: Mapping[str, str]
-
-    def raise_failures(self, published: Published | None = None) -> None:
-        if self.failures:
-            listing = "\n".join(f"  {run_id}: {reason}" for run_id, reason in self.failures.items())
-            raise ComparisonFailed(f"{len(self.failures)} of {self.asked} runs failed:\n{listing}", published)
 
 
 def _train(params: Params, runs: Sequence[RunConfig], place: Place, breaker: Breaker, again: bool = False) -> _Trained:

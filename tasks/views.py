@@ -79,7 +79,7 @@ def write_report(evidence: Evidence, path: Path, command: str) -> None:
         settings=_settings(evidence.params),
         splits=evidence.splits,
         data={key: value for key, value in evidence.data.items() if key != "class_names"},
-        machines=_machines(evidence),
+        machines=machines_of(evidence),
         table=table_of(evidence, summarise(evidence.methods)),
         methods=evidence.methods,
         planned_seeds=len(evidence.params.seeds),
@@ -121,7 +121,7 @@ def _title(evidence: Evidence) -> str:
     return f"{setting}: {params.chunks} chunks, {params.training.recipe} recipe"
 
 
-def _machines(evidence: Evidence) -> list[dict[str, object]]:
+def machines_of(evidence: Evidence) -> list[dict[str, object]]:
     """Return the distinct hardware, versions and commits the runs were made with."""
     found = {tuple((key, result.get(key)) for key in MACHINE) for result in evidence.results}
     return [dict(facts) for facts in sorted(found, key=str)]

@@ -125,7 +125,7 @@ FIGURE_12 = Item(
         ),
         "small": Scale(
             {name: small(dataset=name, compared=("cold", "warm")) for name in ("fashion_mnist", "cifar10")},
-            "1,000 images and an MLP in 5 chunks; Fashion-MNIST stands in for the simple sets, CIFAR-10 for the complex",
+            "1,000 images, an MLP, 5 chunks; Fashion-MNIST stands in for the simple sets, CIFAR-10 for the complex",
         ),
         "smoke": Scale(
             {

@@ -1,0 +1,93 @@
+"""The flow of one item of the paper: its comparisons one after the other, then its page with the verdicts."""
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prefect import flow
+
+from dash_core.comparison import Params
+from dash_core.config import merge, parse
+from dash_core.errors import ConfigError
+from dash_core.reproduction import select
+from dash_core.reproduction.item import SCALES, Item
+from dash_core.reproduction.outcome import Measured
+from dash_core.reproduction.reproduced import Reproduced
+from dash_core.summary import total_cost
+from flows.compare import carry_out_comparison
+from flows.settings import check, parse_override
+from tasks.place import Place, place_of
+from tasks.reproduction import publish_item, simulate
+from tasks.views import machines_of
+
+
+@flow(name="reproduce-item", flow_run_name="reproduce {name} · {scale}", persist_result=False)
+def reproduce_item(
+    name: str,
+    scale: str = "small",
+    store: str = ".",
+    data_root: str | None = None,
+    overrides: Sequence[str] = (),
+    again: bool = False,
+) -> Reproduced:
+    """Run every comparison of an item, and publish its page, verdicts and record.
+
+    A run that fails does not take the others down: the item is made of what is complete, and its failures are told.
+    """
+    (item,) = select(name)
+    measured, failures, simulating = {}, {}, 0.0
+    for key, params in settings_of(item, scale, overrides).items():
+        place = place_of(params, Path(store), Path(data_root) if data_root else None)
+        if item.simulated:
+            started = time.perf_counter()
+            measured[key] = simulate(key, params, place)
+            simulating += time.perf_counter() - started
+        else:
+            measured[key], failed = _compare(params, place, command_of(item, scale, overrides), again)
+            failures |= failed
+    made = Reproduced(
+        item=item,
+        scale=scale,
+        outcome=measured,
+        seconds=simulating or _seconds(measured),
+        command=command_of(item, scale, overrides),
+        overrides=tuple(overrides),
+        failures=failures,
+    )
+    publish_item(made, place_of(Params(), Path(store), None))
+    return made
+
+
+def _compare(params: Params, place: Place, command: str, again: bool) -> tuple[Measured, Mapping[str, str]]:
+    compared = carry_out_comparison(params, place, command, again)
+    evidence = compared.evidence
+    return Measured(params, evidence.methods, machines_of(evidence)), compared.failures
+
+
+def _seconds(measured: Mapping[str, Measured]) -> float:
+    """Return what the records of all runs tell, one after the other."""
+    runs = [run for one in measured.values() for method in one.methods for run in method.runs.values()]
+    return sum(total_cost(run).seconds for run in runs)
+
+
+def settings_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> dict[str, Params]:
+    """Return the parameters of an item's comparisons with overrides laid over them; ConfigError names what is wrong."""
+    if scale not in SCALES:
+        raise ConfigError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
+    found = {}
+    for key, overlay in item.scales[scale].comparisons.items():
+        content = overlay
+        for override in overrides:
+            content = merge(content, parse_override(override))
+        found[key] = parse(Params, content, where=f"{item.name}, {scale}, {key}")
+        check(found[key])
+    return found
+
+
+def command_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> str:
+    """Return the command that makes an item again."""
+    words = ["uv", "run", "dashpipe", "reproduce", item.name, "--scale", scale]
+    for override in overrides:
+        words += ["--set", override]
+    return shlex.join(words)

@@ -1,0 +1,57 @@
+"""The command `reproduce`: the paper, item by item."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dash_core.errors import ConfigError
+from flows.options import PARAMS, Again, DataRoot, Set, Store, make_writable, open_place, output_console, plain_errors
+
+ItemName = Annotated[
+    str | None, typer.Argument(help="A figure or table: figure-1, table-8, tables-3-6, all; --list names them.")
+]
+Scale = Annotated[str, typer.Option(help="full: the paper's setting; small: minutes on two cores; smoke: seconds.")]
+List = Annotated[
+    bool, typer.Option("--list", help="Name the items, the time they take here, and whether data are here.")
+]
+Summary = Annotated[
+    Path | None, typer.Option(help="Write the table of all items reproduced at this scale.", metavar="FILE")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(reproduce)
+
+
+def reproduce(
+    item: ItemName = None,
+    scale: Scale = "small",
+    listing: List = False,
+    summary: Summary = None,
+    again: Again = False,
+    overrides: Set = None,
+    store: Store = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Make a figure or table of the paper, with what the paper claims and whether this run agrees."""
+    with plain_errors():
+        place, console = open_place(PARAMS, store, data_root), output_console()
+        if item is None and summary is None and not listing:
+            raise ConfigError("name an item of the paper, for example figure-1, or give --list")
+        from flows import reproduce_commands
+        from flows.reproduce_commands import Request
+
+        if listing:
+            reproduce_commands.list_items(place, console)
+            return
+        make_writable(place)
+        try:
+            if item is not None:
+                from dash_core.reproduction import select
+
+                reproduce_commands.reproduce(Request(select(item), scale, overrides or [], again), place, console)
+        finally:
+            if summary:
+                reproduce_commands.summarise(scale, place, summary, console)

@@ -1,0 +1,123 @@
+"""What the command `reproduce` does: items of the paper one by one, their verdicts, their list, their summary."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from dash_core.comparison import Params
+from dash_core.data.presence import is_here
+from dash_core.device import choose_device, prepare_device
+from dash_core.errors import DashError, StopRequested
+from dash_core.reproduction import ITEMS
+from dash_core.reproduction.expected import expected_seconds, training_rate
+from dash_core.reproduction.item import SCALES, Item
+from flows import commands
+from flows.reproduce import reproduce_item, settings_of
+from tasks.place import Crew, Place
+from tasks.reproduction import PAGE, item_folder, read_results, write_summary
+
+MARKS = {"agree": "green", "disagree": "bold red", "too few seeds": "yellow"}
+UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+class ReproductionFailed(DashError):
+    """Some items could not be reproduced whole; the others are."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be reproduced: items at a scale, with overrides; again: train what is complete as well."""
+
+    items: Sequence[Item]
+    scale: str
+    overrides: Sequence[str] = ()
+    again: bool = False
+
+
+def reproduce(asked: Request, place: Place, console: Console) -> None:
+    """Reproduce the items, print their verdicts; ReproductionFailed names those that failed, the others are done."""
+    for item in asked.items:
+        settings_of(item, asked.scale, asked.overrides)  # an early error
+    failures: dict[str, str] = {}
+    console.print(f"{len(asked.items)} item(s), scale {asked.scale}, starting services …", highlight=False)
+    with commands.services(place, trains=not all(item.simulated for item in asked.items)):
+        for item in asked.items:
+            try:
+                if reason := _one(item, asked, place, console):
+                    failures[item.name] = reason
+            except StopRequested:
+                raise
+            except DashError as error:
+                failures[item.name] = str(error)
+                console.print(f"{item.name}: {error}", markup=False, highlight=False, soft_wrap=True)
+    if failures:
+        listing = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
+        raise ReproductionFailed(f"{len(failures)} of {len(asked.items)} items are not whole:\n{listing}")
+
+
+def _one(item: Item, asked: Request, place: Place, console: Console) -> str:
+    """Reproduce one item, print its verdicts, and return why it is not whole, or nothing."""
+    from flows.display import watched
+
+    settings = settings_of(item, asked.scale, asked.overrides)
+    console.print(f"\n{item.name}: {item.shows}", style="bold", markup=False, highlight=False, soft_wrap=True)
+    runs = {} if item.simulated else {run.id: run for params in settings.values() for run in params.runs()}
+    if not item.simulated:
+        for params in settings.values():
+            commands.check_data(params, place, console)
+    started = time.perf_counter()
+    with watched(list(runs.values()), place, console):
+        made = reproduce_item(
+            item.name, asked.scale, str(place.store), str(place.data_root), list(asked.overrides), asked.again
+        )
+    for finding in made.findings:
+        console.print(f"{finding.judgement:14}", style=MARKS[finding.judgement], end="", highlight=False)
+        console.print(finding.claim.text, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{'':14}{finding.numbers}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    if not made.findings:
+        console.print("no claim to check: see the page", highlight=False)
+    seconds, page = time.perf_counter() - started, item_folder(place.store, item.name, asked.scale) / PAGE
+    console.print(f"page     {page} ({seconds:,.0f} s)", markup=False, highlight=False, soft_wrap=True)
+    failed = "\n".join(f"    {run}: {reason}" for run, reason in made.failures.items())
+    return f"{len(made.failures)} runs failed:\n{failed}" if failed else ""
+
+
+def list_items(place: Place, console: Console) -> None:
+    """Print each item: what it shows, its scales, the time expected on this machine, whether its data are here."""
+    device = choose_device(place.device)
+    prepare_device(device, 1)
+    rate, workers = training_rate(device), Crew.of(Params(), 2**20).workers
+    measured = f"{rate / 1e9:,.0f} GFLOP/s a process, {workers} at once"
+    console.print(f"expected times from a measurement of a second: {measured}", markup=False, highlight=False)
+    for item in ITEMS.values():
+        console.print(f"\n{item.name}", style="bold", end="", highlight=False)
+        console.print(f"  {item.shows}", markup=False, highlight=False, soft_wrap=True)
+        for scale in SCALES:
+            expected = about(expected_seconds(item, scale, rate, workers))
+            line = f"  {scale:6} {expected:>10}  {_data(item, scale, place)}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _data(item: Item, scale: str, place: Place) -> str:
+    """Return which data an item needs, and whether they are here."""
+    if item.simulated or not item.scales[scale].comparisons:
+        return "needs no data"
+    configs = {params.dataset.name: params.dataset for params in item.scales[scale].params().values()}
+    found = {name: is_here(config, place.data_root) for name, config in configs.items()}
+    return ", ".join(f"{name} {'here' if here else 'not here'}" for name, here in found.items())
+
+
+def about(seconds: float) -> str:
+    """Return a time to one or two digits: 'about 3 min'."""
+    size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), UNITS[-1])
+    return f"about {max(float(f'{seconds / size:.2g}'), 1):,g} {unit}"
+
+
+def summarise(scale: str, place: Place, path: Path, console: Console) -> None:
+    """Write the one table of the items that were reproduced at a scale."""
+    results = read_results(place.store, list(ITEMS), scale)
+    write_summary(results, path)
+    console.print(f"summary  {path} ({len(results)} items)", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,63 @@
+"""Items of the paper on disk: an offline page and a record each, under `reproduction/<item>/<scale>` in the store."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from dash_core.comparison import Params
+from dash_core.errors import RecordError
+from dash_core.files import write_atomically
+from dash_core.reproduction.digest import digest
+from dash_core.reproduction.items_theory import simulated
+from dash_core.reproduction.outcome import Measured
+from dash_core.reproduction.page import item_html
+from dash_core.reproduction.reproduced import Reproduced
+from tasks.place import Place
+from tasks.runs import facts
+
+PAGE, RESULT = "index.html", "result.json"
+
+
+def item_folder(store: Path, item: str, scale: str) -> Path:
+    """Folder of one item at one scale."""
+    return store / "reproduction" / item / scale
+
+
+@task(task_run_name="simulate {key}", cache_policy=NO_CACHE, persist_result=False)
+def simulate(key: str, params: Params, place: Place) -> Measured:
+    """Simulate feature learning with the settings of one comparison."""
+    return Measured(params, simulated(params.theory), [facts(place)])
+
+
+@task(task_run_name="publish {made.item.name}", cache_policy=NO_CACHE, persist_result=False)
+def publish_item(made: Reproduced, place: Place) -> Path:
+    """Write the item's page and, last, its record; return the page."""
+    folder = item_folder(place.store, made.item.name, made.scale)
+    write_atomically(folder / PAGE, item_html(made).encode())
+    write_atomically(folder / RESULT, (json.dumps(made.result(), indent=2) + "\n").encode())
+    return folder / PAGE
+
+
+def read_results(store: Path, items: Sequence[str], scale: str) -> list[dict[str, Any]]:
+    """Return the records of those items that were reproduced at a scale, in the given order; RecordError if damaged."""
+    found = []
+    for item in items:
+        path = item_folder(store, item, scale) / RESULT
+        try:
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path} cannot be read ({error}): reproduce {item} again") from None
+    return found
+
+
+def write_summary(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the one table of all items as markdown; RecordError if nothing was reproduced."""
+    if not results:
+        raise RecordError("no item has been reproduced at this scale: dashpipe reproduce all --scale small")
+    write_atomically(path, digest(results).encode())
