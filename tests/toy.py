@@ -33,7 +33,7 @@ def params(**changes: object) -> Params:
 
 def trajectory(folder: Path, run: RunConfig, data: Dataset, **options: object) -> Trajectory:
     folder.mkdir(parents=True, exist_ok=True)
-    plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed)
+    plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed, run.protocol)
     return Trajectory(run, data, plan, folder, device=CPU, **options)
 
 
