@@ -183,14 +183,14 @@ class ClassIncremental(Protocol):
     def cut(self, labels: Tensor, chunks: int, random: Generator) -> Sequence[Tensor]:
         """Return the images of each class, permuted; ConfigError unless there are as many chunks as classes."""
         order = torch.randperm(len(labels), generator=random)
-        classes = labels.unique()
-        if chunks != len(classes):
+        images = labels.unique(return_counts=True)[1].tolist()  # of each class that has any
+        if chunks != len(images):
             raise ConfigError(
                 f"chunks: {chunks} is not the number of classes among the training images, and class_incremental has "
-                f"a chunk for each: set chunks={len(classes)}"
+                f"a chunk for each: set chunks={len(images)}"
             )
-        arriving = classes[torch.randperm(chunks, generator=random)].tolist()
-        return [order[labels[order] == one] for one in arriving]
+        by_class = order[labels[order].argsort(stable=True)].split(images)
+        return [by_class[one] for one in torch.randperm(chunks, generator=random).tolist()]
 
 
 STANDARD = Standard()

@@ -120,8 +120,8 @@ def _title(evidence: Evidence) -> str:
     params = evidence.params
     setting = f"{params.dataset.name}, {params.model.name}, {params.optimizer.name}"
     protocol = "" if params.protocol == STANDARD else f", {params.protocol.name} protocol"
-    first = f", first {params.experiments} experiments" if params.experiments else ""
-    return f"{setting}: {params.chunks} chunks, {params.training.recipe} recipe{protocol}{first}"
+    end = f", up to experiment {params.experiments}" if params.experiments else ""
+    return f"{setting}: {params.chunks} chunks, {params.training.recipe} recipe{protocol}{end}"
 
 
 def _machines(evidence: Evidence) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dash_core.data import ChunkPlan
-from dash_core.protocols import STANDARD
+from dash_core.protocols import STANDARD, TwoPhase
 from dash_core.records import ChunkRecord
 from dash_core.training import EpochReport
 from tasks import progress
@@ -77,6 +77,17 @@ def test_a_chunk_that_takes_longer_than_the_last_is_about_to_end(tmp_path):
     writer.after_chunk(record(1, epochs=2))
     writer.after_epoch(report(2, 9, images=10))
     assert read_progress(tmp_path).seconds_left == pytest.approx(2 * 60 / 10)
+
+
+def test_where_the_protocol_fixes_the_epochs_they_are_expected_and_not_those_of_the_last_chunk(tmp_path):
+    protocol = TwoPhase(pretrain_epochs=2, epochs=5)
+    plan = ChunkPlan("toy", "digest", 0, torch.arange(30).split((10, 20)))
+    writer = ProgressWriter(tmp_path, plan, [protocol.experiment(number, 2, "warm") for number in (1, 2)])
+    writer.after_epoch(report(1, 2, images=10))
+    writer.after_chunk(record(1, epochs=2))
+    assert read_progress(tmp_path).seconds_left == pytest.approx(5 * 30 / 10)
+    writer.after_epoch(report(2, 3, images=30, seconds=3.0))
+    assert read_progress(tmp_path).seconds_left == pytest.approx(2 * 30 / 10)
 
 
 def test_speed_is_smoothed(tmp_path):

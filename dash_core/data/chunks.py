@@ -73,7 +73,7 @@ class ChunkPlan:
             if self.images(experiment) < 2:
                 raise ConfigError(
                     f"chunks: experiment {experiment.number} has 1 image, and training needs 2 or more: "
-                    "use fewer chunks"
+                    "use fewer chunks, or more images"
                 )
 
     def arrivals(self, dataset: Dataset) -> Tensor:

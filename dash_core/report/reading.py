@@ -67,8 +67,8 @@ def _protocol(settings: Mapping[str, Any]) -> str:
         "pretrained": _end(training, protocol.get("pretrain_epochs"), protocol.get("pretrain_accuracy")),
         "end": _end(training, protocol.get("epochs")),
     }
-    first = settings["experiments"]
-    return DONE[protocol["name"]].format(**words) + (f" Only the first {first} experiments are made." if first else "")
+    last = settings["experiments"]
+    return DONE[protocol["name"]].format(**words) + (f" Each run ends after experiment {last}." if last else "")
 
 
 def _end(training: Mapping[str, Any], epochs: int | None = None, accuracy: float | None = None) -> str:

@@ -138,7 +138,7 @@ def _by_experiment(title: str, column: Column, methods: Sequence[MethodRuns]) ->
     experiments = min(map(len, runs))
     stride = math.ceil(experiments / MOST_ROWS)
     shown = sorted({*range(0, experiments, stride), experiments - 1})
-    left_out = (f"every {stride}th experiment and the last; experiments.csv holds all",) if stride > 1 else ()
+    left_out = (f"one experiment in {stride}, and the last; experiments.csv holds all",) if stride > 1 else ()
     return Table(
         title,
         ("Experiment", "Images", *(method.label for method in methods)),
