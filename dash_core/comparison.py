@@ -7,16 +7,11 @@ from pydantic import Field, field_validator
 
 from dash_core.config import (
     CompareConfig,
-    Count,
-    DatasetConfig,
     Label,
     MethodConfig,
-    ModelConfig,
-    OptimizerConfig,
     RunConfig,
-    Section,
     Seed,
-    TrainingConfig,
+    Setting,
     digest_of,
     distinct,
     nearest,
@@ -27,14 +22,9 @@ from dash_core.interventions import INTERVENTIONS, build_intervention
 from dash_core.theory import TheoryConfig
 
 
-class Params(Section):
+class Params(Setting):
     """The whole of params.yaml: one comparison of methods over seeds."""
 
-    dataset: DatasetConfig = DatasetConfig()
-    chunks: Count = 10
-    model: ModelConfig = ModelConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    training: TrainingConfig = TrainingConfig()
     methods: dict[Label, dict[str, Any]] = Field(default_factory=dict)
     seeds: Annotated[list[Seed], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
     compare: CompareConfig = CompareConfig()
@@ -59,7 +49,7 @@ class Params(Section):
 
     def run(self, label: str, seed: int) -> RunConfig:
         """Return the run of one method and seed; ConfigError if there is no such method or seed."""
-        shared = {name: getattr(self, name) for name in ("dataset", "chunks", "model", "optimizer", "training")}
+        shared = {name: getattr(self, name) for name in Setting.model_fields}
         return parse(RunConfig, {**shared, "method": self.method(label), "seed": seed})
 
     def runs(self) -> list[RunConfig]:

@@ -11,30 +11,29 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from dash_core.errors import ConfigError
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
-Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
-FolderName = Annotated[str, Field(min_length=1)]
-Threads = Annotated[int, Field(ge=1, le=1024)]
-Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for a single one
+from dash_core.protocols import STANDARD, Experiment, Protocol, ProtocolConfig
+from dash_core.section import (
+    Accuracy,
+    Batch,
+    Count,
+    FolderName,
+    Gibibytes,
+    Label,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Threads,
+)
 
 UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic's names for parts of `X | "auto"`
+COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 MOST_MISTAKES = 20  # that one message lists
-
-
-class Section(BaseModel):
-    """A frozen section of the configuration: unknown keys, NaN and wrong types are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DatasetConfig(Section):
@@ -78,7 +77,7 @@ class TrainingConfig(Section):
 
     recipe: Literal["standard", "sota"] = "standard"
     batch_size: Batch = 128
-    stop_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.999  # running train accuracy that ends a chunk
+    stop_accuracy: Accuracy | None = 0.999  # running train accuracy that ends a chunk; None: max_epochs alone does
     max_epochs: Count = 500
     schedule: Literal["constant", "multistep"] | None = None  # None: the recipe's
     warmup_epochs: Annotated[int, Field(ge=0, lt=2**31)] | None = None  # None: the recipe's
@@ -91,19 +90,53 @@ class MethodConfig(Section):
 
     label: Label
     intervention: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class RunConfig(Section):
-    """Everything that decides the result of one run: dataset, chunks, model, training, method and seed."""
+class Setting(Section):
+    """What all runs of a comparison have in common."""
 
     dataset: DatasetConfig = DatasetConfig()
     chunks: Count = 10
+    protocol: ProtocolConfig = STANDARD
+    experiments: Count | None = None  # only the first so many of the protocol's; None: all
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("protocol")
+    @classmethod
+    def _fits_the_chunks(cls, protocol: Protocol, info: ValidationInfo) -> Protocol:
+        if "chunks" in info.data:
+            protocol.check(info.data["chunks"])
+        return protocol
+
+    @field_validator("experiments")
+    @classmethod
+    def _no_more_than_there_are(cls, experiments: int | None, info: ValidationInfo) -> int | None:
+        if experiments and {"chunks", "protocol"} <= info.data.keys():
+            protocol, chunks = info.data["protocol"], info.data["chunks"]
+            if experiments > (most := protocol.count(chunks)):
+                raise ValueError(f"{experiments} is more than the {most} that {protocol.name} has with chunks={chunks}")
+        return experiments
+
+    @property
+    def experiment_count(self) -> int:
+        """How many experiments a run has, and records when it is complete."""
+        return self.experiments or self.protocol.count(self.chunks)
+
+
+class RunConfig(Setting):
+    """Everything that decides the result of one run: its setting, method and seed."""
+
     method: MethodConfig
     seed: Seed = 0
+
+    @property
+    def schedule(self) -> list[Experiment]:
+        """The run's experiments, in order."""
+        numbers = range(1, self.experiment_count + 1)
+        return [self.protocol.experiment(number, self.chunks, self.method.intervention) for number in numbers]
 
     @property
     def digest(self) -> str:
@@ -122,7 +155,7 @@ class RunConfig(Section):
 class CompareConfig(Section):
     """Which methods stand side by side, and how the runs share the machine."""
 
-    methods: Annotated[list[str], Field(min_length=1)] = ["cold", "warm", "warm_rm", "shrink_perturb", "dash"]
+    methods: Annotated[list[str], Field(min_length=1, default_factory=lambda: [*COMPARED])]
     workers: Count | Literal["auto"] = "auto"  # parallel processes; auto: one a core, no more than runs
     threads: Threads | Literal["auto"] = "auto"  # of torch, a worker; auto: 1, so that bits do not depend on workers
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
@@ -189,11 +222,16 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 80, 80, 
 
 def _explain(kind: type[Section], mistake: Mapping[str, Any], where: str) -> str:
     """Turn one pydantic error into a line: key, value given, what is allowed."""
-    path = [str(part) for part in mistake["loc"] if part not in UNION]
+    path, section = _place(kind, mistake["loc"])
     key = ".".join(([where] if where else []) + path) or "the configuration"
     if mistake["type"] == "extra_forbidden":
-        known = list(_section_at(kind, path[:-1]).model_fields)
-        return f"unknown key {key}{nearest(path[-1], known)}; known here: {', '.join(known) or 'none'}"
+        known = list(section.model_fields)
+        listing = f"known {_where(section, key)}: {', '.join(known) or 'none'}"
+        return f"unknown key {key}{nearest(path[-1], known)}; {listing}"
+    if mistake["type"] == "union_tag_invalid":
+        name, known = mistake["input"]["name"], list(_members(section, path[-1]))
+        suggestion = nearest(name, known) if isinstance(name, str) else ""
+        return f"{key}.name: unknown {path[-1]} {shown(name)}{suggestion}; known: {', '.join(known)}"
     message = mistake["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:] if message[:5] == "Input" else message
     if mistake["type"] == "value_error":
@@ -201,10 +239,29 @@ def _explain(kind: type[Section], mistake: Mapping[str, Any], where: str) -> str
     return f"{key}: {message}, got {shown(mistake['input'])}"
 
 
-def _section_at(kind: type[Section], path: Sequence[str]) -> type[Section]:
-    for part in path:
-        inner = kind.model_fields[part].annotation if part in kind.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            break
-        kind = inner
-    return kind
+def _place(kind: type[Section], location: Sequence[str | int]) -> tuple[list[str], type[Section]]:
+    """Return the keys of an error's location, without pydantic's words, and the section in which the last stands."""
+    path, section, inner = [], kind, kind
+    for part in (str(part) for part in location if part not in UNION):
+        if path and part in (members := _members(section, path[-1])):
+            inner = members[part]
+            continue
+        path.append(part)
+        section = inner or section
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        inner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return path, section
+
+
+def _members(section: type[Section], key: str) -> dict[str, type[Section]]:
+    """Return the sections, by name, of which a key holds one."""
+    kinds = get_args(section.model_fields[key].annotation) if key in section.model_fields else ()
+    sections = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
+    return {kind.model_fields["name"].default: kind for kind in sections}
+
+
+def _where(section: type[Section], key: str) -> str:
+    """Return 'here', or which name makes a section, of several that the key may stand in, the one that is here."""
+    if not issubclass(section, Protocol):
+        return "here"
+    return f"with {key.rpartition('.')[0]}.name={section.model_fields['name'].default}"

@@ -120,6 +120,10 @@ class ResidentSet:
         part = images.part(start, end) if isinstance(images, StreamedImages) else images[start:end]
         return part, self.labels[start:end]
 
+    def head(self, count: int) -> "ResidentSet":
+        """Return the set of the first `count` images, without a copy."""
+        return ResidentSet(*self.part(0, count), self.normalise)
+
     def batches(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 images, labels) at each of the given positions; streamed ones are read ahead."""
         if not isinstance(self.images, StreamedImages):
@@ -142,18 +146,38 @@ class ResidentSet:
 
 
 class GrowingData:
-    """What a learner sees at experiment j: the union of chunks 1..j, chunk by chunk oldest first."""
+    """What a learner sees at experiment j: the union of some chunks, chunk by chunk oldest first.
 
-    def __init__(self, resident: ResidentSet, plan: ChunkPlan, chunk: int) -> None:
-        """`resident` holds the plan's images in the plan's order; `chunk` is j, counted from 1."""
+    chunk: j. previous_images: so many at the front an earlier experiment trained on; the rest is new.
+    """
+
+    def __init__(
+        self,
+        resident: ResidentSet,
+        plan: ChunkPlan,
+        chunk: int,
+        *,
+        first: int = 1,
+        last: int | None = None,
+        trained: int | None = None,
+    ) -> None:
+        """`resident` holds the plan's images in the plan's order; j and chunks are counted from 1.
+
+        The chunks are first..last, of which those up to `trained` an earlier experiment trained on. Unless given they
+        are those of the standard protocol: chunks 1..j, the last one new.
+        """
         self._resident = resident
-        ends = list(accumulate(len(part) for part in plan.chunks[:chunk]))
-        self._bounds = list(pairwise([0, *ends]))  # (start, end) of each chunk
+        last = chunk if last is None else last
+        trained = last - 1 if trained is None else trained
+        ends = list(accumulate((len(part) for part in plan.chunks[:last]), initial=0))
+        self._start = ends[first - 1]
+        self._bounds = list(pairwise(ends[first - 1 :]))  # (start, end) of each chunk
         self.chunk = chunk
+        self.previous_images = max(ends[trained] - self._start, 0)
         self.normalise = resident.normalise
 
     def __len__(self) -> int:
-        return self._bounds[-1][1]
+        return self._bounds[-1][1] - self._start
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -167,11 +191,11 @@ class GrowingData:
 
     def batches(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 images, labels) at each of the given positions in [0, len(self))."""
-        return self._resident.batches(batches)
+        return self._resident.batches([positions + self._start for positions in batches] if self._start else batches)
 
     @property
     def largest_chunk(self) -> int:
-        """Images of the largest chunk so far."""
+        """Images of the largest of the chunks."""
         return max(end - start for start, end in self._bounds)
 
 

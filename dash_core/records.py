@@ -21,8 +21,9 @@ FILE = "chunks.jsonl"
 class ChunkRecord:
     """What one experiment gave and what it cost.
 
-    chunk: j, counted from 1; images: in the union of chunks 1..j; accuracies in [0, 1]; losses in nats;
-    steps, epochs: of this experiment; cost: by phase; diagnostics: by name; finished_at: Unix time in ms.
+    chunk: j, counted from 1; images: that it trained on; accuracies in [0, 1]; losses in nats;
+    steps, epochs: of this experiment; converged: the stop accuracy was reached, or all epochs were made where their
+    number is fixed; cost: by phase; diagnostics: by name; finished_at: Unix time in ms.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)

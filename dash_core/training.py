@@ -88,8 +88,9 @@ def train_chunk(
 ) -> TrainingOutcome:
     """Train until an epoch's running train accuracy is ≥ `stop_accuracy`, or for `max_epochs`.
 
-    `config` is resolved (no field is None). The learner is left in train mode; the global generators,
-    which dropout draws from, are left as found. TrainingError if the loss stops being finite.
+    `config` is resolved: no field is None but `stop_accuracy`, with which training takes exactly `max_epochs`. The
+    learner is left in train mode; the global generators, which dropout draws from, are left as found. TrainingError if
+    the loss stops being finite.
     A training that stopped at the moment `begun` goes on as if it had not, with the learner's state of that moment.
     """
     learner.model.train()
@@ -100,14 +101,21 @@ def train_chunk(
     report = None
     try:
         with borrowed_global_generator(learner.device):
-            while report is None or (report.train_accuracy < config.stop_accuracy and report.epoch < config.max_epochs):
+            while report is None or not (report.epoch >= config.max_epochs or _converged(report, config)):
                 report = training.epoch(epoch, steps, begun)
                 epoch, steps, begun = report.epoch, report.steps, None
                 observers.after_epoch(report)
     finally:
         training.set_rates(1.0)
-    converged = report.train_accuracy >= config.stop_accuracy
+    converged = _converged(report, config)
     return TrainingOutcome(report.steps, report.epoch, converged, report.train_accuracy, report.train_loss)
+
+
+def _converged(report: EpochReport, config: TrainingConfig) -> bool:
+    """Return whether training is over as it should be: accurate enough, or all epochs made where that is the rule."""
+    if config.stop_accuracy is None:
+        return report.epoch >= config.max_epochs
+    return report.train_accuracy >= config.stop_accuracy
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Trajectory: one run, chunk after chunk, as steps that can be resumed.
+"""Trajectory: one run, experiment after experiment of its protocol, as steps that can be resumed.
+
+An experiment's number, from 1, is called `chunk` here: in the standard protocol it is that of the chunk that is new.
 
 Its folder holds `chunks.jsonl` (a record a chunk), `state.ckpt` (while the run is under way), and at the end
 `weights.safetensors` and `result.json`, which is written last: a run with a result is complete.
@@ -61,7 +63,7 @@ UNWATCHED = Watch()
 
 
 class Trajectory:
-    """The loop over chunks of one run: `intervene`, `train`, `evaluate`, `record` for each pending chunk, `finish`.
+    """The loop over one run's schedule: `intervene`, `train`, `evaluate`, `record` for each pending chunk, `finish`.
 
     The steps of a chunk are called in this order; `record` makes the chunk durable. A trajectory made again over the
     same folder goes on after the last recorded chunk, with the same results as if it had never stopped; `code`
@@ -83,8 +85,9 @@ class Trajectory:
     ) -> None:
         if len(plan) != run.chunks or plan.seed != run.seed or plan.dataset_digest != dataset.train.digest:
             raise ConfigError(f"the chunk plan is not that of run {run.id}: other dataset, seed or number of chunks")
-        check_first_chunk(plan)
+        check_plan(plan, run, dataset)
         self.run = run
+        self._schedule = run.schedule
         self.folder = folder
         self.plan = plan
         self._classes = dataset.train.classes
@@ -106,7 +109,13 @@ class Trajectory:
         normalise = input_normalisation(run.model.name, dataset.train, device)
         train = dataset.train.images, training_labels(dataset.train, run.dataset, run.seed)
         test = dataset.test.images, dataset.test.labels
-        order, tested = plan.up_to(run.chunks), evaluation_indices(dataset.test, run.dataset)
+        order = plan.up_to(max(experiment.last for experiment in self._schedule))
+        tested = evaluation_indices(dataset.test, run.dataset)
+        self._arrivals = None
+        if run.protocol.tests_what_arrived:
+            self._arrivals = plan.arrivals(dataset, tested)
+            by_arrival = self._arrivals.argsort(stable=True)
+            tested = by_arrival if tested is None else tested[by_arrival]
         with running_out_told("holding the images", device, "lower compare.resident_gib, and they are streamed"):
             self._train = ResidentSet.of(*train, normalise, device, order=order, budget=resident)
             self._test = ResidentSet.of(*test, normalise, device, order=tested, budget=resident)
@@ -120,31 +129,33 @@ class Trajectory:
 
     @property
     def pending(self) -> range:
-        """The chunks still to be trained, counted from 1."""
-        return range(len(self.records) + 1, self.run.chunks + 1)
+        """The experiments still to be done, counted from 1."""
+        return range(len(self.records) + 1, len(self._schedule) + 1)
 
     def intervene(self, chunk: int) -> None:
-        """Apply the intervention before a chunk; there is none before the first, nor where training had begun."""
-        if chunk > 1 and self._begun is None:
+        """Apply the intervention where the protocol has one before this chunk, unless training had begun."""
+        if self._schedule[chunk - 1].intervene and self._begun is None:
             with self.learner.meter.phase("intervene"), self._memory_told(f"intervening before chunk {chunk}"):
                 self._diagnostics = self.intervention.before_chunk(self.learner, self._data(chunk))
 
     def train(self, chunk: int) -> TrainingOutcome:
-        """Train on chunks 1..chunk to convergence, from where it stopped; StopRequested if it is to stop again."""
-        data = self._data(chunk)
+        """Train as long as the protocol has it, from where it stopped; StopRequested if it is to stop again."""
+        data, config = self._data(chunk), self._training.model_copy(update=self._schedule[chunk - 1].overrides)
         begun, self._begun = self._begun, None
         observers = Observers(self._watch.after_epoch, self._after_step)
-        doing = f"training chunk {chunk} with {self.run.model.name} in batches of {self._training.batch_size}"
+        doing = f"training chunk {chunk} with {self.run.model.name} in batches of {config.batch_size}"
         remedy = "lower training.batch_size (another run, from its first chunk), or "
         with self.learner.meter.phase("train"), self._memory_told(doing, remedy):
-            self._outcome = train_chunk(self.learner, data, self._training, self.intervention, observers, begun)
+            self._outcome = train_chunk(self.learner, data, config, self.intervention, observers, begun)
         self.intervention.after_chunk(self.learner, data)
         return self._outcome
 
     def evaluate(self, chunk: int) -> Evaluation:
-        """Measure test accuracy and loss."""
+        """Measure test accuracy and loss, on the classes that have arrived where the protocol tests only those."""
+        arrivals, last = self._arrivals, self._schedule[chunk - 1].last
+        test = self._test if arrivals is None else self._test.head(int((arrivals <= last).sum()))
         with self.learner.meter.phase("evaluate"), self._memory_told(f"evaluating after chunk {chunk}"):
-            self._evaluation = evaluate(self.learner, self._test, self._classes)
+            self._evaluation = evaluate(self.learner, test, self._classes)
         if not math.isfinite(self._evaluation.loss):
             raise TrainingError(f"the test loss is {self._evaluation.loss} at chunk {chunk}: lower optimizer.lr")
         return self._evaluation
@@ -215,7 +226,9 @@ class Trajectory:
         self._saved = time.monotonic()
 
     def _data(self, chunk: int) -> GrowingData:
-        return GrowingData(self._train, self.plan, chunk)
+        experiment = self._schedule[chunk - 1]
+        first, last, trained = experiment.first, experiment.last, experiment.trained
+        return GrowingData(self._train, self.plan, chunk, first=first, last=last, trained=trained)
 
     def _resume(self) -> None:
         """Take up the state after the last recorded chunk; the checkpoint is the truth, the records follow it."""
@@ -245,10 +258,11 @@ class Trajectory:
         self.records = [ChunkRecord.from_json(line) for line in state["records"]]
 
 
-def check_first_chunk(plan: ChunkPlan) -> None:
-    """Raise ConfigError if the first chunk is a single image, of which BatchNorm has no variance."""
-    if len(plan.chunks[0]) < 2:
-        raise ConfigError("chunks: the first chunk has 1 image, and training needs 2 or more: use fewer chunks")
+def check_plan(plan: ChunkPlan, run: RunConfig, dataset: Dataset) -> None:
+    """Raise ConfigError unless every experiment of the run has enough images to train on, and some to be tested on."""
+    plan.check_trainable(run.schedule)
+    if run.protocol.tests_what_arrived:
+        plan.arrivals(dataset, evaluation_indices(dataset.test, run.dataset))
 
 
 def input_normalisation(model: str, train: ImageSet, device: torch.device) -> Normalisation:
@@ -276,4 +290,4 @@ def read_result(
         belongs = result["digest"] == run.digest and split in (None, result["split"]) and code in (None, result["code"])
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}); remove the run's folder to run it again") from None
-    return result if belongs and len(read_records(folder)) == run.chunks else None
+    return result if belongs and len(read_records(folder)) == run.experiment_count else None

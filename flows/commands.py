@@ -122,14 +122,17 @@ def services(place: Place, trains: bool) -> Iterator[None]:
 
 
 def check_data(settings: Params, place: Place, console: Console) -> Dataset:
-    """Return the dataset, decoded and cached; chunks and model must fit it, before anything is started."""
+    """Return the dataset, decoded and cached; chunks, protocol and model must fit it, before anything is started."""
     from dash_core.data import ChunkPlan, evaluation_indices
     from dash_core.models import build_model
-    from dash_core.trajectory import check_first_chunk
+    from dash_core.trajectory import check_plan
 
     dataset = decoded(settings, place, console)
-    check_first_chunk(ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, settings.seeds[0]))
     evaluation_indices(dataset.test, settings.dataset)
+    for seed in settings.seeds:
+        plan = ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, seed, settings.protocol)
+        for label in settings.compare.methods:
+            check_plan(plan, settings.run(label, seed), dataset)
     build_model(settings.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)
     return dataset
 

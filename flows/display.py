@@ -23,7 +23,7 @@ REFRESH = 0.5  # seconds between two looks at the runs' files
 WIDE = 90  # columns of a terminal in which the live table need not be squeezed
 HEADINGS = {  # of the live table, and the width below which a value would be cut
     "run": 0,
-    "chunk": 5,
+    "experiment": 5,
     "epoch": 5,
     "train acc.": 6,
     "test acc.": 6,
@@ -146,7 +146,7 @@ def _cells(run: RunConfig, progress: Progress) -> tuple[str, ...]:
     rate = progress.images_per_second if training else None
     return (
         f"{run.method.label} · seed {run.seed}",
-        f"{progress.chunk or progress.finished}/{run.chunks}",
+        f"{progress.chunk or progress.finished}/{run.experiment_count}",
         _number(progress.epoch or None, "d"),
         _number(progress.train_accuracy, ".1%"),
         _number(progress.test_accuracy, ".1%"),
@@ -174,7 +174,7 @@ def _follow_plainly(runs: Sequence[RunConfig], read: "_Reader", console: Console
 def _line(run: RunConfig, now: Progress) -> str:
     accuracy, left = _number(now.test_accuracy, ".1%"), _duration(now.seconds_left)
     rest = {"done": "complete", "saving": "saving"}.get(now.state, f"{left} left")
-    done = f"{now.finished} of {run.chunks} chunks"
+    done = f"{now.finished} of {run.experiment_count} experiments"
     return f"{run.method.label} · seed {run.seed}: {done}, test {accuracy}, {now.steps:,} steps, {rest}"
 
 

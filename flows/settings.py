@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dash_core.comparison import Params
-from dash_core.config import merge, nearest, parse, shown
+from dash_core.config import TrainingConfig, merge, nearest, parse, shown
 from dash_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") 
             f"training.warmup_epochs: {training.warmup_epochs} is more than the {training.max_epochs} of max_epochs: "
             "the learning rate would never be reached"
         )
+    _check_protocol(params, training, dataset.classes)
     if dataset.image_shape and (side := min(dataset.image_shape[1:])) < (least := model.smallest):
         raise ConfigError(
             f"model.name: {model.name} needs images of {least}x{least} pixels or more, and {name} has {side}x{side}"
@@ -118,6 +119,22 @@ def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") 
         raise ConfigError(f"dataset.test_size: {tested} is more than the {dataset.test_size} test images of {name}")
     if params.chunks > used:
         raise ConfigError(f"chunks: {params.chunks} is more than the {used} training images of {name}")
+
+
+def _check_protocol(params: Params, training: TrainingConfig, classes: int | None) -> None:
+    """Raise ConfigError where the resolved training or the dataset's classes, None if unknown, do not suit it."""
+    name = params.protocol.name
+    if name == "class_incremental" and classes not in (None, params.chunks):
+        raise ConfigError(
+            f"chunks: {params.chunks} is not the {classes} classes of {params.dataset.name}, and class_incremental has "
+            f"a chunk for each: set chunks={classes}"
+        )
+    if name == "continuous" and (training.schedule, training.warmup_epochs) != ("constant", 0):
+        raise ConfigError(
+            f"training.schedule: {training.schedule} with {training.warmup_epochs} epochs of warm-up starts again with "
+            "each experiment, and each of continuous is one epoch: set training.schedule=constant and "
+            "training.warmup_epochs=0"
+        )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

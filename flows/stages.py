@@ -77,7 +77,9 @@ class Stages:
         dataset = commands.check_data(self.settings, self.place, self.console)
         self._check_described(dataset)
         for seed in self.settings.seeds:
-            plan = ChunkPlan.split(dataset.train, self.settings.dataset, self.settings.chunks, seed)
+            plan = ChunkPlan.split(
+                dataset.train, self.settings.dataset, self.settings.chunks, seed, self.settings.protocol
+            )
             plan.save(plan_path(self.place.splits, self.settings, seed, dataset.train.digest))
             self._say(_plan_line(plan))
 
@@ -230,7 +232,8 @@ class Stages:
 
 def _plan_line(plan: ChunkPlan) -> str:
     sizes = sorted({len(chunk) for chunk in plan.chunks})
-    images = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} or {sizes[-1]}"
+    between = "to" if len(sizes) > 2 else "or"
+    images = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} {between} {sizes[-1]}"
     return f"seed {plan.seed}: {len(plan)} chunks of {images} images, split {plan.digest[:8]}"
 
 

@@ -17,8 +17,9 @@ def open_dataset(config: DatasetConfig, place: Place, progress: Progress = silen
 
 
 def plan_path(splits: Path, run: RunConfig | Params, seed: int, train_digest: str) -> Path:
-    """Return the file of a chunk plan: one for each training set and its configuration, number of chunks and seed."""
-    digest = digest_of([run.dataset.model_dump(mode="json"), run.chunks, train_digest])[:10]
+    """Return the file of a chunk plan: one for each training set and its configuration, division in chunks and seed."""
+    division = run.protocol.division
+    digest = digest_of([run.dataset.model_dump(mode="json"), run.chunks, train_digest, *division])[:10]
     return splits / f"{run.dataset.name}-{run.chunks}-chunks-{digest}-s{seed}.json"
 
 
@@ -29,7 +30,7 @@ def open_plan(run: RunConfig, dataset: Dataset, place: Place) -> ChunkPlan:
         plan = ChunkPlan.load(path)
         plan.check(dataset.train, run.dataset)
         return plan
-    plan = ChunkPlan.split(dataset.train, run.dataset, run.chunks, run.seed)
+    plan = ChunkPlan.split(dataset.train, run.dataset, run.chunks, run.seed, run.protocol)
     plan.save(path)
     return plan
 

@@ -2,12 +2,14 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dash_core.data import ChunkPlan
 from dash_core.files import write_atomically
+from dash_core.protocols import Experiment
 from dash_core.records import ChunkRecord
 from dash_core.training import EpochReport
 
@@ -53,10 +55,9 @@ def mark_progress(folder: Path, state: State) -> None:
 class ProgressWriter:
     """Follows one run: called after each epoch and each chunk, it keeps the run's file up to date."""
 
-    def __init__(self, folder: Path, plan: ChunkPlan) -> None:
+    def __init__(self, folder: Path, plan: ChunkPlan, schedule: Sequence[Experiment]) -> None:
         self._folder = folder
-        sizes = [len(part) for part in plan.chunks]
-        self._images = [sum(sizes[: j + 1]) for j in range(len(sizes))]  # in the union of chunks 1..j
+        self._work = [(plan.images(experiment), experiment.epochs) for experiment in schedule]  # None: to convergence
         self._now = Progress(state="training")
         self._steps_before = 0  # of the chunks that are finished
         self._epochs: int | None = None  # of the last finished chunk
@@ -106,9 +107,11 @@ class ProgressWriter:
         write_progress(self._folder, replace(self._now, seconds_left=self._estimate()))
 
     def _estimate(self) -> float | None:
-        """Return seconds left if each chunk to come takes as many epochs as the last finished one."""
+        """Return seconds left if each chunk to come takes as many epochs as it must, or as the last finished one."""
         if self._epochs is None or not self._now.images_per_second:
             return None
+        work = [images * (epochs or self._epochs) for images, epochs in self._work]
         chunk, epoch = self._now.chunk, self._now.epoch
-        left = max(self._epochs - epoch, 0) * self._images[chunk - 1] + self._epochs * sum(self._images[chunk:])
+        images, epochs = self._work[chunk - 1]
+        left = max((epochs or self._epochs) - epoch, 0) * images + sum(work[chunk:])
         return left / self._now.images_per_second

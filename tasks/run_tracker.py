@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dash_core.comparison import Params
-from dash_core.config import RunConfig
+from dash_core.config import RunConfig, Setting
 from dash_core.data import Dataset
 from dash_core.records import ChunkRecord, read_records
 from dash_core.summary import total_cost
@@ -188,7 +188,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _shared(params: Params) -> dict[str, Any]:
     """Return what all of a comparison's runs have in common, and its methods: no more than its name stands for."""
-    shared = params.model_dump(mode="json", include={"dataset", "chunks", "model", "optimizer", "training"})
+    shared = params.model_dump(mode="json", include=set(Setting.model_fields))
     methods = {label: params.method(label).parameters for label in params.compare.methods}
     return {**shared, "seeds": sorted(params.seeds), "methods": methods}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dash_core.comparison import Params
 from dash_core.files import write_atomically
+from dash_core.protocols import STANDARD
 from dash_core.summary import MethodSummary, summarise
 from dash_core.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
 from tasks import chart_view, tracking
@@ -118,7 +119,9 @@ def _settings(params: Params) -> dict[str, object]:
 def _title(evidence: Evidence) -> str:
     params = evidence.params
     setting = f"{params.dataset.name}, {params.model.name}, {params.optimizer.name}"
-    return f"{setting}: {params.chunks} chunks, {params.training.recipe} recipe"
+    protocol = "" if params.protocol == STANDARD else f", {params.protocol.name} protocol"
+    end = f", up to experiment {params.experiments}" if params.experiments else ""
+    return f"{setting}: {params.chunks} chunks, {params.training.recipe} recipe{protocol}{end}"
 
 
 def machines_of(evidence: Evidence) -> list[dict[str, object]]:

@@ -14,6 +14,6 @@ def carry_out(run: RunConfig, folder: Path) -> None:
     """Take the run on from where it stopped, to its end."""
     toy.torch.set_num_threads(1)
     data = load_dataset(run.dataset, data_root=folder, cache=folder)
-    plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed)
+    plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed, run.protocol)
     folder.mkdir(parents=True, exist_ok=True)
     toy.advance(Trajectory(run, data, plan, folder, device=toy.CPU, watch=Watch(seconds=SAVE)))

@@ -58,7 +58,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(key, suggestion):
     assert refusal(nested(key, 1)).startswith(words)
 
 
-@pytest.mark.parametrize("section", ["dataset", "model", "optimizer", "training", "compare", "methods", "methods.dash"])
+@pytest.mark.parametrize(
+    "section", ["dataset", "model", "optimizer", "training", "protocol", "compare", "methods", "methods.dash"]
+)
 @pytest.mark.parametrize("value", [None, 3, "words", [1]], ids=repr)
 def test_a_section_must_be_a_mapping(section, value):
     assert refusal(nested(section, value)).startswith(section)
@@ -149,6 +151,11 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(key, value, w
         ),
         ("dataset.folder", "here", "dataset: `folder` is needed by, and only used with, the dataset image_folder"),
         ("dataset.image_size", 8, "dataset: `image_size` is only used with the dataset image_folder"),
+        ("protocol.name", "discard", "protocol.name: unknown protocol 'discard' (did you mean 'discarding'?); known: "),
+        ("protocol.name", 3, "protocol.name: unknown protocol 3; known: standard, two_phase, discarding, continuous, "),
+        ("protocol", {"name": "continuous", "interval": 0}, "protocol.interval: input should be greater than or equal"),
+        ("protocol.interval", 5, "unknown key protocol.interval; known with protocol.name=standard: name"),
+        ("experiments", 11, "experiments: 11 is more than the 10 that standard has with chunks=10"),
         ("model.name", "resnet81", "unknown model 'resnet81' (did you mean 'resnet18'?)"),
     ],
 )
@@ -188,6 +195,9 @@ def digest(label: str = "dash", seed: int = 0, **changes: object) -> str:
         {"dataset": {"train_size": 100}},
         {"dataset": {"test_size": 100}},
         {"chunks": 11},
+        {"experiments": 3},
+        {"protocol": {"name": "discarding"}},
+        {"training": {"stop_accuracy": None}},
         {"model": {"name": "mlp"}},
         {"optimizer": {"name": "sam"}},
         {"optimizer": {"lr": 0.02}},

@@ -45,7 +45,7 @@ def test_a_run_that_trains_is_a_row_of_the_live_table(place):
     with watched(RUNS, place, out):
         show(place, DASH, TRAINING)
     heading, warm, dash, caption = last_picture(out)
-    assert heading == ["run", "chunk", "epoch", "train", "acc.", "test", "acc.", "steps", "images/s", "time", "left"]
+    assert " ".join(heading) == "run experiment epoch train acc. test acc. steps images/s time left"
     assert warm == ["warm", "·", "seed", "0", "0/50", "–", "–", "–", "–", "–", "waiting"]
     assert dash == ["dash", "·", "seed", "0", "13/50", "4", "98.8%", "50.0%", "12,345", "43,210", "1h02m"]
     assert caption[:5] == ["1", "waiting", "·", "1", "training"]
@@ -91,9 +91,9 @@ def test_elsewhere_a_line_is_printed_when_a_chunk_is_finished(place):
         show(place, WARM, replace(TRAINING, state="failed", finished=0))
         show(place, DASH, replace(TRAINING, state="done", finished=50, seconds_left=None))
     assert lines(out) == [
-        "dash · seed 0: 12 of 50 chunks, test 50.0%, 12,345 steps, 1h02m left",
+        "dash · seed 0: 12 of 50 experiments, test 50.0%, 12,345 steps, 1h02m left",
         "warm · seed 0: failed",
-        "dash · seed 0: 50 of 50 chunks, test 50.0%, 12,345 steps, complete",
+        "dash · seed 0: 50 of 50 experiments, test 50.0%, 12,345 steps, complete",
     ]
 
 
@@ -103,7 +103,7 @@ def test_what_happens_just_before_the_end_is_still_printed(place, monkeypatch):
     with watched(RUNS, place, out):
         time.sleep(0.05)
         write_progress(place.run_folder(DASH), replace(TRAINING, state="done"))
-    assert lines(out) == ["dash · seed 0: 12 of 50 chunks, test 50.0%, 12,345 steps, complete"]
+    assert lines(out) == ["dash · seed 0: 12 of 50 experiments, test 50.0%, 12,345 steps, complete"]
 
 
 def test_what_an_earlier_attempt_left_is_waiting_until_it_changes(place):

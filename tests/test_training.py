@@ -116,6 +116,12 @@ def test_training_that_does_not_reach_the_stop_accuracy_ends_at_max_epochs_uncon
     assert outcome.train_accuracy == 0.5
 
 
+def test_without_a_stop_accuracy_training_takes_its_epochs_exactly_and_is_then_converged():
+    for weight in (5.0, -5.0):  # right from the first epoch on, and never
+        outcome, reports = epochs_of(Threshold(weight), [0] * 4, config(4, stop_accuracy=None, max_epochs=3))
+        assert (len(reports), outcome.epochs, outcome.converged) == (3, 3, True)
+
+
 def test_a_chunk_that_did_not_converge_is_recorded_as_such(tmp_path):
     run = toy.params(training={"max_epochs": 1}).run("warm", 0)
     toy.advance(toy.trajectory(tmp_path, run, toy.dataset()), chunks=1)

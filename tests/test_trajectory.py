@@ -1,6 +1,5 @@
 """A run is repeatable and resumable, bit for bit, and ends as it says."""
 
-import contextlib
 import itertools
 import json
 from dataclasses import replace
@@ -55,14 +54,7 @@ def test_a_run_that_stops_after_any_steps_ends_as_if_it_had_not(tmp_path, method
     )
     run = toy.params(**changes).run(method, 0)
     whole = toy.advance(toy.trajectory(tmp_path / "whole", run, toy.dataset()))
-    stops = iter([1, 2, 5, 3])
-    for _ in range(200):
-        left = itertools.count(next(stops, 10**6), -1)
-        watch = Watch(stop=lambda left=left: next(left) <= 1)
-        with contextlib.suppress(StopRequested):
-            stopped = toy.advance(toy.trajectory(tmp_path / "stopped", run, toy.dataset(), watch=watch))
-            break
-    assert next(stops, None) is None  # it did stop each time
+    stopped = toy.interrupted(tmp_path / "stopped", run, toy.dataset(), [1, 2, 5, 3])
     assert toy.results(stopped) == toy.results(whole)
     weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])

@@ -1,13 +1,17 @@
 """Small real runs for tests: sets that take milliseconds to learn."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig, merge, parse
 from dash_core.data import ChunkPlan, Dataset, ImageSet
-from dash_core.trajectory import Trajectory
+from dash_core.errors import StopRequested
+from dash_core.trajectory import Trajectory, Watch
 
 CPU = torch.device("cpu")
 
@@ -33,7 +37,7 @@ def params(**changes: object) -> Params:
 
 def trajectory(folder: Path, run: RunConfig, data: Dataset, **options: object) -> Trajectory:
     folder.mkdir(parents=True, exist_ok=True)
-    plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed)
+    plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed, run.protocol)
     return Trajectory(run, data, plan, folder, device=CPU, **options)
 
 
@@ -47,6 +51,15 @@ def advance(moving: Trajectory, chunks: int | None = None) -> Trajectory:
     if not moving.pending:
         moving.finish({})
     return moving
+
+
+def interrupted(folder: Path, run: RunConfig, data: Dataset, stops: Sequence[int]) -> Trajectory:
+    """Carry a run out, asked to stop after so many steps each time; at last it is not, and ends."""
+    for steps in stops:
+        left = itertools.count(steps, -1)
+        with pytest.raises(StopRequested):
+            advance(trajectory(folder, run, data, watch=Watch(stop=lambda left=left: next(left) <= 1)))
+    return advance(trajectory(folder, run, data))
 
 
 def results(moving: Trajectory) -> list[dict]:

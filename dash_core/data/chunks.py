@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from dash_core.config import DatasetConfig
-from dash_core.data.imageset import ImageSet
+from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.training_set import training_indices
 from dash_core.errors import ConfigError, RecordError
 from dash_core.files import write_atomically
+from dash_core.protocols import STANDARD, Experiment, Protocol
 from dash_core.seeding import generator
 
 _KEYS = {"dataset": str, "dataset_digest": str, "seed": int, "digest": str, "chunks": list}
@@ -33,13 +35,15 @@ class ChunkPlan:
     chunks: tuple[Tensor, ...]
 
     @classmethod
-    def split(cls, train: ImageSet, config: DatasetConfig, chunks: int, seed: int) -> Self:
-        """Permute the training indices and cut them in `chunks` parts; the first N mod chunks get one image more."""
+    def split(
+        cls, train: ImageSet, config: DatasetConfig, chunks: int, seed: int, protocol: Protocol = STANDARD
+    ) -> Self:
+        """Cut the training indices, permuted, in `chunks` parts as the protocol has it; ConfigError if it cannot."""
         indices = training_indices(train, config, seed)
         if not 1 <= chunks <= len(indices):
             raise ConfigError(f"chunks: {chunks} must lie between 1 and the {len(indices)} training images used")
-        order = torch.randperm(len(indices), generator=generator(seed, "chunks"))
-        return cls(config.name, train.digest, seed, indices[order].tensor_split(chunks))
+        parts = protocol.cut(train.labels[indices], chunks, generator(seed, "chunks"))
+        return cls(config.name, train.digest, seed, tuple(indices[part] for part in parts))
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -58,6 +62,39 @@ class ChunkPlan:
         if not 1 <= chunk <= len(self):
             raise ValueError(f"chunk must lie in 1..{len(self)}, got {chunk}")
         return torch.cat(self.chunks[:chunk])
+
+    def images(self, experiment: Experiment) -> int:
+        """Return how many images an experiment trains on."""
+        return sum(len(chunk) for chunk in self.chunks[experiment.first - 1 : experiment.last])
+
+    def check_trainable(self, experiments: Iterable[Experiment]) -> None:
+        """Raise ConfigError if an experiment has a single image, of which BatchNorm has no variance."""
+        for experiment in experiments:
+            if self.images(experiment) < 2:
+                raise ConfigError(
+                    f"chunks: experiment {experiment.number} has 1 image, and training needs 2 or more: "
+                    "use fewer chunks, or more images"
+                )
+
+    def arrivals(self, dataset: Dataset, tested: Tensor | None = None) -> Tensor:
+        """Return for each test image (N,) the first chunk, from 1, that holds a training image of its class.
+
+        tested: indices of the test images that are used; None: all.
+
+        ConfigError where there is none, or where no test image is of a class in the first chunk.
+        """
+        first = torch.zeros(dataset.train.classes, dtype=torch.int64)
+        for number in range(len(self), 0, -1):
+            first[dataset.train.labels[self.chunks[number - 1]]] = number
+        labels = dataset.test.labels if tested is None else dataset.test.labels[tested]
+        arrived = first[labels]
+        if not arrived.all():
+            name = dataset.train.class_names[int(labels[arrived == 0][0])]
+            raise ConfigError(f"dataset: no training image that is used is of the class {name}, which is tested")
+        if 1 not in arrived:
+            name = dataset.train.class_names[int(dataset.train.labels[self.chunks[0][0]])]
+            raise ConfigError(f"dataset: no test image is of the class {name}, which comes first")
+        return arrived
 
     def check(self, train: ImageSet, config: DatasetConfig) -> None:
         """Raise RecordError unless this plan belongs to the training set and covers its used images, each once."""

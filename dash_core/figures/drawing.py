@@ -26,7 +26,7 @@ FIGURES: dict[str, Drawing] = {
     "accuracy_and_steps": Drawing(
         accuracy_and_steps,
         "Test accuracy and steps by experiment",
-        "Mean over seeds with a band of ± population std; experiment j trains on chunks 1 to j.",
+        "Each experiment's test accuracy and steps: mean over seeds with a band of ± population std.",
     ),
     "accuracy_by_steps": Drawing(
         accuracy_by_steps,

@@ -72,13 +72,12 @@ def converged(records: Records) -> bool:
 
 def points_of(method: MethodRuns, measure: Callable[[ChunkRecord], float]) -> tuple[Point, ...]:
     """Return the spread of a quantity over the method's seeds, experiment by experiment."""
-    experiments = sorted({record.chunk for records in method.runs.values() for record in records})
-    by_experiment = {
-        j: [record for records in method.runs.values() for record in records if record.chunk == j] for j in experiments
-    }
+    by_experiment: dict[int, list[ChunkRecord]] = {}
+    for record in (record for records in method.runs.values() for record in records):
+        by_experiment.setdefault(record.chunk, []).append(record)
     return tuple(
         Point(j, Spread.of([measure(record) for record in records]), len(records), converged(records))
-        for j, records in by_experiment.items()
+        for j, records in sorted(by_experiment.items())
     )
 
 

@@ -1,6 +1,7 @@
 """The comparison in words: only what the numbers show, with seeds and intervals, and every reason to doubt them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dash_core.report.content import ReportContent
 from dash_core.statistics import (
@@ -16,21 +17,66 @@ ACCURACY = next(column for column in COLUMNS if column.key == "last_accuracy")
 COSTS = {"average_steps": "steps", "teraflops": "TFLOPs", "seconds": "seconds"}
 
 
+_ALL_SO_FAR = "{model} is trained on all chunks so far, {how}, until {end}"
+_BETWEEN = "The methods differ in what they do to the model between two chunks."
+DONE = {  # what is done in each protocol, as the report says it
+    "standard": f"The training images come in {{chunks}} chunks. After each, {_ALL_SO_FAR}. {_BETWEEN}",
+    "two_phase": (
+        "First {model} is trained on {share:g} % of the training images, {how}, until {pretrained}; then on all of "
+        "them, until {end}. The methods differ in what they do to the model in between."
+    ),
+    "discarding": (
+        "The training images come in {chunks} chunks, and {model} is trained on one after the other, without those "
+        "before it, {how}, until {end}. The methods differ in what they do to the model after every {interval} chunks, "
+        "up to chunk {last_intervention}."
+    ),
+    "continuous": (
+        "The training images come in {chunks} chunks, one with each epoch in which {model} is trained on all so far, "
+        "{how}; {final_epochs} epochs on all follow. The methods differ in what they do to the model after every "
+        "{interval} epochs as long as chunks arrive; cold has all of them from the beginning and is not restarted."
+    ),
+    "class_incremental": (
+        "The training images come in {chunks} chunks, a class in each. After each, "
+        f"{_ALL_SO_FAR}, and tested on the classes so far. {_BETWEEN}"
+    ),
+}
+
+
 def headline(content: ReportContent) -> str:
     """Return what was compared and how, in one paragraph."""
-    settings, training = content.settings, content.settings["training"]
+    settings = content.settings
     labels = settings["compare"]["methods"]
     complete = sum(len(method.runs) for method in content.methods)
     return (
         f"{listed(labels)} on {settings['dataset']['name']} ({_training_images(content)}, "
-        f"{_test_images(content)}, {len(content.class_names)} classes). The training images come "
-        f"in {settings['chunks']} chunks. After each, {settings['model']['name']} is trained on all chunks so far, "
-        f"with {settings['optimizer']['name']} and the {training['recipe']} recipe, until it fits "
-        f"{100 * training['stop_accuracy']:g} % of them or {training['max_epochs']} epochs are over. The methods "
-        f"differ in what they do to the model between two chunks. "
+        f"{_test_images(content)}, {len(content.class_names)} classes). {_protocol(settings)} "
         f"{complete} of {len(labels) * content.planned_seeds} runs are complete "
         f"({_seeds(content.planned_seeds)} a method)."
     )
+
+
+def _protocol(settings: Mapping[str, Any]) -> str:
+    """Return what the runs did, experiment after experiment."""
+    training, protocol = settings["training"], dict(settings["protocol"])
+    words = {
+        **protocol,
+        "chunks": settings["chunks"],
+        "model": settings["model"]["name"],
+        "how": f"with {settings['optimizer']['name']} and the {training['recipe']} recipe",
+        "share": 100 * protocol.get("share", 1),
+        "pretrained": _end(training, protocol.get("pretrain_epochs"), protocol.get("pretrain_accuracy")),
+        "end": _end(training, protocol.get("epochs")),
+    }
+    last = settings["experiments"]
+    return DONE[protocol["name"]].format(**words) + (f" Each run ends after experiment {last}." if last else "")
+
+
+def _end(training: Mapping[str, Any], epochs: int | None = None, accuracy: float | None = None) -> str:
+    """Return when training ends: as given, else as the section `training` says."""
+    accuracy = accuracy or training["stop_accuracy"]
+    if epochs or accuracy is None:
+        return f"{epochs or training['max_epochs']} epochs are over"
+    return f"it fits {100 * accuracy:g} % of them or {training['max_epochs']} epochs are over"
 
 
 def _training_images(content: ReportContent) -> str:

@@ -1,7 +1,8 @@
 """The report's tables beside the comparison's own: statistics, numbers of each experiment, and the set-up."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from dash_core.report.content import ReportContent
@@ -19,6 +20,7 @@ from dash_core.tables import Cell, Table
 
 BY_KEY = {column.key: column for column in COLUMNS}
 NOTHING = "–"
+MOST_ROWS = 100  # about so many experiments in a table
 BOUND = "\N{NO-BREAK SPACE}"  # cells may be broken in two lines, but not here
 
 
@@ -132,24 +134,33 @@ def _spent(column: Column, spread: Spread | None, whole: Spread | None) -> str:
 
 
 def _by_experiment(title: str, column: Column, methods: Sequence[MethodRuns]) -> Table:
-    experiments = range(min(len(records) for method in methods for records in method.runs.values()))
-    first = next(iter(methods[0].runs.values()))
+    runs = [records for method in methods for records in method.runs.values()]
+    experiments = min(map(len, runs))
+    stride = math.ceil(experiments / MOST_ROWS)
+    shown = sorted({*range(0, experiments, stride), experiments - 1})
+    left_out = (f"one experiment in {stride}, and the last; experiments.csv holds all",) if stride > 1 else ()
     return Table(
         title,
         ("Experiment", "Images", *(method.label for method in methods)),
         tuple(
             (
-                Cell(str(first[j].chunk)),
-                Cell(f"{first[j].images:,}"),
+                Cell(str(runs[0][j].chunk)),
+                Cell(_images({records[j].images for records in runs})),
                 *(
                     Cell(column.write(Spread.of([column.measure(r[: j + 1]) for r in method.runs.values()])))
                     for method in methods
                 ),
             )
-            for j in experiments
+            for j in shown
         ),
-        ("mean (population std) over the complete seeds of each method",),
+        ("mean (population std) over the complete seeds of each method", *left_out),
     )
+
+
+def _images(counts: Collection[int]) -> str:
+    """Return how many images an experiment trained on, from the fewest to the most where runs differ."""
+    least, most = min(counts), max(counts)
+    return f"{least:,}" if least == most else f"{least:,}–{most:,}"
 
 
 def _facts(title: str, rows: Sequence[Sequence[Any]], headings: tuple[str, ...] = ()) -> Table:

@@ -54,6 +54,31 @@ BEFORE_THE_DATA = {
         ["training.warmup_epochs=6", "training.max_epochs=5"],
         "training.warmup_epochs: 6 is more than the 5 of max_epochs",
     ),
+    "chunks that are not the classes": (
+        ["protocol.name=class_incremental", "chunks=9"],
+        "chunks: 9 is not the 10 classes of digits, and class_incremental has a chunk for each: set chunks=10",
+    ),
+    "a schedule for single epochs": (
+        ["protocol.name=continuous", "training.schedule=multistep"],
+        "training.schedule: multistep with 0 epochs of warm-up starts again with each experiment",
+    ),
+    "warm-up for single epochs": (
+        ["protocol.name=continuous", "training.warmup_epochs=1"],
+        "set training.schedule=constant and training.warmup_epochs=0",
+    ),
+    "halves in ten chunks": (
+        ["protocol.name=two_phase", "protocol.pretrain_epochs=5", "chunks=10"],
+        "protocol: two_phase has two chunks, got chunks=10: set chunks=2",
+    ),
+    "two ends of the pre-training": (
+        ["protocol.name=two_phase", "protocol.pretrain_epochs=5", "protocol.pretrain_accuracy=0.5", "chunks=2"],
+        "two_phase needs either `pretrain_epochs` or `pretrain_accuracy`, and not both",
+    ),
+    "another protocol's key": (
+        ["protocol.name=discarding", "protocol.share=0.5"],
+        "unknown key protocol.share; known with protocol.name=discarding: name, interval, last_intervention",
+    ),
+    "more experiments than there are": (["experiments=4"], "experiments: 4 is more than the 3 that standard has"),
     "a folder for another dataset": (["dataset.folder=pairs"], "only used with, the dataset image_folder"),
     "a size for another dataset": (["dataset.image_size=8"], "only used with the dataset image_folder"),
     "image_folder without a folder": (["dataset.name=image_folder"], "`folder` is needed by"),
@@ -82,11 +107,23 @@ BEFORE_THE_DATA = {
     ),
 }
 WITH_THE_DATA = {
+    "chunks that are not the classes of a folder": (
+        [*FOLDER, "protocol.name=class_incremental"],
+        "chunks: 3 is not the number of classes among the training images, and class_incremental has a chunk for each",
+    ),
+    "a discarded chunk of one image": (
+        ["protocol.name=discarding", "chunks=1437"],
+        "chunks: experiment 2 has 1 image",
+    ),
+    "a share without an image": (
+        ["protocol.name=two_phase", "protocol.pretrain_epochs=1", "protocol.share=1e-9", "chunks=2"],
+        "protocol.share: 1e-09 of 1438 training images leaves a chunk without any",
+    ),
     "more chunks than images of digits": (
         ["chunks=1439"],
         "chunks: 1439 must lie between 1 and the 1438 training images",
     ),
-    "a first chunk of one image": (["chunks=1438"], "the first chunk has 1 image"),
+    "a first chunk of one image": (["chunks=1438"], "chunks: experiment 1 has 1 image"),
     "more images than digits has": (["dataset.train_size=1439"], "dataset.train_size: 1439 is more than the 1438"),
     "more test images than digits has": (["dataset.test_size=360"], "dataset.test_size: 360 is more than the 359 test"),
     "more chunks than images of a folder": (

@@ -63,6 +63,8 @@ def settings(labels: Sequence[str], planned: int) -> Mapping[str, Any]:
     return {
         "dataset": {"name": "digits", "label_noise": 0.0, "train_size": None, "test_size": None},
         "chunks": 2,
+        "protocol": {"name": "standard"},
+        "experiments": None,
         "model": {"name": "cnn3_small"},
         "optimizer": {"name": "sgd", "lr": 0.01},
         "training": {"recipe": "standard", "batch_size": 64, "stop_accuracy": 0.999, "max_epochs": 500},

@@ -3,13 +3,15 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 
 from dash_core.report import ReportContent, report_html
-from dash_core.summary import COLUMNS, summarise
+from dash_core.report.sections import experiment_tables
+from dash_core.summary import COLUMNS, MethodRuns, summarise
 from dash_core.tables import to_csv
-from tests.report.contents import content, runs
+from tests.report.contents import content, record, runs
 
 METHODS = (
     runs("cold", 0.80, 0.81, 0.82, steps=1000),
@@ -94,6 +96,17 @@ def test_every_experiment_has_its_accuracy_and_steps_folded(page):
     assert made[1] == ["1", "60", "71.00 (0.82)", "72.83 (0.85)", "60.00 (0.00)"]
     assert made[5] == ["2", "120", "1,000 (0)", "400 (0)", "100 (0)"]
     assert page.count("<details>") == 2
+
+
+def test_of_many_experiments_about_a_hundred_have_a_row():
+    cold = [replace(record(j, 0.5), images=15_060) for j in range(1, 252)]  # on all data; dash on 60 more each time
+    dash = [record(j, 0.5) for j in range(1, 252)]
+    methods = (MethodRuns("cold", "cold", {0: cold}), MethodRuns("dash", "dash", {0: dash}))
+    accuracy, steps = experiment_tables(content(*methods))
+    assert [int(row[0].text) for row in accuracy.rows] == [*range(1, 251, 3), 251]
+    assert [row[1].text for row in steps.rows[:2]] == ["60–15,060", "240–15,060"]
+    assert steps.rows[-1][1].text == "15,060"
+    assert accuracy.notes[-1] == "one experiment in 3, and the last; experiments.csv holds all"
 
 
 def test_the_set_up_holds_every_setting_split_and_machine(page):

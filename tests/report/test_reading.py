@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import pytest
+
+from dash_core.protocols import ClassIncremental, Continuous, Discarding, Protocol, TwoPhase
 from dash_core.report.reading import findings, headline, listed, reading, warnings
 from tests.report.contents import content, runs
 
@@ -115,6 +118,58 @@ def test_the_headline_says_what_was_compared_and_how():
         "it fits 99.9 % of them or 500 epochs are over. The methods differ in what they do to the model between two "
         "chunks. 6 of 10 runs are complete (5 seeds a method)."
     )
+
+
+CNN = "cnn3_small is trained"
+HOW = "with sgd and the standard recipe"
+BETWEEN = "The methods differ in what they do to the model"
+FIT = "until it fits 99.9 % of them or 500 epochs are over"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        (
+            TwoPhase(pretrain_epochs=30, epochs=150),
+            f"First {CNN} on 50 % of the training images, {HOW}, until 30 epochs are over; then on all of them, until "
+            f"150 epochs are over. {BETWEEN} in between.",
+        ),
+        (
+            TwoPhase(share=0.25, pretrain_accuracy=0.5),
+            f"First {CNN} on 25 % of the training images, {HOW}, until it fits 50 % of them or 500 epochs are over; "
+            f"then on all of them, {FIT}. {BETWEEN} in between.",
+        ),
+        (
+            Discarding(),
+            f"The training images come in 2 chunks, and {CNN} on one after the other, without those before it, {HOW}, "
+            f"{FIT}. {BETWEEN} after every 15 chunks, up to chunk 40.",
+        ),
+        (
+            Continuous(),
+            f"The training images come in 2 chunks, one with each epoch in which {CNN} on all so far, {HOW}; 500 "
+            f"epochs on all follow. {BETWEEN} after every 50 epochs as long as chunks arrive; cold has all of them "
+            "from the beginning and is not restarted.",
+        ),
+        (
+            ClassIncremental(),
+            f"The training images come in 2 chunks, a class in each. After each, {CNN} on all chunks so far, {HOW}, "
+            f"{FIT}, and tested on the classes so far. {BETWEEN} between two chunks.",
+        ),
+    ],
+    ids=lambda part: part.name if isinstance(part, Protocol) else "",
+)
+def test_the_headline_says_what_the_protocol_was(protocol, words):
+    told = content(COLD)
+    settings = {**told.settings, "protocol": protocol.model_dump(mode="json")}
+    assert f"2 classes). {words} 5 of 5 runs" in headline(replace(told, settings=settings))
+
+
+def test_the_headline_says_how_many_experiments_were_made_and_that_epochs_alone_end_them():
+    told = content(COLD)
+    training = {**told.settings["training"], "stop_accuracy": None}
+    text = headline(replace(told, settings={**told.settings, "experiments": 1, "training": training}))
+    assert "the standard recipe, until 500 epochs are over. The methods" in text
+    assert "between two chunks. Each run ends after experiment 1. 5 of 5" in text
 
 
 def test_the_headline_says_which_part_of_the_data_was_used_and_how_many_labels_are_wrong():

@@ -41,7 +41,7 @@ def test_output_tells_every_chunk_the_table_and_where_things_lie(compared):
     assert lines[0].startswith(f"{name}: {RUNS} runs")
     for method in ("warm", "dash"):
         own = [line for line in lines if line.startswith(f"{method} · seed 0: ")]
-        assert re.fullmatch(rf"{method} · seed 0: 3 of 3 chunks, test [\d.]+%, \d+ steps, complete", own[-1])
+        assert re.fullmatch(rf"{method} · seed 0: 3 of 3 experiments, test [\d.]+%, \d+ steps, complete", own[-1])
     assert "\x1b" not in compared.out
     assert any(line.startswith("digits, cnn3_small, sgd: 3 chunks, standard recipe") for line in lines)
     assert [line.split()[0] for line in lines[-4:]] == ["tables", "report", "records", "MLflow"]

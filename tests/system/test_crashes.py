@@ -16,6 +16,12 @@ from tests import crashing
 
 BASE = {"chunks": 3, "dataset": {"train_size": 240}, "training": {"batch_size": 32, "max_epochs": 15}}
 SAM = {"optimizer": {"name": "sam", "lr": 0.01}}
+PROTOCOLS = [
+    {"chunks": 2, "protocol": {"name": "two_phase", "pretrain_epochs": 5, "epochs": 15}},
+    {"protocol": {"name": "discarding", "interval": 1}},
+    {"protocol": {"name": "continuous", "interval": 1, "final_epochs": 30}},
+    {"chunks": 10, "protocol": {"name": "class_incremental"}},
+]
 SOTA = {"training": {"recipe": "sota", "batch_size": 32, "max_epochs": 12}, "model": {"name": "mlp"}}
 CASES = [
     *((method, {}) for method in INTERVENTIONS),
@@ -23,8 +29,9 @@ CASES = [
     ("shrink_perturb", SAM),
     ("dash", SOTA),
     ("warm", SOTA),
+    *(("dash", protocol) for protocol in PROTOCOLS),
 ]
-KILLS = 4  # a case: 56 in all
+KILLS = 4  # a case: 72 in all
 LONGEST = 0.6  # seconds that an attempt may live after it has saved its state, or after it was started
 
 
