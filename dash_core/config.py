@@ -60,6 +60,7 @@ class ModelConfig(Section):
     """Which network; `dashpipe models` lists the names."""
 
     name: str = "cnn3_small"
+    normalisation: Literal["batch", "layer", "group"] = "batch"  # resnet18 and resnet18_sota; others have their own
 
 
 class OptimizerConfig(Section):

@@ -97,7 +97,9 @@ class Trajectory:
         spec = model_spec(run.model.name)
         shape = dataset.train.image_shape
         self.learner = Learner(
-            build=lambda seed: build_model(run.model.name, shape, self._classes, seed=seed),
+            build=lambda seed: build_model(
+                run.model.name, shape, self._classes, seed=seed, normalisation=run.model.normalisation
+            ),
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,
