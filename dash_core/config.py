@@ -104,6 +104,12 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     method: MethodConfig
     seed: Seed = 0
+    diagnostics: list[str] = []  # names in dash_core.diagnostics.DIAGNOSTICS, measured at each experiment
+
+    @field_validator("diagnostics")
+    @classmethod
+    def _in_any_order(cls, diagnostics: list[str]) -> list[str]:
+        return sorted(distinct(diagnostics, "diagnostics"))
 
     @property
     def digest(self) -> str:
