@@ -44,7 +44,7 @@ def recorded(compared: Comparison) -> set[str]:
 
 def previous_accuracy(compared: Comparison) -> go.Figure:
     """Draw the accuracy (%) on the previous data after each intervention, and over the last one's first epochs."""
-    title = "accuracy on the previous data (%)"
+    title = "accuracy (%)"
     right_after = _percent("previous_accuracy/epoch_0", title)
     epochs = [(k, _percent(f"previous_accuracy/epoch_{k}", title)) for k in range(_epochs(compared) + 1)]
     axis = {"title": {"text": "epoch of the last experiment"}, "dtick": 1}
@@ -64,7 +64,7 @@ def alignment(compared: Comparison) -> go.Figure:
         [[point.spread.mean for point in points_of(method, bound.of)] for bound in (low, high)]
         for method in compared.methods
     ]
-    above = _percent("alignment/above_0.1", "vectors with a cosine above 0.1 (%)")
+    above = _percent("alignment/above_0.1", "cosine above 0.1 (% of vectors)")
     return _arrange(
         compared, [_by_experiment(compared, median)._replace(bounds=quartiles), _by_experiment(compared, above)]
     )
