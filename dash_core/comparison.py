@@ -17,6 +17,7 @@ from dash_core.config import (
     nearest,
     parse,
 )
+from dash_core.diagnostics import diagnostics_named
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS, build_intervention
 from dash_core.theory import TheoryConfig
@@ -27,6 +28,7 @@ class Params(Setting):
 
     methods: dict[Label, dict[str, Any]] = Field(default_factory=dict)
     seeds: Annotated[list[Seed], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
+    diagnostics: list[str] = Field(default_factory=list)
     compare: CompareConfig = CompareConfig()
     theory: TheoryConfig = TheoryConfig()
 
@@ -34,6 +36,15 @@ class Params(Setting):
     @classmethod
     def _no_repeats(cls, seeds: list[int]) -> list[int]:
         return distinct(seeds, "seeds")
+
+    @field_validator("diagnostics")
+    @classmethod
+    def _all_known(cls, diagnostics: list[str]) -> list[str]:
+        try:
+            diagnostics_named(diagnostics)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return distinct(diagnostics, "diagnostics")
 
     def method(self, label: str) -> MethodConfig:
         """Return one method with its parameters resolved, defaults included; ConfigError if there is none."""
@@ -49,7 +60,7 @@ class Params(Setting):
 
     def run(self, label: str, seed: int) -> RunConfig:
         """Return the run of one method and seed; ConfigError if there is no such method or seed."""
-        shared = {name: getattr(self, name) for name in Setting.model_fields}
+        shared = {name: getattr(self, name) for name in (*Setting.model_fields, "diagnostics")}
         return parse(RunConfig, {**shared, "method": self.method(label), "seed": seed})
 
     def runs(self) -> list[RunConfig]:

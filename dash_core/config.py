@@ -60,6 +60,7 @@ class ModelConfig(Section):
     """Which network; `dashpipe models` lists the names."""
 
     name: str = "cnn3_small"
+    normalisation: Literal["batch", "layer", "group"] = "batch"  # resnet18 and resnet18_sota; others have their own
 
 
 class OptimizerConfig(Section):
@@ -131,6 +132,12 @@ class RunConfig(Setting):
 
     method: MethodConfig
     seed: Seed = 0
+    diagnostics: list[str] = Field(default_factory=list)  # names in dash_core.diagnostics.DIAGNOSTICS, measured at each experiment
+
+    @field_validator("diagnostics")
+    @classmethod
+    def _in_any_order(cls, diagnostics: list[str]) -> list[str]:
+        return sorted(distinct(diagnostics, "diagnostics"))
 
     @property
     def schedule(self) -> list[Experiment]:

@@ -133,7 +133,8 @@ def check_data(settings: Params, place: Place, console: Console) -> Dataset:
         plan = ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, seed, settings.protocol)
         for label in settings.compare.methods:
             check_plan(plan, settings.run(label, seed), dataset)
-    build_model(settings.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)
+    shape, classes = dataset.train.image_shape, dataset.train.classes
+    build_model(settings.model.name, shape, classes, seed=0, normalisation=settings.model.normalisation)
     return dataset
 
 
