@@ -38,6 +38,6 @@ def load_dataset(
         return load_digits(config.test_share)
     try:
         source = OPENERS[spec.name](config, Path(data_root), download, progress)
-        return cached(Path(cache), spec.name, source)
+        return cached(Path(cache), spec.name, source, progress)
     except OSError as error:
         raise DataError(f"{spec.name}: its files cannot be read ({error})") from error
