@@ -132,7 +132,7 @@ class RunConfig(Setting):
 
     method: MethodConfig
     seed: Seed = 0
-    diagnostics: list[str] = Field(default_factory=list)  # names in dash_core.diagnostics.DIAGNOSTICS, measured at each experiment
+    diagnostics: list[str] = Field(default_factory=list)  # names in dash_core.diagnostics
 
     @field_validator("diagnostics")
     @classmethod

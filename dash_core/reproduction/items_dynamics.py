@@ -130,7 +130,7 @@ FIGURE_13 = Item(
             {"cifar10": watched(small(compared=INSIDE, methods=LOW), "gradient_norm", "previous_accuracy")},
             STANDS_IN,
         ),
-        "smoke": Scale({"digits": watched(smoke(INSIDE), "previous_accuracy")}),
+        "smoke": Scale({"digits": watched(smoke(INSIDE, methods=LOW), "previous_accuracy")}),
     },
     view=_previous_view,
     claims=_previous_claims,

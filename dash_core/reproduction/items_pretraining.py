@@ -12,7 +12,7 @@ from dash_core.reproduction.orderings import NOT_WORSE, chain
 from dash_core.reproduction.outcome import Outcome
 from dash_core.reproduction.reading import LAST_ACCURACY, Reading, measured
 from dash_core.reproduction.settings import FOUR, SEEDS, small, smoke, standard
-from dash_core.reproduction.views import rows_table, setting, tables_view
+from dash_core.reproduction.views import lines_view, rows_table, setting
 from dash_core.summary import MethodRuns, Spread
 
 HALF = 0.5  # pre-train accuracy up to which figure 2 sees no harm
@@ -182,7 +182,7 @@ FIGURE_19 = Item(
         ),
         "smoke": Scale({"digits": _two_phase(smoke(), FOUR, 2, 2)}),
     },
-    view=tables_view,
+    view=lines_view,
     claims=lambda keys: [
         Claim(
             "DASH is above S&P and warm in last test accuracy",

@@ -26,26 +26,26 @@ OURS_PROTOCOL = (
 )
 
 
-def standard(dataset: str, model: str, compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
+def standard(data: str, network: str, compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
     """Return the paper's standard protocol: 50 chunks, SGD, no augmentation, weight decay or schedule."""
-    resnet = model == "resnet18"
+    resnet = network == "resnet18"
     base = {
-        "dataset": {"name": dataset, "train_size": 50_000 if dataset == "svhn" else None},
+        "dataset": {"name": data, "train_size": 50_000 if data == "svhn" else None},
         "chunks": 50,
-        "model": {"name": model},
+        "model": {"name": network},
         "optimizer": {"name": "sgd", "lr": 0.001 if resnet else 0.01, "momentum": 0.9},
         "training": {"batch_size": 128, "stop_accuracy": 0.999, "max_epochs": 200 if resnet else 500},
         "methods": _methods(0.05 if resnet else 0.3),
-        "seeds": list(SEEDS[:3] if dataset == "tiny_imagenet" else SEEDS),
+        "seeds": list(SEEDS[:3] if data == "tiny_imagenet" else SEEDS),
         "compare": {"methods": list(compared)},
     }
     return merge(base, changes)
 
 
-def sota(dataset: str, compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
+def sota(data: str, compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
     """Return the paper's SoTA protocol: schedule, warm-up, weight decay and augmentation (recipe `sota`)."""
     base = {
-        "dataset": {"name": dataset},
+        "dataset": {"name": data},
         "chunks": 50,
         "model": {"name": "resnet18_sota"},
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
@@ -57,12 +57,12 @@ def sota(dataset: str, compared: Sequence[str] = METHODS, **changes: Any) -> Ove
     return merge(base, changes)
 
 
-def small(model: str = "mlp", dataset: str = "cifar10", compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
+def small(network: str = "mlp", data: str = "cifar10", compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
     """Return what stands for the standard protocol on two cores: real images, few of them, five chunks."""
     base = {
-        "dataset": {"name": dataset, "train_size": 1000, "test_size": SMALL_TEST},
+        "dataset": {"name": data, "train_size": 1000, "test_size": SMALL_TEST},
         "chunks": 5,
-        "model": {"name": model},
+        "model": {"name": network},
         "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9},
         "training": {"batch_size": 64, "stop_accuracy": 0.999, "max_epochs": 40, "precision": "auto"},
         "methods": _methods(0.3),
@@ -70,6 +70,20 @@ def small(model: str = "mlp", dataset: str = "cifar10", compared: Sequence[str] 
         "compare": {"methods": list(compared)},
     }
     return merge(base, changes)
+
+
+def small_digits(compared: Sequence[str] = METHODS) -> Overlay:
+    """Return the comparison of the README: the embedded digits with a small CNN in ten chunks, 5 seeds."""
+    return {
+        "dataset": {"name": "digits"},
+        "chunks": 10,
+        "model": {"name": "cnn3_small"},
+        "optimizer": {"lr": 0.01},
+        "training": {"batch_size": 64, "max_epochs": 500},
+        "methods": _methods(0.3),
+        "seeds": [0, 1, 2, 3, 4],
+        "compare": {"methods": list(compared)},
+    }
 
 
 def smoke(compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
