@@ -24,7 +24,7 @@ from safetensors.torch import save as to_safetensors
 
 from dash_core.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dash_core.config import RunConfig
-from dash_core.data import ChunkPlan, Dataset, ImageSet, training_labels
+from dash_core.data import ChunkPlan, Dataset, ImageSet, evaluation_indices, training_labels
 from dash_core.diagnostics import Subject, When, diagnose, diagnostics_named
 from dash_core.errors import ConfigError, RecordError, StopRequested, TrainingError
 from dash_core.evaluation import Evaluation, evaluate
@@ -109,10 +109,11 @@ class Trajectory:
         )
         normalise = input_normalisation(run.model.name, dataset.train, device)
         train = dataset.train.images, training_labels(dataset.train, run.dataset, run.seed)
-        order = plan.up_to(run.chunks)
+        test = dataset.test.images, dataset.test.labels
+        order, tested = plan.up_to(run.chunks), evaluation_indices(dataset.test, run.dataset)
         with running_out_told("holding the images", device, "lower compare.resident_gib, and they are streamed"):
             self._train = ResidentSet.of(*train, normalise, device, order=order, budget=resident)
-            self._test = ResidentSet.of(dataset.test.images, dataset.test.labels, normalise, device, budget=resident)
+            self._test = ResidentSet.of(*test, normalise, device, order=tested, budget=resident)
         self.records: list[ChunkRecord] = []
         self._diagnostics: dict[str, float] = {}
         self._begun: Moment | None = None  # where the training of the next chunk stopped

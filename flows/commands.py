@@ -113,12 +113,13 @@ def _services(
 
 def check_data(settings: Params, place: Place, console: Console) -> Dataset:
     """Return the dataset, decoded and cached; chunks and model must fit it, before anything is started."""
-    from dash_core.data import ChunkPlan
+    from dash_core.data import ChunkPlan, evaluation_indices
     from dash_core.models import build_model
     from dash_core.trajectory import check_first_chunk
 
     dataset = decoded(settings, place, console)
     check_first_chunk(ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, settings.seeds[0]))
+    evaluation_indices(dataset.test, settings.dataset)
     shape, classes = dataset.train.image_shape, dataset.train.classes
     build_model(settings.model.name, shape, classes, seed=0, normalisation=settings.model.normalisation)
     return dataset

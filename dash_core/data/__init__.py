@@ -5,7 +5,7 @@ from dash_core.data.chunks import ChunkPlan
 from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.progress import Progress, silent
 from dash_core.data.sources import load_dataset
-from dash_core.data.training_set import training_indices, training_labels
+from dash_core.data.training_set import evaluation_indices, training_indices, training_labels
 
 __all__ = [
     "DATASETS",
@@ -15,6 +15,7 @@ __all__ = [
     "ImageSet",
     "Progress",
     "dataset_spec",
+    "evaluation_indices",
     "load_dataset",
     "silent",
     "training_indices",
