@@ -22,6 +22,7 @@ from dash_core.config import (
     nearest,
     parse,
 )
+from dash_core.diagnostics import diagnostics_named
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS, build_intervention
 from dash_core.theory import TheoryConfig
@@ -37,6 +38,7 @@ class Params(Section):
     training: TrainingConfig = TrainingConfig()
     methods: dict[Label, dict[str, Any]] = Field(default_factory=dict)
     seeds: Annotated[list[Seed], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
+    diagnostics: list[str] = Field(default_factory=list)
     compare: CompareConfig = CompareConfig()
     theory: TheoryConfig = TheoryConfig()
 
@@ -44,6 +46,15 @@ class Params(Section):
     @classmethod
     def _no_repeats(cls, seeds: list[int]) -> list[int]:
         return distinct(seeds, "seeds")
+
+    @field_validator("diagnostics")
+    @classmethod
+    def _all_known(cls, diagnostics: list[str]) -> list[str]:
+        try:
+            diagnostics_named(diagnostics)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return distinct(diagnostics, "diagnostics")
 
     def method(self, label: str) -> MethodConfig:
         """Return one method with its parameters resolved, defaults included; ConfigError if there is none."""
@@ -59,7 +70,8 @@ class Params(Section):
 
     def run(self, label: str, seed: int) -> RunConfig:
         """Return the run of one method and seed; ConfigError if there is no such method or seed."""
-        shared = {name: getattr(self, name) for name in ("dataset", "chunks", "model", "optimizer", "training")}
+        names = ("dataset", "chunks", "model", "optimizer", "training", "diagnostics")
+        shared = {name: getattr(self, name) for name in names}
         return parse(RunConfig, {**shared, "method": self.method(label), "seed": seed})
 
     def runs(self) -> list[RunConfig]:

@@ -61,6 +61,7 @@ class ModelConfig(Section):
     """Which network; `dashpipe models` lists the names."""
 
     name: str = "cnn3_small"
+    normalisation: Literal["batch", "layer", "group"] = "batch"  # resnet18 and resnet18_sota; others have their own
 
 
 class OptimizerConfig(Section):
@@ -105,6 +106,12 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     method: MethodConfig
     seed: Seed = 0
+    diagnostics: list[str] = []  # names in dash_core.diagnostics.DIAGNOSTICS, measured at each experiment
+
+    @field_validator("diagnostics")
+    @classmethod
+    def _in_any_order(cls, diagnostics: list[str]) -> list[str]:
+        return sorted(distinct(diagnostics, "diagnostics"))
 
     @property
     def digest(self) -> str:

@@ -51,34 +51,30 @@ class CostMeter:
         self._device = device
         self._spent: dict[str, Cost] = {}
         self._running: str | None = None  # the phase under way,
-        self._started = 0.0  # when it began, later by what was spent aside,
-        self._flops = 0  # and its FLOPs so far
+        self._started = 0.0  # when it began, or went on after what was spent aside,
+        self._flops = 0  # and its FLOPs since then
         self._known: dict[Hashable, int] = {}  # FLOPs of each kind and shape of step seen so far
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Charge the block to a phase; phases do not nest."""
-        self._flops = 0
-        _synchronise(self._device)
-        _reset_peak_memory(self._device)
-        self._running, self._started = name, time.perf_counter()
+        self._begin(name)
         try:
             yield
         finally:
-            self._spent = self._so_far()
-            self._running = None
+            self._end()
 
     @contextmanager
     def aside(self, name: str) -> Iterator[None]:
-        """Charge the block, which interrupts the phase under way, to another one."""
-        _synchronise(self._device)
-        started = time.perf_counter()
+        """Charge the block to another phase than the one under way, if any, which it interrupts."""
+        interrupted = self._running
+        self._end()
         try:
-            yield
+            with self.phase(name):
+                yield
         finally:
-            seconds = time.perf_counter() - started
-            self._started += seconds
-            self._spent[name] = self._spent.get(name, Cost()) + Cost(seconds)
+            if interrupted:
+                self._begin(interrupted)
 
     @contextmanager
     def counted(self, step: Hashable) -> Iterator[None]:
@@ -109,6 +105,17 @@ class CostMeter:
         """Take up what was spent before: the phase that was under way goes on when it is entered again."""
         self._spent = {name: Cost(**cost) for name, cost in state["spent"].items()}
         self._known = dict(state["known"])
+
+    def _begin(self, name: str) -> None:
+        self._flops = 0
+        _synchronise(self._device)
+        _reset_peak_memory(self._device)
+        self._running, self._started = name, time.perf_counter()
+
+    def _end(self) -> None:
+        """Charge what was spent since the phase under way, if any, began or went on."""
+        self._spent = self._so_far()
+        self._running = None
 
     def _so_far(self) -> dict[str, Cost]:
         if self._running is None:

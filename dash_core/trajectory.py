@@ -25,6 +25,7 @@ from safetensors.torch import save as to_safetensors
 from dash_core.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset, ImageSet, evaluation_indices, training_labels
+from dash_core.diagnostics import Subject, When, diagnose, diagnostics_named
 from dash_core.errors import ConfigError, RecordError, StopRequested, TrainingError
 from dash_core.evaluation import Evaluation, evaluate
 from dash_core.files import naming, write_atomically
@@ -94,10 +95,13 @@ class Trajectory:
         self._identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         optimizer, self._training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
+        self._measures = diagnostics_named(run.diagnostics)
         spec = model_spec(run.model.name)
         shape = dataset.train.image_shape
         self.learner = Learner(
-            build=lambda seed: build_model(run.model.name, shape, self._classes, seed=seed),
+            build=lambda seed: build_model(
+                run.model.name, shape, self._classes, seed=seed, normalisation=run.model.normalisation
+            ),
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,
@@ -125,20 +129,26 @@ class Trajectory:
 
     def intervene(self, chunk: int) -> None:
         """Apply the intervention before a chunk; there is none before the first, nor where training had begun."""
-        if chunk > 1 and self._begun is None:
+        if self._begun is not None:
+            return
+        self._diagnostics = {}
+        if chunk > 1:
+            self._diagnose("before_intervention", chunk)
             with self.learner.meter.phase("intervene"), self._memory_told(f"intervening before chunk {chunk}"):
-                self._diagnostics = self.intervention.before_chunk(self.learner, self._data(chunk))
+                self._diagnostics |= self.intervention.before_chunk(self.learner, self._data(chunk))
+        self._diagnose("before_training", chunk)
 
     def train(self, chunk: int) -> TrainingOutcome:
         """Train on chunks 1..chunk to convergence, from where it stopped; StopRequested if it is to stop again."""
         data = self._data(chunk)
         begun, self._begun = self._begun, None
-        observers = Observers(self._watch.after_epoch, self._after_step)
+        observers = Observers(self._after_epoch, self._after_step)
         doing = f"training chunk {chunk} with {self.run.model.name} in batches of {self._training.batch_size}"
         remedy = "lower training.batch_size (another run, from its first chunk), or "
         with self.learner.meter.phase("train"), self._memory_told(doing, remedy):
             self._outcome = train_chunk(self.learner, data, self._training, self.intervention, observers, begun)
         self.intervention.after_chunk(self.learner, data)
+        self._diagnose("after_training", chunk, self._outcome.epochs)
         return self._outcome
 
     def evaluate(self, chunk: int) -> Evaluation:
@@ -191,6 +201,15 @@ class Trajectory:
     def _memory_told(self, doing: str, remedy: str = "") -> AbstractContextManager:
         remedy += "run fewer at once with compare.workers (the same run, from its last saved state)"
         return running_out_told(doing, self.learner.device, remedy)
+
+    def _diagnose(self, when: When, chunk: int, epoch: int = 0) -> None:
+        subject = Subject(self.learner, self._data(chunk), self.intervention, self._training.batch_size, epoch)
+        with self._memory_told(f"measuring diagnostics at chunk {chunk}"):
+            self._diagnostics |= diagnose(self._measures, when, subject)
+
+    def _after_epoch(self, report: EpochReport) -> None:
+        self._diagnose("after_epoch", report.chunk, report.epoch)
+        self._watch.after_epoch(report)
 
     def _after_step(self, moment: Callable[[], Moment]) -> None:
         stop = self._watch.stop()

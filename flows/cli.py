@@ -141,6 +141,17 @@ def methods() -> None:
 
 
 @app.command()
+def diagnostics() -> None:
+    """List the diagnostics: name, what it measures, source."""
+    from dash_core.diagnostics import DIAGNOSTICS
+
+    _listing(
+        ("diagnostic", "what it measures", "source"),
+        [(one.name, one.summary, one.source) for one in DIAGNOSTICS.values()],
+    )
+
+
+@app.command()
 def datasets() -> None:
     """List the datasets: name, size, what it is, where it comes from."""
     from dash_core.data import DATASETS

@@ -120,7 +120,8 @@ def check_data(settings: Params, place: Place, console: Console) -> Dataset:
     dataset = decoded(settings, place, console)
     check_first_chunk(ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, settings.seeds[0]))
     evaluation_indices(dataset.test, settings.dataset)
-    build_model(settings.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)
+    shape, classes = dataset.train.image_shape, dataset.train.classes
+    build_model(settings.model.name, shape, classes, seed=0, normalisation=settings.model.normalisation)
     return dataset
 
 

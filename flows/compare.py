@@ -107,7 +107,8 @@ class _Trained:
 def _train(params: Params, runs: Sequence[RunConfig], place: Place, breaker: Breaker, again: bool = False) -> _Trained:
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
-    build_model(params.model.name, dataset.train.image_shape, dataset.train.classes, seed=0)  # an early error
+    shape, classes = dataset.train.image_shape, dataset.train.classes
+    build_model(params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation)  # an early error
     tracked = track_comparison(params, place, commit(), breaker)
     complete = [run for run in runs if is_complete(run, place, splits[run.seed], place.given_code)]
     for run in runs:

@@ -84,7 +84,9 @@ def check(params: Params) -> None:
     from dash_core.data import dataset_spec
     from dash_core.models import model_spec
 
-    _check_together(params, dataset_spec(params.dataset.name), model_spec(params.model.name))
+    _check_together(
+        params, dataset_spec(params.dataset.name), model_spec(params.model.name, params.model.normalisation)
+    )
     for label in {*params.methods, *params.compare.methods}:
         params.method(label)
 

@@ -188,7 +188,8 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _shared(params: Params) -> dict[str, Any]:
     """Return what all of a comparison's runs have in common, and its methods: no more than its name stands for."""
-    shared = params.model_dump(mode="json", include={"dataset", "chunks", "model", "optimizer", "training"})
+    names = {"dataset", "chunks", "model", "optimizer", "training", "diagnostics"}
+    shared = params.model_dump(mode="json", include=names)
     methods = {label: params.method(label).parameters for label in params.compare.methods}
     return {**shared, "seeds": sorted(params.seeds), "methods": methods}
 

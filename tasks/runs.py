@@ -66,7 +66,8 @@ def _resident(place: Place, device: torch.device) -> int | None:
 
 def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:
     """Return a complete run's model with its final weights, on the CPU."""
-    model = build_model(run.model.name, dataset.train.image_shape, dataset.train.classes, seed=run.seed)
+    shape, classes = dataset.train.image_shape, dataset.train.classes
+    model = build_model(run.model.name, shape, classes, seed=run.seed, normalisation=run.model.normalisation)
     path = place.run_folder(run) / WEIGHTS
     if hashlib.sha256(path.read_bytes()).hexdigest() != read_result(path.parent, run)["weights_sha256"]:
         raise RecordError(f"{path} is not what the run wrote; train it again with --again")

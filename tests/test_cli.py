@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from dash_core.comparison import Params
 from dash_core.data import DATASETS
+from dash_core.diagnostics import DIAGNOSTICS
 from dash_core.errors import ConfigError, DashError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
@@ -17,7 +18,7 @@ from tasks.data import open_plan
 from tasks.place import place_of
 from tests import toy
 
-COMMANDS = ["compare", "run", "ui", "params", "doctor", "methods", "datasets", "models"]
+COMMANDS = ["compare", "run", "ui", "params", "doctor", "methods", "diagnostics", "datasets", "models"]
 STAGES = ["prepare", "split", "train", "tables", "figures", "report", "sync", "theory"]
 
 
@@ -81,10 +82,11 @@ def test_every_command_explains_itself(command):
     ("command", "names"),
     [
         (["methods"], INTERVENTIONS),
+        (["diagnostics"], DIAGNOSTICS),
         (["datasets"], DATASETS),
         (["models", "--size", "8"], [*MODELS, "torchvision:<name>"]),
     ],
-    ids=["methods", "datasets", "models"],
+    ids=["methods", "diagnostics", "datasets", "models"],
 )
 def test_a_listing_has_a_line_for_each_registered_name(command, names):
     answer = invoke(*command)
@@ -116,6 +118,8 @@ BAD = {
     "unknown key": (["--set", "trainig.lr=1"], "unknown key trainig (did you mean 'training'?)"),
     "unknown dataset": (["--set", "dataset.name=cifar"], "unknown dataset 'cifar'"),
     "unknown model": (["--set", "model.name=resnet"], "unknown model 'resnet'"),
+    "unknown diagnostic": (["--set", "diagnostics=[unit]"], "unknown diagnostic 'unit' (did you mean 'units'?)"),
+    "no such normalisation": (["--set", "model.normalisation=layer"], "model.normalisation: cnn3_small has no 'layer'"),
     "no such device": (["--set", "compare.device=cuda:99"], "compare.device: cuda:99 is not here"),
     "not a number": (["--set", "optimizer.lr=.nan"], "optimizer.lr: input should be a finite number, got nan"),
 }

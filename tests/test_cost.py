@@ -41,7 +41,7 @@ def gradient(model: str) -> int:
     return 3 * forward(model) - 2 * LAYERS[model][0]
 
 
-def costs(folder, model="mlp", method="warm", optimizer="sgd", **parameters) -> list[dict[str, int]]:
+def costs(folder, model="mlp", method="warm", optimizer="sgd", diagnostics=(), **parameters) -> list[dict[str, int]]:
     """Return the FLOPs of each phase for two chunks of one epoch each."""
     run = toy.params(
         chunks=2,
@@ -49,6 +49,7 @@ def costs(folder, model="mlp", method="warm", optimizer="sgd", **parameters) -> 
         optimizer={"name": optimizer, "lr": 1e-4},
         training={"batch_size": 8, "max_epochs": 1},
         methods={method: parameters},
+        diagnostics=list(diagnostics),
     ).run(method, 0)
     moving = toy.advance(toy.trajectory(folder, run, toy.dataset(train=IMAGES, test=TEST_IMAGES)))
     return [{phase: cost.flops for phase, cost in record.cost.items()} for record in moving.records]
@@ -75,6 +76,23 @@ def test_dash_intervenes_at_the_flops_of_a_gradient_over_all_chunks_so_far(tmp_p
     assert second["train"] == IMAGES * gradient("mlp")
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "second"),  # chunks of 8 images, in images that pass the network
+    [
+        ("previous_accuracy", 0, 2 * 8 * forward("mlp")),  # 8 previous images at epochs 0 and 1
+        ("gradient_norm", 8 * gradient("mlp"), 2 * 16 * gradient("mlp")),  # all; all, previous and new
+        ("alignment", 0, 16 * gradient("mlp")),
+        ("feature_rank", 8 * forward("mlp"), 16 * forward("mlp")),
+        ("distance", 0, 0),
+    ],
+)
+def test_diagnostics_are_charged_to_their_own_phase(tmp_path, name, first, second):
+    without, found = costs(tmp_path / "without"), costs(tmp_path / "with", diagnostics=[name])
+    assert [row.pop("diagnose") for row in found] == [first, second]
+    assert [row.pop("diagnose") for row in without] == [0, 0]
+    assert found == without
+
+
 def matmul_in(meter: CostMeter, phase: str, rows: int, times: int = 1) -> None:
     a, b = torch.ones(rows, 3), torch.ones(3, 5)
     with meter.phase(phase):
@@ -98,6 +116,34 @@ def test_each_phase_is_charged_its_own_steps_and_take_starts_again():
         "checkpoint": 0,
     }
     assert set(meter.take().values()) == {Cost()}
+
+
+def test_what_is_spent_aside_is_charged_to_its_own_phase_and_the_interrupted_one_goes_on():
+    meter = CostMeter(toy.CPU)
+    with meter.phase("train"):
+        for rows in (2, 4):
+            with meter.counted(rows):
+                torch.ones(rows, 3) @ torch.ones(3, 5)
+            with meter.aside("diagnose"), meter.counted(("aside", rows)):
+                torch.ones(10 * rows, 3) @ torch.ones(3, 5)
+                torch.ones(50_000_000)  # 200 MB, freed at once
+                time.sleep(0.05)
+    with meter.aside("diagnose"), meter.counted(2):  # no phase is under way
+        torch.ones(2, 3) @ torch.ones(3, 5)
+    spent = meter.take()
+    assert (spent["train"].flops, spent["diagnose"].flops) == (180, 1860)
+    assert spent["train"].seconds < 0.1 <= spent["diagnose"].seconds
+    assert spent["diagnose"].peak_memory - spent["train"].peak_memory > 195e6
+
+
+def test_a_state_taken_aside_holds_what_the_interrupted_phase_had_spent():
+    meter, again = CostMeter(toy.CPU), CostMeter(toy.CPU)
+    with meter.phase("train"):
+        with meter.counted("product"):
+            torch.ones(2, 3) @ torch.ones(3, 5)
+        with meter.aside("checkpoint"):
+            again.load_state_dict(meter.state_dict())
+    assert again.take()["train"].flops == meter.take()["train"].flops == 60
 
 
 def test_a_phase_that_fails_is_charged_what_it_spent():

@@ -127,6 +127,22 @@ def test_modes_gradients_and_global_generators_are_left_as_found(tmp_path, metho
     assert torch.equal(torch.get_rng_state(), random)
 
 
+@pytest.mark.parametrize("normalisation", ["batch", "layer", "group"])
+@pytest.mark.parametrize("method", ["dash", "shrink_perturb", "shrink"])
+def test_shrinking_leaves_every_kind_of_normalisation_as_it_is(tmp_path, method, normalisation):
+    run = toy.params(model={"name": "resnet18", "normalisation": normalisation}).run(method, 0)
+    moving = toy.trajectory(tmp_path, run, toy.dataset(train=12))
+    model, kinds = moving.learner.model, (torch.nn.BatchNorm2d, torch.nn.GroupNorm)
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, kinds)}
+    before = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
+    convolution = model.conv1.weight.clone()
+    moving.intervention.before_chunk(moving.learner, moving._data(2))
+    assert len(parts) == 20
+    for name, part in parts.items():
+        assert all(torch.equal(value, before[name][key]) for key, value in part.state_dict().items())
+    assert not torch.equal(model.conv1.weight, convolution)
+
+
 @pytest.mark.parametrize("factor", [-0.1, 1.1, float("nan")])
 def test_a_factor_outside_0_to_1_is_refused(factor):
     with pytest.raises(ValueError, match=r"factor must be in \[0, 1\]"):

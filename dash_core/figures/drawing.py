@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
+from dash_core.figures import plasticity
 from dash_core.figures.classes import class_accuracy
 from dash_core.figures.lines import accuracy_and_steps, seconds
 from dash_core.figures.phases import cost_by_phase
@@ -15,13 +16,15 @@ from dash_core.summary import MethodRuns
 
 
 class Drawing(NamedTuple):
-    """A kind of figure: what builds it, its title, and a caption of one sentence."""
+    """A kind of figure: what builds it, its title, a caption of one sentence, and the diagnostic it shows, if any."""
 
     build: Callable[[Any], go.Figure]
     title: str
     caption: str
+    diagnostic: str = ""
 
 
+_MEAN = "mean over seeds with a band of ± population std"
 FIGURES: dict[str, Drawing] = {
     "accuracy_and_steps": Drawing(
         accuracy_and_steps,
@@ -55,6 +58,51 @@ FIGURES: dict[str, Drawing] = {
         "Test accuracy by class",
         "Test accuracy of the last experiment, class by class: mean over seeds.",
     ),
+    "previous_accuracy": Drawing(
+        plasticity.previous_accuracy,
+        "Accuracy on the previous data",
+        "Accuracy on the data of the experiment before, right after each intervention, and over the first epochs of "
+        f"the last experiment: {_MEAN}.",
+        "previous_accuracy",
+    ),
+    "gradient_norm": Drawing(
+        plasticity.gradient_norm,
+        "Gradient norm before training",
+        f"Norm of the sum of all mini-batches' mean gradients before an experiment's first step: {_MEAN}.",
+        "gradient_norm",
+    ),
+    "alignment": Drawing(
+        plasticity.alignment,
+        "Alignment of weights and negative gradient",
+        "Cosines of weight vectors with the averaged negative gradient before each intervention: the median of those "
+        "above 0.1 with a band from lower to upper quartile, and the share above 0.1, means over seeds.",
+        "alignment",
+    ),
+    "units": Drawing(
+        plasticity.units,
+        "Dead and dormant units",
+        "Share of the units that give 0 for every image, and of those whose mean is at most 0.025 of their layer's, "
+        f"after training: {_MEAN}.",
+        "units",
+    ),
+    "norms": Drawing(
+        plasticity.norms,
+        "Norms of weights and features",
+        f"Norm of all weights together, and mean norm of an image's features, after training: {_MEAN}.",
+        "norms",
+    ),
+    "feature_rank": Drawing(
+        plasticity.feature_rank,
+        "Effective rank of the features",
+        f"Exponential of the entropy of the features' normalised singular values, after training: {_MEAN}.",
+        "feature_rank",
+    ),
+    "distance": Drawing(
+        plasticity.distance,
+        "Distance from the first initialisation",
+        f"Euclidean distance of all parameters from where the run began, after training: {_MEAN}.",
+        "distance",
+    ),
 }
 THEORY = Drawing(
     theory_figure,
@@ -67,8 +115,11 @@ THEORY = Drawing(
 def draw(methods: Sequence[MethodRuns], class_names: Sequence[str]) -> dict[str, go.Figure]:
     """Return every figure of FIGURES, in its order, of the methods that have a complete run.
 
-    A method with fewer seeds than others is drawn from those it has. Raises ValueError where no method has a run,
+    A method with fewer seeds than others is drawn from those it has; the figure of a diagnostic, where it was recorded.
+    Raises ValueError where no method has a run,
     or where the records have another number of classes than there are names.
     """
     compared = Comparison.of(methods, class_names)
-    return {name: drawing.build(compared) for name, drawing in FIGURES.items()}
+    recorded = plasticity.recorded(compared)
+    wanted = {name: one for name, one in FIGURES.items() if not one.diagnostic or one.diagnostic in recorded}
+    return {name: drawing.build(compared) for name, drawing in wanted.items()}

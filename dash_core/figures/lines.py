@@ -25,7 +25,7 @@ def accuracy_and_steps(compared: Comparison) -> go.Figure:
         steps = points_of(method, lambda record: record.steps)
         traces += line_with_band(Line(method.label, style, accuracy, "%", ".2f"), panel=1)
         traces += line_with_band(Line(method.label, style, steps, "steps", ",.0f"), panel=2)
-    axis = experiment_axis(_experiments(compared))
+    axis = experiment_axis(experiments_of(compared))
     panels = [
         Panel(axis, {"title": {"text": "test accuracy (%)"}}),
         Panel(axis, {"title": {"text": "steps"}, "rangemode": "tozero"}),
@@ -39,9 +39,10 @@ def seconds(compared: Comparison) -> go.Figure:
     for method in compared.methods:
         spent = points_of(method, lambda record: record.total_cost.seconds)
         traces += line_with_band(Line(method.label, compared.styles[method.label], spent, "s", ",.3~r"), panel=1)
-    axis = experiment_axis(_experiments(compared))
+    axis = experiment_axis(experiments_of(compared))
     return arrange(traces, [Panel(axis, {"title": {"text": "seconds"}, "rangemode": "tozero"})])
 
 
-def _experiments(compared: Comparison) -> int:
+def experiments_of(compared: Comparison) -> int:
+    """Return how many experiments the longest run has."""
     return max(len(records) for method in compared.methods for records in method.runs.values())

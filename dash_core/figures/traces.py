@@ -46,9 +46,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Point:
-    """One experiment of a line: its number, the spread over seeds, how many they are, whether all converged."""
+    """One point of a line: mostly an experiment's number, the spread over seeds, how many, whether all converged."""
 
-    experiment: int
+    x: int | str
     spread: Spread
     seeds: int
     converged: bool = True
@@ -56,13 +56,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """One method's line. unit: as the hover text writes it, with its number format in d3's notation."""
+    """A method's line. unit: as hover texts write it, with its number format in d3's notation. along: what x counts."""
 
     label: str
     style: Style
     points: tuple[Point, ...]
     unit: str
     digits: str
+    along: str = "experiment"
 
 
 def converged(records: Records) -> bool:
@@ -70,15 +71,15 @@ def converged(records: Records) -> bool:
     return all(record.converged for record in records)
 
 
-def points_of(method: MethodRuns, measure: Callable[[ChunkRecord], float]) -> tuple[Point, ...]:
-    """Return the spread of a quantity over the method's seeds, experiment by experiment."""
-    experiments = sorted({record.chunk for records in method.runs.values() for record in records})
-    by_experiment = {
-        j: [record for records in method.runs.values() for record in records if record.chunk == j] for j in experiments
-    }
+def points_of(method: MethodRuns, measure: Callable[[ChunkRecord], float | None]) -> tuple[Point, ...]:
+    """Return the spread of a quantity over the method's seeds, experiment by experiment, where it was measured."""
+    measured: dict[int, list[tuple[ChunkRecord, float]]] = {}
+    for record in (record for records in method.runs.values() for record in records):
+        if (value := measure(record)) is not None:
+            measured.setdefault(record.chunk, []).append((record, value))
     return tuple(
-        Point(j, Spread.of([measure(record) for record in records]), len(records), converged(records))
-        for j, records in by_experiment.items()
+        Point(j, Spread.of([value for _, value in found]), len(found), converged([record for record, _ in found]))
+        for j, found in sorted(measured.items())
     )
 
 
@@ -88,26 +89,37 @@ def line_with_band(line: Line, panel: int, positive: bool = False) -> list[go.Sc
     positive: cut the band off at half, for an axis in logarithms of whole numbers.
     """
     floor = 0.5 if positive else -math.inf
-    x = [point.experiment for point in line.points]
-    mean = [point.spread.mean for point in line.points]
+    if not any(point.spread.std for point in line.points):
+        return [curve_of(line, panel)]
     upper = [point.spread.mean + point.spread.std for point in line.points]
     lower = [max(point.spread.mean - point.spread.std, floor) for point in line.points]
-    shared = {"legendgroup": line.label, "showlegend": False, "name": line.label, **on(panel)}
-    curve = go.Scatter(
-        x=x,
-        y=mean,
+    return [band_of(line, panel, lower, upper), curve_of(line, panel)]
+
+
+def curve_of(line: Line, panel: int) -> go.Scatter:
+    """Return the line of the means."""
+    return go.Scatter(
+        x=[point.x for point in line.points],
+        y=[point.spread.mean for point in line.points],
         mode="lines+markers",
         line={"color": line.style.color, "dash": line.style.dash, "width": 2},
         marker=_sparse(line),
         customdata=[[point.spread.std, seeds_text(point.seeds), _flaw(point.converged)] for point in line.points],
-        hovertemplate=f"<b>{line.label}</b><br>experiment %{{x}}<br>%{{y:{line.digits}}} ± "
+        hovertemplate=f"<b>{line.label}</b><br>{line.along} %{{x}}<br>%{{y:{line.digits}}} ± "
         f"%{{customdata[0]:{line.digits}}} {line.unit}<br>%{{customdata[1]}}%{{customdata[2]}}<extra></extra>",
-        **shared,
+        **_belonging(line, panel),
     )
-    if not any(point.spread.std for point in line.points):
-        return [curve]
+
+
+def band_of(line: Line, panel: int, lower: list[float], upper: list[float]) -> go.Scatter:
+    """Return the band from `lower` to `upper`, a value each for every point of the line."""
+    x = [point.x for point in line.points]
     outline = {"x": x + x[::-1], "y": upper + lower[::-1], "fill": "toself", "fillcolor": line.style.faded(0.18)}
-    return [go.Scatter(**outline, mode="lines", line={"width": 0}, hoverinfo="skip", **shared), curve]
+    return go.Scatter(**outline, mode="lines", line={"width": 0}, hoverinfo="skip", **_belonging(line, panel))
+
+
+def _belonging(line: Line, panel: int) -> dict:
+    return {"legendgroup": line.label, "showlegend": False, "name": line.label, **on(panel)}
 
 
 def _sparse(line: Line) -> dict:

@@ -11,8 +11,8 @@ backward() adds into `.grad`, so G is built there, one batch after another: no a
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Annotated, ClassVar, Literal
@@ -28,7 +28,7 @@ from dash_core.interventions.base import Intervention
 from dash_core.interventions.shrink import weights_and_biases
 from dash_core.loading import batch_bounds
 from dash_core.memory import is_out_of_memory, saved_bytes
-from dash_core.modes import in_mode
+from dash_core.modes import as_found
 from dash_core.seeding import borrowed_global_generator, derive_seed
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def averaged_gradient(
     if mode not in ("eval", "train"):
         raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
     chunks = list(chunks)
-    with _as_found(model, mode):
+    with as_found(model, training=mode == "train"):
         for (inputs, labels), weight in zip(chunks, chunk_weights(len(chunks), alpha, cutoff), strict=True):
             if not len(labels):
                 raise ValueError("a chunk without images has no gradient")
@@ -163,24 +163,6 @@ def cosine_similarity(a: Tensor, b: Tensor, dims: tuple[int, ...]) -> Tensor:
     return (a * b).sum(dims, keepdim=True).div_(norm_a).div_(norm_b)
 
 
-@contextmanager
-def _as_found(model: nn.Module, mode: str) -> Iterator[None]:
-    """Set the mode and clear gradients for the block; put modes, buffers, gradients and generators back."""
-    gradients = {parameter: parameter.grad for parameter in model.parameters()}
-    buffers = {buffer: buffer.clone() for buffer in model.buffers()} if mode == "train" else {}
-    device = next(model.parameters()).device
-    with borrowed_global_generator(device), in_mode(model, training=mode == "train"):
-        try:
-            for parameter in gradients:
-                parameter.grad = None
-            yield
-        finally:
-            for parameter, found in gradients.items():
-                parameter.grad = found
-            for buffer, found in buffers.items():
-                buffer.copy_(found)
-
-
 class Dash(Intervention):
     """Shrink each weight vector by its alignment with the averaged negative gradient."""
 
@@ -196,12 +178,16 @@ class Dash(Intervention):
 
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Apply DASH with the gradients of all chunks so far, unaugmented; momentum is kept."""
-        with borrowed_global_generator(learner.device, derive_seed(learner.seed, "dash", data.chunk)):  # dropout's
-            reports = shrink_along_(learner.model, self._gradient(learner, data), self.floor)
+        reports = shrink_along_(learner.model, self.gradient(learner, data), self.floor)
         vectors = sum(report.vectors for report in reports.values())
         at_floor = sum(report.at_floor for report in reports.values())
         layers = {f"floor_share/{name}": report.at_floor / report.vectors for name, report in reports.items()}
         return {"floor_share": at_floor / vectors, **layers}
+
+    def gradient(self, learner, data) -> dict[str, Tensor]:
+        """Return G of all chunks so far, by parameter name; the learner is left as found."""
+        with borrowed_global_generator(learner.device, derive_seed(learner.seed, "dash", data.chunk)):  # dropout's
+            return self._gradient(learner, data)
 
     def _gradient(self, learner, data) -> dict[str, Tensor]:
         """Return G, in parts of a chunk where a whole one is too big: the same up to rounding, in eval mode only.

@@ -16,7 +16,7 @@ from dash_core.models import torchvision_models
 from dash_core.models.cnn import cnn3, cnn3_small
 from dash_core.models.counting import forward_flops, parameter_count
 from dash_core.models.mlp import mlp
-from dash_core.models.resnet import resnet18, resnet18_sota
+from dash_core.models.resnet import NORMALISATIONS, resnet18, resnet18_sota
 from dash_core.models.vgg import vgg16_bn
 from dash_core.seeding import borrowed_global_generator
 
@@ -29,20 +29,30 @@ class ModelSpec:
 
     build: (image_shape (C, H, W), classes) -> the network, its weights drawn from the global generator;
     head: names of the submodules that make up the classifier; normalised: takes images normalised by
-    channel, else scaled to [0, 1]; smallest: the smallest image side it takes.
+    channel, else scaled to [0, 1]; smallest: the smallest image side it takes; normalisations: those that
+    `build` takes as its keyword `normalisation`, none where the network has its own.
     """
 
     name: str
     summary: str
     source: str
-    build: Callable[[tuple[int, int, int], int], nn.Module]
+    build: Callable[..., nn.Module]
     head: tuple[str, ...]
     normalised: bool = True
     smallest: int = 1
+    normalisations: tuple[str, ...] = ()
 
 
 _SPECS = (
-    ModelSpec("resnet18", "3x3 stem, max-pool kept", "He et al. 2016; DASH, section 5", resnet18, ("fc",), smallest=8),
+    ModelSpec(
+        name="resnet18",
+        summary="3x3 stem, max-pool kept",
+        source="He et al. 2016; DASH, section 5",
+        build=resnet18,
+        head=("fc",),
+        smallest=8,
+        normalisations=tuple(NORMALISATIONS),
+    ),
     ModelSpec(
         name="resnet18_sota",
         summary="3x3 stem, no max-pool, torch's default initialisation",
@@ -50,6 +60,7 @@ _SPECS = (
         build=resnet18_sota,
         head=("fc",),
         smallest=8,
+        normalisations=tuple(NORMALISATIONS),
     ),
     ModelSpec(
         name="vgg16_bn",
@@ -66,23 +77,36 @@ _SPECS = (
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 
 
-def model_spec(name: str) -> ModelSpec:
-    """Return what is known about a model of MODELS or a "torchvision:<name>"; ConfigError if there is none."""
+def model_spec(name: str, normalisation: str = "batch") -> ModelSpec:
+    """Return what is known about a model of MODELS or a "torchvision:<name>".
+
+    ConfigError if there is none, or if it has not this normalisation; each has "batch", which leaves it as it is.
+    """
     if name.startswith(torchvision_models.PREFIX):
-        return _torchvision_spec(name.removeprefix(torchvision_models.PREFIX))
-    if name not in MODELS:
+        spec = _torchvision_spec(name.removeprefix(torchvision_models.PREFIX))
+    elif name in MODELS:
+        spec = MODELS[name]
+    else:
         known = ", ".join([*MODELS, f"{torchvision_models.PREFIX}<name>"])
         raise ConfigError(f"unknown model {name!r}{nearest(name, list(MODELS))}; known: {known}")
-    return MODELS[name]
+    if normalisation not in (*spec.normalisations, "batch"):
+        able = ", ".join(other.name for other in MODELS.values() if other.normalisations)
+        raise ConfigError(
+            f"model.normalisation: {name} has no {normalisation!r}, leave it at 'batch'; models that have it: {able}"
+        )
+    return spec
 
 
-def build_model(name: str, image_shape: tuple[int, int, int], classes: int, *, seed: int) -> nn.Module:
+def build_model(
+    name: str, image_shape: tuple[int, int, int], classes: int, *, seed: int, normalisation: str = "batch"
+) -> nn.Module:
     """Return a new network on the CPU for images (C, H, W): the same seed, the same weights.
 
+    normalisation: "batch", "layer" or "group", for models with the switch; "batch" leaves others as they are.
     The global generator is borrowed for the initialisers and left as found. ConfigError if the model
-    is unknown, the images are too small for it, or there are fewer than two classes.
+    is unknown or has not this normalisation, the images are too small for it, or there are fewer than two classes.
     """
-    spec = model_spec(name)
+    spec = model_spec(name, normalisation)
     _, height, width = image_shape
     if min(height, width) < spec.smallest:
         least = f"{spec.smallest}x{spec.smallest}"
@@ -90,7 +114,7 @@ def build_model(name: str, image_shape: tuple[int, int, int], classes: int, *, s
     if classes < 2:
         raise ConfigError(f"{name} needs at least 2 classes to tell apart, got {classes}")
     with borrowed_global_generator(torch.device("cpu"), seed):
-        return spec.build(image_shape, classes)
+        return spec.build(image_shape, classes, **({"normalisation": normalisation} if spec.normalisations else {}))
 
 
 def _torchvision_spec(name: str) -> ModelSpec:

@@ -3,21 +3,27 @@
 import pytest
 
 from dash_core.cost import Cost
+from dash_core.diagnostics import DIAGNOSTICS
 from dash_core.figures import FIGURES, draw
 from dash_core.figures.panels import NARROW
 from dash_core.figures.traces import NOT_CONVERGED
 from dash_core.summary import MethodRuns
-from tests.figures.samples import CLASSES, TWO_SEEDS, curves, figure, legend, method, record
+from tests.figures.samples import CLASSES, MEASURED, TWO_SEEDS, curves, figure, legend, method, record
 
 STUCK = method("cold", [record(1), record(2, converged=False)], [record(1), record(2)])
 
 
 def test_every_registered_figure_is_drawn_in_order_with_a_title_and_one_sentence():
-    assert list(draw([TWO_SEEDS], CLASSES)) == list(FIGURES)
-    for _, title, caption in FIGURES.values():
-        assert title
-        assert caption.endswith(".")
-        assert caption.count(". ") == 0
+    assert list(draw([MEASURED], CLASSES)) == list(FIGURES)
+    for drawing in FIGURES.values():
+        assert drawing.title
+        assert drawing.caption.endswith(".")
+        assert drawing.caption.count(". ") == 0
+
+
+def test_a_diagnostic_that_was_not_recorded_has_no_figure():
+    assert list(draw([TWO_SEEDS], CLASSES)) == [name for name, one in FIGURES.items() if not one.diagnostic]
+    assert {one.diagnostic for one in FIGURES.values()} == {"", *DIAGNOSTICS}
 
 
 def test_lines_are_means_and_bands_population_deviations_over_seeds():

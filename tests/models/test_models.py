@@ -199,6 +199,30 @@ def test_images_that_are_too_small_are_an_error_with_both_sizes(name: str, small
         build_model(name, (3, 70, given), 10, seed=0)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet18_sota"])
+@pytest.mark.parametrize(("normalisation", "groups"), [("layer", 1), ("group", 32)])
+def test_normalisation_of_a_resnet_can_be_switched_and_draws_the_same_weights(name, normalisation, groups) -> None:
+    model = build_model(name, CIFAR, 10, seed=0, normalisation=normalisation)
+    kinds = [part for part in model.modules() if isinstance(part, nn.GroupNorm | nn.BatchNorm2d)]
+    assert len(kinds) == 20  # stem, two in each of eight blocks, three shortcuts
+    assert {(type(part), part.num_groups) for part in kinds} == {(nn.GroupNorm, groups)}
+    assert parameter_count(model) == 11_173_962
+    plain = dict(built(name).named_parameters())
+    assert all(torch.equal(value, plain[key]) for key, value in model.named_parameters())
+
+
+def test_layer_norm_of_a_map_is_over_channels_and_positions_of_one_image() -> None:
+    norm = build_model("resnet18", CIFAR, 10, seed=0, normalisation="layer").bn1
+    maps = 3 + 5 * torch.randn(2, 64, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(norm(maps), nn.functional.layer_norm(maps, maps.shape[1:]))
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("resnet18")])
+def test_other_models_have_no_other_normalisation(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"model.normalisation: {name} has no 'layer', .* resnet18, resnet18_sota"):
+        build_model(name, CIFAR, 10, seed=0, normalisation="layer")
+
+
 def test_one_class_is_an_error() -> None:
     with pytest.raises(ConfigError, match="cnn3 needs at least 2 classes to tell apart, got 1"):
         build_model("cnn3", CIFAR, 1, seed=0)
