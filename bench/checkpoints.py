@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from bench.sections import write_section
 from dash_core.checkpoint import save_checkpoint
 from dash_core.comparison import Params
 from dash_core.config import CompareConfig, parse
@@ -38,18 +39,13 @@ def main() -> None:
     settings = {"model": {"name": "resnet18"}, "training": {"max_epochs": given.epochs, "stop_accuracy": 1.0}}
     run = parse(Params, {**settings, "chunks": 2}).run("warm", 0)
     plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed)
-    print(describe_machine(device, given.threads))
+    machine = describe_machine(device, given.threads)
     with tempfile.TemporaryDirectory() as folder:
         moving = Trajectory(run, data, plan, Path(folder), device=device, watch=Watch(seconds=interval))
         toy.advance(moving, 2)
-        print({name: round(cost.seconds, 2) for name, cost in moving.records[-1].cost.items()})
         spent = {name: sum(record.cost[name].seconds for record in moving.records) for name in moving.records[0].cost}
         spent["checkpoint"] += moving.learner.meter.take()["checkpoint"].seconds
         share = spent["checkpoint"] / spent["train"]
-        print(
-            f"saved every {interval:.0f} s and at each chunk's end: {share:.2%} of {spent['train']:.0f} s of training"
-        )
-
         path, state = Path(folder) / "bench.ckpt", {"learner": moving.learner.state_dict()}
         seconds = []
         for _ in range(10):
@@ -58,7 +54,11 @@ def main() -> None:
             seconds.append(time.perf_counter() - started)
         size = path.stat().st_size / 2**20
     middle, worst = statistics.median(seconds), max(seconds)
-    print(f"{size:.0f} MiB: median {middle:.2f} s, worst {worst:.2f} s, {middle / interval:.2%} of an interval")
+    lines = [
+        f"Saved every {interval:.0f} s and at each chunk's end: {share:.2%} of {spent['train']:.0f} s of training of "
+        f"ResNet-18. One save of {size:.0f} MiB: median {middle:.2f} s, worst of {len(seconds)} {worst:.2f} s.",
+    ]
+    write_section("Saving a run's state", "uv run python -m bench.checkpoints", machine, lines)
 
 
 if __name__ == "__main__":

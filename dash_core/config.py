@@ -84,6 +84,7 @@ class TrainingConfig(Section):
     warmup_epochs: Annotated[int, Field(ge=0, lt=2**31)] | None = None  # None: the recipe's
     augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
     precision: Literal["auto", "exact", "bf16"] = "auto"  # of a training step; auto: bf16 where the hardware has it
+    compile: bool = False  # full batches by torch.compile, on CUDA as CUDA graphs
 
 
 class MethodConfig(Section):

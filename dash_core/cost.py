@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -87,19 +87,24 @@ class CostMeter:
             yield
         self._flops += self._known[step]
 
+    def knows(self, step: Hashable) -> bool:
+        """Tell whether a step of this kind and shape has been counted."""
+        return step in self._known
+
     def take(self) -> dict[str, Cost]:
         """Return what each phase spent since the last call, and start again from nothing."""
         spent = {name: self._spent.get(name, Cost()) for name in PHASES}
         self._spent = {}
         return spent
 
-    def state_dict(self) -> dict[str, dict[str, float]]:
-        """Return what each phase spent since the last `take`, the phase under way up to now."""
-        return {name: asdict(cost) for name, cost in self._so_far().items()}
+    def state_dict(self) -> dict[str, Any]:
+        """Return what each phase spent since the last `take`, the phase under way up to now, and the FLOPs of steps."""
+        return {"spent": {name: asdict(cost) for name, cost in self._so_far().items()}, "known": dict(self._known)}
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what was spent before: the phase that was under way goes on when it is entered again."""
-        self._spent = {name: Cost(**cost) for name, cost in state.items()}
+        self._spent = {name: Cost(**cost) for name, cost in state["spent"].items()}
+        self._known = dict(state["known"])
 
     def _begin(self, name: str) -> None:
         self._flops = 0

@@ -23,6 +23,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def visible_gpus(name: str) -> list[str]:
+    """Return the GPUs that runs on the device called `name` may be spread over, as CUDA_VISIBLE_DEVICES names them.
+
+    There are none on a CPU; a GPU that is given by its number is not among those to choose from.
+    """
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return []
+    listed = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    return listed or [str(number) for number in range(torch.cuda.device_count())]
+
+
 def prepare_device(device: torch.device, threads: int) -> None:
     """Set this process's threads and exact, repeatable kernels: fp32 without TF32, cuDNN deterministic."""
     torch.set_num_threads(threads)

@@ -52,6 +52,15 @@ class Learner:
         """The state of the very first initialisation (θ₀ of L2 INIT)."""
         return self.fresh_state("init", 1)
 
+    @cached_property
+    def compiled(self) -> Callable[[Tensor], Tensor]:
+        """The model compiled for batches of one size, on CUDA as CUDA graphs; it uses the model's own weights.
+
+        Interventions change weights in place, cold restarts too: it stays valid over chunks and is compiled once.
+        """
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        return torch.compile(self.model, dynamic=False, mode=mode)
+
     @torch.no_grad()
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
         """Copy parameters and buffers into the model in place: the tensors stay, their values change."""

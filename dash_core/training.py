@@ -179,7 +179,7 @@ class _ChunkTraining:
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Update once; return (accuracy, cross-entropy, loss with penalty) from before the update, on the device."""
         optimizer = self.learner.optimizer
-        outputs, loss, penalised = self._forward_backward(inputs, labels)
+        measured = self._forward_backward(inputs, labels)
         if isinstance(optimizer, SAM):
             optimizer.ascend()
             self._forward_backward(inputs, labels)
@@ -187,24 +187,33 @@ class _ChunkTraining:
         else:
             optimizer.step()
             optimizer.zero_grad()
-        accuracy = (outputs.argmax(1) == labels).double().mean()  # float64: 9 of 10 right is ≥ 0.9
-        return torch.stack((accuracy, loss.double(), penalised.double()))
+        return measured
 
     def set_rates(self, factor: float) -> None:
         """Set the optimiser's learning rates to `factor` times those before any schedule."""
         for group, rate in zip(self.learner.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
-    def _forward_backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the gradients of loss and penalty; return outputs, loss, and loss with penalty, detached."""
+    def _forward_backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Add the gradients of loss and penalty; return accuracy, loss, and loss with penalty, (3,)."""
         with arithmetic(self.precision, self.learner.device):
-            outputs = self.learner.model(inputs)
+            outputs = self._model(len(labels))(inputs)
         outputs = outputs.float()
         loss = functional.cross_entropy(outputs, labels)
         penalty = self.intervention.penalty(self.learner)
         penalised = loss if penalty is None else loss + penalty
         penalised.backward()
-        return outputs.detach(), loss.detach(), penalised.detach()
+        accuracy = (outputs.argmax(1) == labels).double().mean()  # float64: 9 of 10 right is ≥ 0.9
+        return torch.stack((accuracy, loss.detach().double(), penalised.detach().double()))
+
+    def _model(self, images: int) -> Callable[[Tensor], Tensor]:
+        """Return what maps a batch to outputs: compiled code for full batches once their FLOPs are known, if asked.
+
+        The counter of FLOPs sees no compiled code, and other sizes than the full one would each be compiled anew.
+        """
+        known = self.learner.meter.knows(("train", images))
+        compiled = self.config.compile and images == self.config.batch_size and known
+        return self.learner.compiled if compiled else self.learner.model
 
 
 def _check_finite(losses: Tensor, chunk: int, epoch: int, rate: float) -> None:

@@ -15,6 +15,7 @@ from prefect.context import serialize_context
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
+from dash_core.device import visible_gpus
 from dash_core.errors import DashError
 from dash_core.models import build_model
 from flows.announce import warned_of_outage
@@ -148,7 +149,7 @@ def _train_all(todo: Sequence[RunConfig], place: Place, tracked: Tracked, crew: 
     """Have the runs done by worker processes, each a subflow of this one; return why runs failed, by id."""
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
-    with WorkerPool(crew.workers if todo else 0, crew.threads) as pool:
+    with WorkerPool(crew.workers if todo else 0, crew.threads, visible_gpus(place.device)) as pool:
 
         def hand_out(run: RunConfig) -> None:
             try:

@@ -12,10 +12,11 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import cycle
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
@@ -38,10 +39,12 @@ class Ended(Stopped):
 
 
 class WorkerPool:
-    """`size` single processes with `threads` threads each."""
+    """`size` single processes with `threads` threads each, in turn on the given GPUs (see `visible_gpus`)."""
 
-    def __init__(self, size: int, threads: int) -> None:
+    def __init__(self, size: int, threads: int, gpus: Sequence[str] = ()) -> None:
         self._threads = threads
+        self._gpus = cycle(gpus or [None])
+        self._gpu_of: dict[ProcessPoolExecutor, str | None] = {}
         self._closed = False
         self._under_way: set[futures.Future] = set()
         self._workers: list[ProcessPoolExecutor] = []
@@ -49,7 +52,7 @@ class WorkerPool:
         self._listening: list[tuple[Connection, threading.Thread]] = []
         self._idle: queue.LifoQueue[ProcessPoolExecutor] = queue.LifoQueue()
         for _ in range(size):
-            self._idle.put(self._new_worker())
+            self._idle.put(self._new_worker(next(self._gpus)))
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return function(*arguments) as a worker computes it; waits for an idle one. WorkerDied if it dies."""
@@ -111,14 +114,15 @@ class WorkerPool:
     def _in_place_of(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
         self._workers.remove(broken)
         broken.shutdown(wait=False)
-        return self._new_worker()
+        return self._new_worker(self._gpu_of.pop(broken))
 
-    def _new_worker(self) -> ProcessPoolExecutor:
+    def _new_worker(self, gpu: str | None) -> ProcessPoolExecutor:
         context = _context()
         ours, theirs = context.Pipe(duplex=False)
-        settings = self._threads, theirs
+        settings = self._threads, gpu, theirs
         worker = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=settings)
         self._workers.append(worker)
+        self._gpu_of[worker] = gpu
         self._listening.append((theirs, self._notices.listen(ours)))
         return worker
 
@@ -140,9 +144,11 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _start_worker(threads: int, printer: Connection) -> None:
-    """Set up a worker: its own threads, Ctrl-C and the terminal left to the parent, and no life after the parent's."""
+def _start_worker(threads: int, gpu: str | None, printer: Connection) -> None:
+    """Set up a worker: its threads and GPU, Ctrl-C and the terminal left to the parent, no life after the parent's."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used, which here it was not
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger().handlers.clear()  # some import puts one there, and every task would speak on the terminal
     handle_warnings(Sender(printer))

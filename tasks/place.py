@@ -5,10 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
+from dash_core.device import choose_device, visible_gpus
+from dash_core.memory import free_memory
+
+RUNS_PER_GPU = 4  # at once: our choice, not measured
+RUN_BYTES = 6 * 2**30  # of GPU memory that a run is counted with: CUDA's context, weights, activations of a batch
 
 
 class Place(BaseModel):
@@ -59,12 +65,28 @@ class Crew:
 
     @classmethod
     def of(cls, params: Params, runs: int) -> "Crew":
-        """Return the crew for a number of runs: one process a core, one thread each, unless params say otherwise."""
+        """Return the crew for a number of runs: one process a core, one thread each, unless params say otherwise.
+
+        On GPUs it is a few processes each, as many as there is memory for: a small network leaves most of a GPU idle,
+        and processes need neither equal lengths, as seeds trained as one do, nor share an interpreter, as streams do.
+        """
         given = params.compare
         threads = 1 if given.threads == "auto" else given.threads
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = max(1, cores // threads) if given.workers == "auto" else given.workers
+        if given.workers != "auto":
+            workers = given.workers
+        elif choose_device(given.device).type == "cuda":
+            workers = min(cores, _runs_on_gpus(given.device))
+        else:
+            workers = max(1, cores // threads)
         return cls(min(workers, max(runs, 1)), threads)
+
+
+def _runs_on_gpus(device: str) -> int:
+    """Return how many runs share the GPUs: RUNS_PER_GPU on each, fewer where its free memory is short; at least one."""
+    name = choose_device(device)
+    gpus = [torch.device("cuda", number) for number in range(len(visible_gpus(device)))] or [name]
+    return max(1, sum(min(RUNS_PER_GPU, free_memory(gpu) // RUN_BYTES) for gpu in gpus))
 
 
 def place_of(params: Params, store: Path, data_root: Path | None) -> Place:

@@ -139,3 +139,20 @@ def test_a_worker_at_work_ends_when_its_parent_is_killed(tmp_path, kind):
         time.sleep(0.2)
         parent.kill()
     assert gone(worker)
+
+
+def test_workers_take_the_gpus_in_turn_and_their_successors_too():
+    with WorkerPool(3, threads=1, gpus=["0", "5"]) as pool, ThreadPoolExecutor(3) as threads:
+        together = multiprocessing.get_context("spawn").Manager().Barrier(3)
+        seen = sorted(threads.map(lambda _: pool.call(jobs.gpu, together), range(3)))
+        assert seen == ["0", "0", "5"]
+        for _ in range(3):
+            with pytest.raises(WorkerDied):
+                pool.call(jobs.die)
+        assert sorted(threads.map(lambda _: pool.call(jobs.gpu, together), range(3))) == seen
+
+
+def test_without_gpus_what_is_visible_stays_as_it_is(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with WorkerPool(1, threads=1) as pool:
+        assert pool.call(jobs.gpu) == "7"

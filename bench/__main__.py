@@ -1,0 +1,26 @@
+"""All benchmarks, one after another, into bench/RESULTS.md: `uv run python -m bench --data-root FOLDER` (an hour).
+
+Each is a command of its own as well. `bench.precision`, which trains 40 runs to the end, is not among them.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ALL = ("training_step", "convolutions", "dash_pass", "scaling", "checkpoints")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, help="folder of CIFAR-10; without it no whole comparison is measured")
+    given = parser.parse_args()
+    commands = [[name] for name in ALL]
+    if given.data_root:
+        commands.append(["comparison", "--data-root", str(given.data_root)])
+    for name, *options in commands:
+        subprocess.run([sys.executable, "-m", f"bench.{name}", *options], check=True)
+
+
+if __name__ == "__main__":
+    main()

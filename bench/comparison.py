@@ -1,0 +1,120 @@
+"""A whole comparison, ours against the authors' way: `uv run python -m bench.comparison --data-root FOLDER`.
+
+Cold, warm, S&P and DASH on 2,000 images of CIFAR-10 in 4 chunks, one seed, the same epochs of each chunk for all, from
+the start of the command to its end. Ours is `dashpipe compare` with its services, checkpoints, tracking and report.
+The authors' way (bench/authors_way.py) runs in one process of one thread, and in one process a core.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.sections import table, write_section
+from dash_core.device import choose_device, describe_machine
+
+METHODS = ["cold", "warm", "shrink_perturb", "dash"]
+EPOCHS = {"mlp": 20, "cnn3": 4, "resnet18": 2}  # of each chunk: minutes in the authors' way
+RATES = {"resnet18": 0.001}
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def seconds(commands: list[list[str]], environment: dict[str, str]) -> float:
+    """Return how long the commands take, all started at once; CalledProcessError if one fails."""
+    started = time.perf_counter()
+    running = [subprocess.Popen(c, env=environment, stdout=subprocess.DEVNULL) for c in commands]
+    for process, command in zip(running, commands, strict=True):
+        if code := process.wait():
+            raise subprocess.CalledProcessError(code, command)
+    return time.perf_counter() - started
+
+
+def theirs(model: str, root: Path, epochs: int, processes: int) -> float:
+    base = [
+        sys.executable,
+        "-m",
+        "bench.authors_way",
+        "--data-root",
+        str(root),
+        "--model",
+        model,
+        "--epochs",
+        str(epochs),
+    ]
+    shares = [METHODS[number::processes] for number in range(processes)]
+    return seconds([[*base, "--methods", *share] for share in shares if share], ONE_THREAD)
+
+
+def ours(model: str, root: Path, epochs: int) -> float:
+    values = {
+        "dataset.name": "cifar10",
+        "dataset.train_size": 2000,
+        "dataset.test_size": 1000,
+        "chunks": 4,
+        "model.name": model,
+        "optimizer.lr": RATES.get(model, 0.01),
+        "training.batch_size": 128,
+        "training.stop_accuracy": 1.0,
+        "training.max_epochs": epochs,
+        "seeds": "[0]",
+        "compare.methods": f"[{', '.join(METHODS)}]",
+    }
+    with tempfile.TemporaryDirectory() as store:
+        options = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+        command = [
+            str(Path(sys.executable).with_name("dashpipe")),
+            "compare",
+            "--store",
+            store,
+            "--data-root",
+            str(root),
+            *options,
+        ]
+        return seconds([command], dict(os.environ))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, required=True, help="folder of CIFAR-10 as torchvision has it")
+    parser.add_argument("--models", nargs="+", default=list(EPOCHS), choices=list(EPOCHS))
+    given = parser.parse_args()
+
+    cores, rows = len(os.sched_getaffinity(0)), []
+    for model in given.models:
+        epochs = EPOCHS[model]
+        measured = [
+            theirs(model, given.data_root, epochs, 1),
+            theirs(model, given.data_root, epochs, cores),
+            ours(model, given.data_root, epochs),
+        ]
+        one, each, mine = measured
+        print(model, [round(found, 1) for found in measured], flush=True)
+        rows.append(
+            [model, str(epochs), *(f"{s:.0f}" for s in measured), f"**{one / mine:.1f}**", f"**{each / mine:.1f}**"]
+        )
+    headings = [
+        "model",
+        "epochs a chunk",
+        "authors' way, s",
+        f"... {cores} processes, s",
+        "ours, s",
+        "× faster",
+        "× than a process a core",
+    ]
+    lines = [
+        "Cold, warm, S&P and DASH, 2,000 images of CIFAR-10 in 4 chunks, batch 128, 1,000 test images, one seed; whole "
+        "commands, ours with `training.precision=auto`, its services, checkpoints, tracking and report.",
+        "",
+        *table(headings, rows),
+    ]
+    device = choose_device("auto")
+    write_section(
+        "A whole comparison", "uv run python -m bench.comparison --data-root FOLDER", describe_machine(device, 1), lines
+    )
+
+
+if __name__ == "__main__":
+    main()
