@@ -108,7 +108,8 @@ def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") 
             "the learning rate would never be reached"
         )
     _check_protocol(params, training, dataset.classes)
-    if dataset.image_shape and (side := min(dataset.image_shape[1:])) < (least := model.smallest):
+    side = params.dataset.image_size or min((dataset.image_shape or ())[1:], default=None)
+    if side and side < (least := model.smallest):
         raise ConfigError(
             f"model.name: {model.name} needs images of {least}x{least} pixels or more, and {name} has {side}x{side}"
         )

@@ -68,12 +68,15 @@ class ImageFiles:
         """Bytes of all images, decoded."""
         return len(self.files) * int(np.prod(self.image_shape))
 
-    def decoded(self, progress: Progress, take: Callable[["Block"], None]) -> Statistics:
-        """Decode all images and give them to `take` in their order, in blocks; return mean and std."""
+    def decoded(self, progress: Progress, take: Callable[["Block"], None], threads: int | None = None) -> Statistics:
+        """Decode all images and give them to `take` in their order, in blocks; return mean and std.
+
+        threads: how many decode; None: one for each core.
+        """
         per_batch = max(1, min(_BATCH, _BLOCK * len(self.files) // self.pixel_bytes))
         batches = [*_cut(0, self.train, per_batch), *_cut(self.train, len(self.files), per_batch)]
         sums = ChannelSums(0, [0] * self.image_shape[2], [0] * self.image_shape[2])
-        for block in _in_threads(self._block, batches, "decoding images", progress):
+        for block in _in_threads(self._block, batches, "decoding images", progress, threads):
             take(block)
             sums += block.sums
         return self.statistics or sums.statistics()
@@ -142,10 +145,14 @@ def _cut(start: int, end: int, size: int) -> list[range]:
 
 
 def _in_threads(
-    work: Callable[[range], _Result], batches: Sequence[range], what: str, progress: Progress
+    work: Callable[[range], _Result],
+    batches: Sequence[range],
+    what: str,
+    progress: Progress,
+    threads: int | None = None,
 ) -> Iterator[_Result]:
     """Do `work` on batches of indices, some ahead of the one that is taken; results, and the first error, in order."""
-    threads, coming = cores(), iter(batches)
+    threads, coming = threads or cores(), iter(batches)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         begun = deque((batch, pool.submit(work, batch)) for batch in islice(coming, _AHEAD * threads))
         try:
