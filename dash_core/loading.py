@@ -194,11 +194,6 @@ class GrowingData:
         return self._resident.batches([positions + self._start for positions in batches] if self._start else batches)
 
     @property
-    def previous_images(self) -> int:
-        """How many images the learner was trained on in the experiment before: those at positions [0, this)."""
-        return self._bounds[-1][0]
-
-    @property
     def largest_chunk(self) -> int:
         """Images of the largest of the chunks."""
         return max(end - start for start, end in self._bounds)

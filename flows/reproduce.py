@@ -60,8 +60,11 @@ def reproduce_item(
 
 
 def _compare(params: Params, place: Place, command: str, again: bool) -> tuple[Measured, Mapping[str, str]]:
+    """Return what is complete and why runs failed; ComparisonFailed where a method has no complete run."""
     compared = carry_out_comparison(params, place, command, again)
     evidence = compared.evidence
+    if {method.label for method in evidence.methods} != set(params.compare.methods):
+        compared.raise_failures()
     return Measured(params, evidence.methods, machines_of(evidence)), compared.failures
 
 

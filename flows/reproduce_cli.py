@@ -8,8 +8,8 @@ import typer
 from dash_core.errors import ConfigError
 from flows.options import PARAMS, Again, DataRoot, Set, Store, make_writable, open_place, output_console, plain_errors
 
-ItemName = Annotated[
-    str | None, typer.Argument(help="A figure or table: figure-1, table-8, tables-3-6, all; --list names them.")
+Items = Annotated[
+    list[str] | None, typer.Argument(help="Figures or tables: figure-1, table-8, tables-3-6, all; --list names them.")
 ]
 Scale = Annotated[str, typer.Option(help="full: the paper's setting; small: minutes on two cores; smoke: seconds.")]
 List = Annotated[
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def reproduce(
-    item: ItemName = None,
+    items: Items = None,
     scale: Scale = "small",
     listing: List = False,
     summary: Summary = None,
@@ -35,10 +35,10 @@ def reproduce(
     store: Store = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Make a figure or table of the paper, with what the paper claims and whether this run agrees."""
+    """Make figures and tables of the paper, with what it claims and whether these runs agree."""
     with plain_errors():
         place, console = open_place(PARAMS, store, data_root), output_console()
-        if item is None and summary is None and not listing:
+        if not items and summary is None and not listing:
             raise ConfigError("name an item of the paper, for example figure-1, or give --list")
         from flows import reproduce_commands
         from flows.reproduce_commands import Request
@@ -48,10 +48,8 @@ def reproduce(
             return
         make_writable(place)
         try:
-            if item is not None:
-                from dash_core.reproduction import select
-
-                reproduce_commands.reproduce(Request(select(item), scale, overrides or [], again), place, console)
+            if items:
+                reproduce_commands.reproduce(Request.of(items, scale, overrides or [], again), place, console)
         finally:
             if summary:
                 reproduce_commands.summarise(scale, place, summary, console)

@@ -11,7 +11,7 @@ from dash_core.comparison import Params
 from dash_core.data.presence import is_here
 from dash_core.device import choose_device, prepare_device
 from dash_core.errors import DashError, StopRequested
-from dash_core.reproduction import ITEMS
+from dash_core.reproduction import ITEMS, select
 from dash_core.reproduction.expected import expected_seconds, training_rate
 from dash_core.reproduction.item import SCALES, Item
 from flows import commands
@@ -36,11 +36,17 @@ class Request:
     overrides: Sequence[str] = ()
     again: bool = False
 
+    @classmethod
+    def of(cls, names: Sequence[str], scale: str, overrides: Sequence[str], again: bool) -> "Request":
+        """Return the request of items by name, each once; ConfigError if there is no such item or scale."""
+        items = {item.name: item for name in names for item in select(name)}
+        for item in items.values():
+            settings_of(item, scale, overrides)  # an early error
+        return cls(list(items.values()), scale, overrides, again)
+
 
 def reproduce(asked: Request, place: Place, console: Console) -> None:
     """Reproduce the items, print their verdicts; ReproductionFailed names those that failed, the others are done."""
-    for item in asked.items:
-        settings_of(item, asked.scale, asked.overrides)  # an early error
     failures: dict[str, str] = {}
     console.print(f"{len(asked.items)} item(s), scale {asked.scale}, starting services …", highlight=False)
     with commands.services(place, trains=not all(item.simulated for item in asked.items)):
