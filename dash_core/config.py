@@ -28,6 +28,7 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for a single one
 
 UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic's names for parts of `X | "auto"`
+RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
 MOST_MISTAKES = 20  # that one message lists
 
 
@@ -42,18 +43,18 @@ class DatasetConfig(Section):
 
     name: str = "digits"
     folder: FolderName | None = None  # image_folder only: the tree with train/ and, where there is one, test/
-    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  # image_folder only: side in pixels; None: as found
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  # pixels a side; None: as found, imagenet: 224
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # hold-out where the source has no test split
     label_noise: Share = 0.0  # share of training labels replaced by another class, uniformly
     train_size: Count | None = None  # a seeded subset of the training set; None: all of it
     test_size: Count | None = None  # a seeded subset of the test set, the same for every seed; None: all of it
 
     @model_validator(mode="after")
-    def _folder_belongs_to_image_folder(self) -> Self:
+    def _folder_and_size_belong_to_the_dataset(self) -> Self:
         if (self.name == "image_folder") != (self.folder is not None):
             raise ValueError("`folder` is needed by, and only used with, the dataset image_folder")
-        if self.image_size is not None and self.name != "image_folder":
-            raise ValueError("`image_size` is only used with the dataset image_folder")
+        if self.image_size is not None and self.name not in RESIZED:
+            raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
         return self
 
 

@@ -45,7 +45,9 @@ _RECIPES = (
         schedule="multistep",
         warmup_epochs=1,
         augmentation="crop_flip",
-        augmentation_for=MappingProxyType({"cifar100": "crop_flip_rotate", "tiny_imagenet": "resized_crop_flip"}),
+        augmentation_for=MappingProxyType(
+            {"cifar100": "crop_flip_rotate", "tiny_imagenet": "resized_crop_flip", "imagenet": "resized_crop_flip"}
+        ),
     ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

@@ -107,7 +107,8 @@ def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") 
             f"training.warmup_epochs: {training.warmup_epochs} is more than the {training.max_epochs} of max_epochs: "
             "the learning rate would never be reached"
         )
-    if dataset.image_shape and (side := min(dataset.image_shape[1:])) < (least := model.smallest):
+    side = params.dataset.image_size or min((dataset.image_shape or ())[1:], default=None)
+    if side and side < (least := model.smallest):
         raise ConfigError(
             f"model.name: {model.name} needs images of {least}x{least} pixels or more, and {name} has {side}x{side}"
         )

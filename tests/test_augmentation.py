@@ -80,10 +80,10 @@ def test_rotation_turns_counter_clockwise_about_the_centre() -> None:
 
 
 @pytest.mark.parametrize("antialias", [False, True])
-@pytest.mark.parametrize("width", [64, 40])
-def test_resized_crop_equals_torchvision_with_and_without_antialiasing(width: int, antialias: bool) -> None:
-    batch = pictures(side=64)[..., :width] / 255
-    augmentation = draw("resized_crop_flip", shape=(3, 64, width))
+@pytest.mark.parametrize(("side", "width"), [(64, 64), (64, 40), (224, 224)])
+def test_resized_crop_equals_torchvision_with_and_without_antialiasing(side: int, width: int, antialias: bool) -> None:
+    batch = pictures(side=side)[..., :width] / 255
+    augmentation = draw("resized_crop_flip", shape=(3, side, width))
     expected = one_by_one(lambda image, index: resized_crop_twin(augmentation, image, index, antialias), batch)
     torch.testing.assert_close(augmentation(batch, slice(0, IMAGES)), expected, rtol=0, atol=1e-4)
 

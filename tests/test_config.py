@@ -148,7 +148,7 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(key, value, w
             "dataset: `folder` is needed by, and only used with, the dataset image_folder",
         ),
         ("dataset.folder", "here", "dataset: `folder` is needed by, and only used with, the dataset image_folder"),
-        ("dataset.image_size", 8, "dataset: `image_size` is only used with the dataset image_folder"),
+        ("dataset.image_size", 8, "dataset: `image_size` is only used with the datasets image_folder and imagenet"),
         ("model.name", "resnet81", "unknown model 'resnet81' (did you mean 'resnet18'?)"),
     ],
 )

@@ -17,7 +17,12 @@ def test_standard_is_training_without_any_regularisation() -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "augmentation"),
-    [("cifar10", "crop_flip"), ("cifar100", "crop_flip_rotate"), ("tiny_imagenet", "resized_crop_flip")],
+    [
+        ("cifar10", "crop_flip"),
+        ("cifar100", "crop_flip_rotate"),
+        ("tiny_imagenet", "resized_crop_flip"),
+        ("imagenet", "resized_crop_flip"),
+    ],
 )
 def test_sota_augments_each_dataset_in_its_own_way(dataset: str, augmentation: str) -> None:
     optimizer, training = resolve(OptimizerConfig(), TrainingConfig(recipe="sota"), dataset)

@@ -1,103 +1,131 @@
-"""The cache: decoded datasets on disk, so that images are decoded once; always checked, and rebuilt when damaged."""
+"""The cache: decoded datasets on disk, so that images are decoded once; checked, and rebuilt when damaged."""
 
-import json
+import contextlib
+import hashlib
 import logging
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from dash_core.config import digest_of
-from dash_core.data.imageset import Dataset, ImageSet
+from dash_core.data.cache_file import decode_into, read_dataset, write_dataset
+from dash_core.data.decoding import ImageFiles
+from dash_core.data.imageset import Dataset
+from dash_core.data.progress import Progress
 from dash_core.errors import DataError
-from dash_core.files import replaced_when_done
+from dash_core.files import remove_unfinished
+from dash_core.memory import free_memory
 
 logger = logging.getLogger("dash_core.data")
 
-_TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 _FORMAT = 1  # raise it whenever decoding changes, so that older cache files are not read
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that is there to be decoded: what identifies it (JSON-able), and how it is decoded."""
+    """A dataset that is there to be read: what identifies it (JSON-able), and how it, or its image files, is had."""
 
     identity: Any
-    decode: Callable[[], Dataset]
+    read: Callable[[], Dataset | ImageFiles]
 
 
-def file_identity(root: Path, files: Iterable[Path]) -> list[list[str | int]]:
-    """Return what identifies the files below `root`, cheaply also for 100,000: their names, sizes and times.
+def file_identity(root: Path, files: Iterable[str | Path]) -> str:
+    """Return what identifies the files below `root`, cheaply also for a million: a hash of names, sizes and times.
 
     Bytes are not read. A file rewritten in place has another mtime or ctime (ns), and so another identity; the root's
     own path is part of it, so that two trees with equal names and sizes never share a cache file.
     """
-    found: list[list[str | int]] = [[str(root.resolve())]]
+    digest = hashlib.sha256(os.fsencode(root.resolve()))
     for file in files:
-        status = file.stat()
-        found.append([str(file.relative_to(root)), status.st_size, status.st_mtime_ns, status.st_ctime_ns])
-    return found
+        status = os.stat(file)
+        digest.update(b"\0" + os.fsencode(file).removeprefix(os.fsencode(root)))
+        digest.update(b"\0%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return digest.hexdigest()
 
 
-def cached(cache: Path, name: str, source: Source) -> Dataset:
-    """Return the source decoded: from `cache`/<key>.safetensors if that is whole, else afresh, writing the file.
+def cached(cache: Path, name: str, source: Source, progress: Progress) -> Dataset:
+    """Return the source decoded: from `cache`/<key>.safetensors if that is whole, else afresh, making the file.
 
-    Two processes may do so at once: each writes its own temporary file, and both are the same when renamed.
-    A cache that cannot be written costs time, not the run: it is logged.
+    One process at a time does so in a cache; another waits, and reads what was made meanwhile. A cache that cannot be
+    written costs time, not the run: that is logged. DataError if the dataset then does not fit into memory either.
     """
     key = f"{name}-{digest_of([_FORMAT, name, source.identity])[:32]}"
     file = cache / f"{key}.safetensors"
-    if file.exists():
-        try:
-            return read_dataset(file)
-        except DataError as error:
-            logger.warning("%s; decoding the dataset again", error)
-    dataset = source.decode()
+    if dataset := _kept(file):
+        return dataset
+    found = source.read()
     try:
-        write_dataset(file, dataset)
+        with _alone_in(cache) as waited:
+            return (waited and _kept(file)) or _made(file, found, progress)
     except (OSError, SafetensorError) as error:
+        if isinstance(found, ImageFiles):
+            _check_memory(found, error)
         logger.warning("%s: the decoded %s cannot be kept (%s); it is decoded again next time", file, name, error)
-    return dataset
+    return found.in_memory(progress) if isinstance(found, ImageFiles) else found
 
 
-def write_dataset(file: Path, dataset: Dataset) -> None:
-    """Write a dataset to a safetensors file, atomically, with the digests that tell whether it is whole."""
-    train, test = dataset.train, dataset.test
-    content = {"name": dataset.name, "class_names": train.class_names, "mean": train.mean, "std": train.std}
-    content |= {"train": train.digest, "test": test.digest}
-    meta = json.dumps(content)
-    tensors = (train.images, train.labels, test.images, test.labels)
-    with replaced_when_done(file) as unfinished:
-        unfinished.touch()
-        usual_mode = unfinished.stat().st_mode  # safetensors makes files private; a cache may be shared
-        save_file(
-            {key: tensor.contiguous() for key, tensor in zip(_TENSORS, tensors, strict=True)},
-            unfinished,
-            metadata={"meta": meta, "digest": digest_of(meta)},
-        )
-        unfinished.chmod(usual_mode)
-
-
-def read_dataset(file: Path) -> Dataset:
-    """Read a dataset back; DataError if the file is damaged in any part. The pixels are mapped, not copied."""
+def _kept(file: Path) -> Dataset | None:
+    """Return what is in a cache file; None if there is none, or none that is whole."""
+    if not file.exists():
+        return None
     try:
-        with safe_open(file, framework="pt") as content:
-            meta, digest = content.metadata()["meta"], content.metadata()["digest"]
-            tensors = {key: content.get_tensor(key) for key in _TENSORS}
-        if digest_of(meta) != digest:
-            raise DataError("its description does not match its digest")
-        return _dataset(json.loads(meta), tensors)
-    except (OSError, SafetensorError, DataError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: the cache file is damaged ({error})") from error
+        return read_dataset(file)
+    except DataError as error:
+        logger.warning("%s; decoding the dataset again", error)
+        return None
 
 
-def _dataset(meta: dict[str, Any], tensors: dict[str, Any]) -> Dataset:
-    names, mean, std = (tuple(meta[key]) for key in ("class_names", "mean", "std"))
-    train = ImageSet(tensors["train_images"], tensors["train_labels"], names, mean, std)
-    test = ImageSet(tensors["test_images"], tensors["test_labels"], names, mean, std)
-    if (train.digest, test.digest) != (meta["train"], meta["test"]):
-        raise DataError("its images or labels do not match their digest")
-    return Dataset(meta["name"], train, test)
+def _made(file: Path, found: Dataset | ImageFiles, progress: Progress) -> Dataset:
+    """Return the dataset once it is in its file: images that were decoded into it are read from there."""
+    if isinstance(found, Dataset):
+        write_dataset(file, found)
+        return found
+    decode_into(file, found, progress)
+    return read_dataset(file)
+
+
+@contextlib.contextmanager
+def _alone_in(cache: Path) -> Iterator[bool]:
+    """Keep other processes from writing into the cache within the block; yield whether one had to be waited for.
+
+    What killed ones have left half-written is removed. Where the file system has no locks, neither is done.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cache.with_name(f"{cache.name}.lock"), fallback_to_soft=False)
+    waited = _locked(lock, cache)
+    try:
+        if lock.is_locked:
+            remove_unfinished(cache)
+        yield waited
+    finally:
+        lock.release()
+
+
+def _locked(lock: FileLock, cache: Path) -> bool:
+    """Take the lock, if there are locks; return whether another process held it and had to be waited for."""
+    try:
+        try:
+            lock.acquire(timeout=0)
+            return False
+        except Timeout:
+            logger.warning("%s: waiting for another process, which decodes a dataset into it", cache)
+            lock.acquire()
+            return True
+    except OSError:
+        return False
+
+
+def _check_memory(found: ImageFiles, error: Exception) -> None:
+    """Raise DataError if images that cannot be kept on disk do not fit into memory either."""
+    free = free_memory(torch.device("cpu"))
+    if free is not None and found.pixel_bytes > free // 2:
+        raise DataError(
+            f"{error}. Nor can it be held in memory: its images take {found.pixel_bytes / 1e9:.1f} GB, "
+            f"and {free / 1e9:.1f} GB are free"
+        ) from error

@@ -14,9 +14,11 @@ class DatasetSpec:
     name: str
     summary: str
     source: str
-    origin: Literal["embedded", "torchvision", "download", "folder"]
+    origin: Literal["embedded", "torchvision", "download", "registration", "folder"]
     classes: int | None = None
-    image_shape: tuple[int, int, int] | None = None  # (channels, height, width)
+    image_shape: tuple[int, int, int] | None = (
+        None  # (channels, height, width); where dataset.image_size sets it, by default
+    )
     train_size: int | None = None  # digits: at the default dataset.test_share
     test_size: int | None = None
     mirrored: bool = True  # whether an image mirrored left to right still shows its class
@@ -105,6 +107,16 @@ _SPECS = (
         image_shape=(3, 64, 64),
         train_size=100_000,
         test_size=10_000,
+    ),
+    DatasetSpec(
+        name="imagenet",
+        summary="colour photographs in 1,000 classes, cut to 224x224 (dataset.image_size); validation set as test set",
+        source="Russakovsky et al., ImageNet large scale visual recognition challenge, IJCV, 2015; image-net.org",
+        origin="registration",
+        classes=1000,
+        image_shape=(3, 224, 224),
+        train_size=1_281_167,
+        test_size=50_000,
     ),
     DatasetSpec(
         name="image_folder",

@@ -1,9 +1,16 @@
-"""Decoding: image files to one uint8 tensor, in parallel threads (PIL releases the GIL while it decodes)."""
+"""Decoding: image files to uint8 pixels, on every core (PIL releases the GIL while it decodes) and block by block.
+
+No more than some blocks are in memory at a time, so that a set may be larger than it.
+"""
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,17 +19,109 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dash_core.data.imageset import Dataset, ImageSet
+from dash_core.data.normalisation import ChannelSums, Statistics
 from dash_core.data.progress import Progress
 from dash_core.errors import DataError
 
 LARGEST = 64_000_000  # pixels: a larger image is taken for a decompression bomb
 
 _GREY = {"1", "L", "LA"}
-_BATCH = 64  # files a thread takes at a time
+_BATCH = 64  # files a thread takes at a time, at most
+_BLOCK = 4 * 2**20  # bytes of pixels that it makes of them, unless one image has more
+_AHEAD = 2  # batches for each thread that are under way or wait to be taken
 _Result = TypeVar("_Result")
 
 
-def all_grey(files: Sequence[Path], progress: Progress) -> bool:
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """A dataset that is still in image files: those of the training images first, then those of the test images.
+
+    labels: int64 (N,), a label for each file; train: how many of the files are the training images'.
+    grey, size: with `grey`, C = 1, else 3 (RGB, transparency dropped). With a `size`, each image is resized (PIL,
+    bilinear) so that its shorter side has it, and its centre is cut out; without, all must have the shape of the
+    first. Images are taken as stored: an EXIF rotation is not applied.
+    statistics: mean and std; None: those of the training images.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    files: Sequence[str | Path]
+    labels: Tensor
+    train: int
+    grey: bool = False
+    size: int | None = None
+    statistics: Statistics | None = None
+
+    @cached_property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the first image, which all must have."""
+        return _decode(self.files[0], self.grey, self.size).shape
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(N, H, W, C) of the training and of the test images."""
+        return (self.train, *self.image_shape), (len(self.files) - self.train, *self.image_shape)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of all images, decoded."""
+        return len(self.files) * int(np.prod(self.image_shape))
+
+    def decoded(self, progress: Progress, take: Callable[["Block"], None], threads: int | None = None) -> Statistics:
+        """Decode all images and give them to `take` in their order, in blocks; return mean and std.
+
+        threads: how many decode; None: one for each core.
+        """
+        per_batch = max(1, min(_BATCH, _BLOCK * len(self.files) // self.pixel_bytes))
+        batches = [*_cut(0, self.train, per_batch), *_cut(self.train, len(self.files), per_batch)]
+        sums = ChannelSums(0, [0] * self.image_shape[2], [0] * self.image_shape[2])
+        for block in _in_threads(self._block, batches, "decoding images", progress, threads):
+            take(block)
+            sums += block.sums
+        return self.statistics or sums.statistics()
+
+    def in_memory(self, progress: Progress) -> Dataset:
+        """Decode all images into memory."""
+        pixels = np.empty((len(self.files), *self.image_shape), dtype=np.uint8)
+
+        def take(block: "Block") -> None:
+            pixels[block.start : block.start + len(block.pixels)] = block.pixels
+
+        statistics = self.decoded(progress, take)
+        images, labels, first = torch.from_numpy(pixels), self.labels, self.train
+        train = ImageSet(images[:first], labels[:first], self.class_names, *statistics)
+        return Dataset(self.name, train, ImageSet(images[first:], labels[first:], self.class_names, *statistics))
+
+    def _block(self, batch: range) -> "Block":
+        pixels = np.empty((len(batch), *self.image_shape), dtype=np.uint8)
+        for row, index in zip(pixels, batch, strict=True):
+            found = _decode(self.files[index], self.grey, self.size)
+            if found.shape != self.image_shape:
+                raise DataError(
+                    f"{self.files[index]}: {_size(found.shape)} pixels, but {os.path.basename(self.files[0])} has "
+                    f"{_size(self.image_shape)}: all images of a dataset must have one size; image_folder resizes "
+                    "them where dataset.image_size is set"
+                )
+            row[...] = found
+        trains = batch.start < self.train
+        return Block(batch.start, trains, pixels, ChannelSums.of(pixels if trains else pixels[:0]))
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Images that follow one another from the place `start` on, uint8 (n, H, W, C), all of one set.
+
+    trains: whether that is the training set; sums: of the training images among them.
+    """
+
+    start: int
+    trains: bool
+    pixels: np.ndarray
+    sums: ChannelSums
+
+
+def all_grey(files: Sequence[str | Path], progress: Progress) -> bool:
     """Say whether every image is stored as grey levels; only the headers are read."""
 
     def grey(batch: range) -> bool:
@@ -32,45 +131,43 @@ def all_grey(files: Sequence[Path], progress: Progress) -> bool:
                 modes.add(image.mode)
         return modes <= _GREY
 
-    return all(list(_in_threads(grey, len(files), "reading image headers", progress)))
+    return all(list(_in_threads(grey, _cut(0, len(files), _BATCH), "reading image headers", progress)))
 
 
-def decode_images(files: Sequence[Path], *, grey: bool, size: int | None, progress: Progress) -> Tensor:
-    """Return the files' images as uint8 (N, H, W, C), with C = 1 if `grey`, else 3 (RGB, transparency dropped).
-
-    With a `size`, each image is resized (PIL, bilinear) so that its shorter side has it, and its centre is cut out;
-    without, all must have the shape of the first. Images are taken as stored: an EXIF rotation is not applied.
-    """
-    first = _decode(files[0], grey, size)
-    images = np.empty((len(files), *first.shape), dtype=np.uint8)
-
-    def decode(batch: range) -> None:
-        for index in batch:
-            file = files[index]
-            pixels = _decode(file, grey, size)
-            if pixels.shape != first.shape:
-                raise DataError(
-                    f"{file}: {_size(pixels)} pixels, but {files[0].name} has {_size(first)}: all images of a dataset "
-                    "must have one size; image_folder resizes them where dataset.image_size is set"
-                )
-            images[index] = pixels
-
-    for _ in _in_threads(decode, len(files), "decoding images", progress):
-        pass
-    return torch.from_numpy(images)
+def cores() -> int:
+    """Return how many cores this process may use: as many threads decode."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _in_threads(work: Callable[[range], _Result], total: int, what: str, progress: Progress) -> Iterator[_Result]:
-    """Do `work` on batches of the indices below `total`; results, and the first error, come in their order."""
-    batches = [range(start, min(start + _BATCH, total)) for start in range(0, total, _BATCH)]
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as threads:
-        for batch, result in zip(batches, threads.map(work, batches), strict=True):
-            progress(what, batch.stop, total)
-            yield result
+def _cut(start: int, end: int, size: int) -> list[range]:
+    """Return the indices from `start` to before `end` in batches."""
+    return [range(first, min(first + size, end)) for first in range(start, end, size)]
+
+
+def _in_threads(
+    work: Callable[[range], _Result],
+    batches: Sequence[range],
+    what: str,
+    progress: Progress,
+    threads: int | None = None,
+) -> Iterator[_Result]:
+    """Do `work` on batches of indices, some ahead of the one that is taken; results, and the first error, in order."""
+    threads, coming = threads or cores(), iter(batches)
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        begun = deque((batch, pool.submit(work, batch)) for batch in islice(coming, _AHEAD * threads))
+        try:
+            while begun:
+                batch, result = begun.popleft()
+                done = result.result()
+                begun.extend((later, pool.submit(work, later)) for later in islice(coming, 1))
+                progress(what, batch.stop, batches[-1].stop)
+                yield done
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
+def _opened(file: str | Path) -> Iterator[Image.Image]:
     """Open an image; whatever its decoder raises, here or in the block, becomes a DataError that names the file."""
     bomb = f"{file}: more than {LARGEST} pixels, which looks like a decompression bomb; remove or shrink it"
     try:
@@ -88,7 +185,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         raise DataError(f"{file}: damaged, or not an image ({error}); replace or remove it") from error
 
 
-def _decode(file: Path, grey: bool, size: int | None) -> np.ndarray:
+def _decode(file: str | Path, grey: bool, size: int | None) -> np.ndarray:
     """Return one image as uint8 (H, W, C)."""
     with _opened(file) as image:
         if image.mode == "P" and "transparency" in image.info:
@@ -108,5 +205,5 @@ def _centre(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
-def _size(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"

@@ -16,10 +16,8 @@ from torch import Tensor
 
 from dash_core.config import DatasetConfig
 from dash_core.data.cache import Source, file_identity
-from dash_core.data.decoding import all_grey, decode_images
+from dash_core.data.decoding import ImageFiles, all_grey
 from dash_core.data.hold_out import stratified_hold_out
-from dash_core.data.imageset import Dataset, ImageSet
-from dash_core.data.normalisation import channel_statistics
 from dash_core.data.progress import Progress
 from dash_core.errors import DataError
 
@@ -59,21 +57,19 @@ def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, pr
     tree = _tree(root)
     test_share = None if tree.test else config.test_share
     identity = [config.image_size, test_share, len(tree.test), file_identity(root, tree.files)]
-    return Source(identity, lambda: _decode(config, tree, progress))
+    return Source(identity, lambda: _image_files(config, tree, progress))
 
 
-def _decode(config: DatasetConfig, tree: _Tree, progress: Progress) -> Dataset:
-    """Decode all images; hold a share of them out where there is no test split."""
+def _image_files(config: DatasetConfig, tree: _Tree, progress: Progress) -> ImageFiles:
+    """Return the files of both sets; a share of them is held out where there is no test split."""
     files, labels, names = tree.files, tree.labels, tuple(tree.train)
-    images = decode_images(files, grey=all_grey(files, progress), size=config.image_size, progress=progress)
-    if tree.test:
-        first = sum(map(len, tree.train.values()))
-        parts = (slice(0, first), slice(first, None))
-    else:
-        parts = stratified_hold_out(labels, names, config.test_share)
-    statistics = channel_statistics(images[parts[0]])
-    train, test = (ImageSet(images[part], labels[part], names, *statistics) for part in parts)
-    return Dataset("image_folder", train, test)
+    first = sum(map(len, tree.train.values()))
+    grey = all_grey(files, progress)
+    if not tree.test:
+        train, test = stratified_hold_out(labels, names, config.test_share)
+        order, first = torch.cat((train, test)), len(train)
+        files, labels = [files[index] for index in order.tolist()], labels[order]
+    return ImageFiles("image_folder", names, files, labels, first, grey, config.image_size)
 
 
 def _tree(root: Path) -> _Tree:

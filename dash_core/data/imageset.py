@@ -1,13 +1,17 @@
 """ImageSet: images as they are kept everywhere, uint8 in memory, with the names of their classes."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dash_core.errors import DataError
+
+HASHED = 2**26  # bytes of pixels that are hashed at a time: between two of them a command can be stopped
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +59,32 @@ class ImageSet:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of shape, pixels, labels and class names: equal content, equal digest."""
-        digest = hashlib.sha256(repr((tuple(self.images.shape), self.class_names)).encode())
-        digest.update(self.images.contiguous().numpy())
-        digest.update(self.labels.contiguous().numpy())
-        return digest.hexdigest()
+        digest = ContentDigest(tuple(self.images.shape), self.class_names)
+        for part in self.images.split(max(1, HASHED // self.images[0].numel())):
+            digest.update(part.contiguous().numpy())
+        return digest.end(self.labels)
+
+    def known_by(self, digest: str) -> Self:
+        """Return the same set with its digest as it was computed before, so that no pixel is read for it."""
+        known = replace(self)
+        known.__dict__["digest"] = digest  # where cached_property keeps it
+        return known
+
+
+class ContentDigest:
+    """The digest of an ImageSet whose pixels come one part after the other."""
+
+    def __init__(self, shape: tuple[int, ...], class_names: tuple[str, ...]) -> None:
+        self._digest = hashlib.sha256(repr((shape, class_names)).encode())
+
+    def update(self, pixels: np.ndarray) -> None:
+        """Take in the next images (n, H, W, C)."""
+        self._digest.update(pixels)
+
+    def end(self, labels: Tensor) -> str:
+        """Take in the labels of all images, and return the digest."""
+        self._digest.update(labels.contiguous().numpy())
+        return self._digest.hexdigest()
 
 
 @dataclass(frozen=True)

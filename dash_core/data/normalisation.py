@@ -1,30 +1,59 @@
 """Normalisation: what is subtracted from images and what they are divided by, per channel."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
-import torch
+import numpy as np
 from torch import Tensor
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 CIFAR10: Statistics = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # the paper's
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+TOGETHER = 1024  # images of which sums are taken at a time
+
+
+@dataclass(frozen=True)
+class ChannelSums:
+    """Of uint8 images: their pixels n, and per channel s = sum(v) and q = sum(v^2).
+
+    All are whole numbers: sums of parts add up to the sums of all, in any order and on every machine.
+    """
+
+    pixels: int
+    values: Sequence[int]
+    squares: Sequence[int]
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> Self:
+        """Return the sums of images (N, H, W, C)."""
+        count, height, width, channels = images.shape
+        rows = images.reshape(count * height, width * channels)
+        sums = (part.sum(axis=0, dtype=np.uint64) for part in (rows, np.square(rows, dtype=np.uint16)))
+        values, squares = (part.reshape(width, channels).sum(axis=0).tolist() for part in sums)
+        return cls(count * height * width, values, squares)
+
+    def __add__(self, other: Self) -> Self:
+        values, squares = (
+            [one + two for one, two in zip(*both, strict=True)]
+            for both in ((self.values, other.values), (self.squares, other.squares))
+        )
+        return type(self)(self.pixels + other.pixels, values, squares)
+
+    def statistics(self) -> Statistics:
+        """Return mean = s / 255n and population std = sqrt(nq - s^2) / 255n of the images / 255, per channel.
+
+        A constant channel has std 1: it is only centred.
+        """
+        whole = 255 * self.pixels
+        spreads = [self.pixels * square - value**2 for value, square in zip(self.values, self.squares, strict=True)]
+        means = tuple(value / whole for value in self.values)
+        return means, tuple(math.sqrt(spread) / whole if spread else 1.0 for spread in spreads)
 
 
 def channel_statistics(images: Tensor) -> Statistics:
-    """Return mean and population std of uint8 images / 255, per channel.
-
-    With n pixels, s = sum(v) and q = sum(v^2): mean = s / 255n, std = sqrt(nq - s^2) / 255n. The sums are whole
-    numbers, taken from a count of each value, so the result is the same on every machine and no float copy of the
-    set is made. A constant channel has std 1: it is only centred.
-    """
-    means, stds = [], []
-    for channel in range(images.shape[3]):
-        counts = torch.bincount(images[..., channel].flatten(), minlength=256).tolist()
-        pixels = sum(counts)
-        total = sum(count * value for value, count in enumerate(counts))
-        squares = sum(count * value**2 for value, count in enumerate(counts))
-        spread = pixels * squares - total**2
-        means.append(total / (255 * pixels))
-        stds.append(math.sqrt(spread) / (255 * pixels) if spread else 1.0)
-    return tuple(means), tuple(stds)
+    """Return mean and population std of uint8 images (N, H, W, C) / 255, per channel; no float copy is made."""
+    first, *others = (ChannelSums.of(part.numpy()) for part in images.split(TOGETHER))
+    return sum(others, start=first).statistics()

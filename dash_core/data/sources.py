@@ -8,6 +8,7 @@ from dash_core.data.cache import Source, cached
 from dash_core.data.catalog import dataset_spec
 from dash_core.data.digits import load_digits
 from dash_core.data.image_folder import open_image_folder
+from dash_core.data.imagenet import open_imagenet
 from dash_core.data.imageset import Dataset
 from dash_core.data.progress import Progress, silent
 from dash_core.data.tiny_imagenet import open_tiny_imagenet
@@ -21,6 +22,7 @@ OPENERS: dict[str, Callable[[DatasetConfig, Path, bool, Progress], Source]] = {
     "cifar100": open_torchvision_set,
     "svhn": open_torchvision_set,
     "tiny_imagenet": open_tiny_imagenet,
+    "imagenet": open_imagenet,
     "image_folder": open_image_folder,
 }
 
@@ -38,6 +40,6 @@ def load_dataset(
         return load_digits(config.test_share)
     try:
         source = OPENERS[spec.name](config, Path(data_root), download, progress)
-        return cached(Path(cache), spec.name, source)
+        return cached(Path(cache), spec.name, source, progress)
     except OSError as error:
         raise DataError(f"{spec.name}: its files cannot be read ({error})") from error

@@ -16,9 +16,8 @@ import torch
 from dash_core.config import DatasetConfig
 from dash_core.data.archive import unpack_zip
 from dash_core.data.cache import Source, file_identity
-from dash_core.data.decoding import decode_images
+from dash_core.data.decoding import ImageFiles
 from dash_core.data.download import fetch
-from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.normalisation import IMAGENET
 from dash_core.data.progress import Progress
 from dash_core.errors import DataError
@@ -51,20 +50,14 @@ def open_tiny_imagenet(config: DatasetConfig, data_root: Path, download: bool, p
         root / name for name in ("wnids.txt", "words.txt", "val/val_annotations.txt") if (root / name).is_file()
     ]
     images = [file for file, _ in (*listing.train, *listing.test)]
-    return Source(file_identity(root, [*described, *images]), lambda: _decode(listing, progress))
+    return Source(file_identity(root, [*described, *images]), lambda: _image_files(listing))
 
 
-def _decode(listing: _Listing, progress: Progress) -> Dataset:
-    """Decode both sets; grey images become RGB."""
-    pairs = [*listing.train, *listing.test]
-    images = decode_images([file for file, _ in pairs], grey=False, size=None, progress=progress)
-    labels = torch.tensor([label for _, label in pairs])
-    first = len(listing.train)
-    return Dataset(
-        "tiny_imagenet",
-        train=ImageSet(images[:first], labels[:first], listing.class_names, *IMAGENET),
-        test=ImageSet(images[first:], labels[first:], listing.class_names, *IMAGENET),
-    )
+def _image_files(listing: _Listing) -> ImageFiles:
+    """Return the files of both sets; grey images become RGB."""
+    files, labels = zip(*listing.train, *listing.test, strict=True)
+    names, first = listing.class_names, len(listing.train)
+    return ImageFiles("tiny_imagenet", names, files, torch.tensor(labels), first, statistics=IMAGENET)
 
 
 def _list(root: Path) -> _Listing:

@@ -4,8 +4,8 @@ import os
 import pytest
 
 from dash_core.config import DatasetConfig
-from dash_core.data import decoding, image_folder, load_dataset
-from dash_core.data.cache import read_dataset
+from dash_core.data import decoding, load_dataset
+from dash_core.data.cache_file import read_dataset
 from dash_core.errors import DataError
 
 
@@ -18,8 +18,8 @@ def tree(tmp_path, class_folders):
 def decoded(monkeypatch):
     """Count how often images are decoded."""
     calls = []
-    original = decoding.decode_images
-    monkeypatch.setattr(image_folder, "decode_images", lambda *a, **k: (calls.append(a), original(*a, **k))[1])
+    original = decoding.ImageFiles.decoded
+    monkeypatch.setattr(decoding.ImageFiles, "decoded", lambda *a, **k: (calls.append(a), original(*a, **k))[1])
     return calls
 
 

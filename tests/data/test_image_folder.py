@@ -222,4 +222,5 @@ def test_progress_counts_every_image(tmp_path, tree):
     calls = []
     config = DatasetConfig(name="image_folder", folder=str(tree))
     load_dataset(config, data_root=tmp_path, cache=tmp_path / "cache", progress=lambda *call: calls.append(call))
-    assert calls == [("reading image headers", 10, 10), ("decoding images", 10, 10)]
+    train, all_of_them = ("decoding images", 8, 10), ("decoding images", 10, 10)
+    assert calls == [("reading image headers", 10, 10), train, all_of_them]

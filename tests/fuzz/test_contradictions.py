@@ -55,7 +55,11 @@ BEFORE_THE_DATA = {
         "training.warmup_epochs: 6 is more than the 5 of max_epochs",
     ),
     "a folder for another dataset": (["dataset.folder=pairs"], "only used with, the dataset image_folder"),
-    "a size for another dataset": (["dataset.image_size=8"], "only used with the dataset image_folder"),
+    "a size for another dataset": (["dataset.image_size=8"], "only used with the datasets image_folder and imagenet"),
+    "a size that is too small for the model": (
+        ["dataset.name=imagenet", "dataset.image_size=16", "model.name=vgg16_bn"],
+        "vgg16_bn needs images of 32x32 pixels or more, and imagenet has 16x16",
+    ),
     "image_folder without a folder": (["dataset.name=image_folder"], "`folder` is needed by"),
     "an empty folder's name": (
         ["dataset.name=image_folder", "dataset.folder=''"],
@@ -95,6 +99,7 @@ WITH_THE_DATA = {
     ),
     "images too small for the model": ([*FOLDER, "model.name=vgg16_bn"], "vgg16_bn takes images of at least 32x32"),
     "a folder that is not there": (["dataset.name=image_folder", "dataset.folder=nowhere"], "nowhere: no such folder"),
+    "imagenet that is not there": (["dataset.name=imagenet", "model.name=resnet18"], "train/<wnid>/*.JPEG"),
     "a folder of no known user": (
         ["dataset.name=image_folder", "dataset.folder=~nobody9/x"],
         "nobody9/x: no such folder",

@@ -1,0 +1,177 @@
+"""The cache's files: a dataset as safetensors, written as it is decoded, and mapped into memory to be read.
+
+Of 193 GB neither writing nor reading needs more memory than some blocks. What a file describes has a digest, and so
+have its training and its test images. All are checked whenever a file is opened that has up to LARGE bytes. A larger
+one is checked whole when its size and times are not those that its record names: `<file>.checked`, made when the file
+was written or last checked whole. Remove the record to have the file checked again.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dash_core.config import digest_of
+from dash_core.data.decoding import Block, ImageFiles
+from dash_core.data.imageset import ContentDigest, Dataset, ImageSet
+from dash_core.data.progress import Progress
+from dash_core.errors import DataError
+from dash_core.files import DiskError, replaced_when_done, write_atomically
+
+LARGE = 4 * 2**30  # bytes of a file that is not checked whole each time
+LONGEST = -2.2250738585072014e-308  # no float is written in more characters
+
+_LABELS, _IMAGES = ("train_labels", "test_labels"), ("train_images", "test_images")
+
+
+def write_dataset(file: Path, dataset: Dataset) -> None:
+    """Write a dataset to a safetensors file, atomically, with the digests that tell whether it is whole."""
+    train, test = dataset.train, dataset.test
+    tensors = (train.images, test.images, train.labels, test.labels)
+    with replaced_when_done(file) as unfinished:
+        unfinished.touch()
+        usual_mode = unfinished.stat().st_mode  # safetensors makes files private; a cache may be shared
+        save_file(
+            {key: tensor.contiguous() for key, tensor in zip((*_IMAGES, *_LABELS), tensors, strict=True)},
+            unfinished,
+            metadata=_described(dataset.name, train.class_names, (train.mean, train.std), (train.digest, test.digest)),
+        )
+        unfinished.chmod(usual_mode)
+
+
+def decode_into(file: Path, found: ImageFiles, progress: Progress) -> None:
+    """Decode image files straight into a safetensors file, atomically; DiskError if there is no space for it.
+
+    The head, which comes first, holds mean, std and digests, which are known last: room is left for it.
+    """
+    parts = found.labels[: found.train], found.labels[found.train :]
+    longest = (LONGEST,) * found.image_shape[2]
+    room = len(_head(found, _described(found.name, found.class_names, (longest, longest), ("0" * 64,) * 2)))
+    _check_space(file, found, room + 8 * len(found.labels) + found.pixel_bytes)
+    digests = [ContentDigest(shape, found.class_names) for shape in found.shapes]
+    with replaced_when_done(file) as unfinished, unfinished.open("xb") as out:
+        out.write(bytes(room))
+        for labels in parts:
+            out.write(labels.numpy())
+
+        def take(block: Block) -> None:
+            digests[0 if block.trains else 1].update(block.pixels)
+            out.write(block.pixels)
+
+        statistics = found.decoded(progress, take)
+        ends = tuple(digest.end(labels) for digest, labels in zip(digests, parts, strict=True))
+        out.seek(0)
+        out.write(_head(found, _described(found.name, found.class_names, statistics, ends), room))
+    record_checked(file)
+
+
+def read_dataset(file: Path) -> Dataset:
+    """Read a dataset back; DataError if the file is damaged in any part. The pixels are mapped, not copied."""
+    try:
+        checked = _is_checked(file)
+        with safe_open(file, framework="numpy") as content:  # which also checks that the file is as long as it should
+            meta, digest = content.metadata()["meta"], content.metadata()["digest"]
+            labels = [torch.from_numpy(content.get_tensor(key)) for key in _LABELS]
+        if digest_of(meta) != digest:
+            raise DataError("its description does not match its digest")
+        dataset = _dataset(json.loads(meta), [_mapped(file, key) for key in _IMAGES], labels, checked)
+    except (OSError, SafetensorError, DataError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: the cache file is damaged ({error})") from error
+    if not checked:
+        record_checked(file)
+    return dataset
+
+
+def record_checked(file: Path) -> None:
+    """Record that a large file is whole, by its size and times; where that cannot be written, it is checked again."""
+    if file.stat().st_size > LARGE:
+        try:
+            write_atomically(_record(file), json.dumps(_state(file)).encode())
+        except OSError:
+            return
+
+
+def _is_checked(file: Path) -> bool:
+    """Tell whether the file is large, and as it was when it was last known to be whole."""
+    try:
+        return file.stat().st_size > LARGE and json.loads(_record(file).read_bytes()) == _state(file)
+    except (OSError, ValueError):
+        return False
+
+
+def _record(file: Path) -> Path:
+    return file.with_name(f"{file.name}.checked")
+
+
+def _state(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _described(
+    name: str, class_names: tuple[str, ...], statistics: tuple[Any, Any], digests: tuple[str, str]
+) -> dict[str, str]:
+    """Return the file's metadata: what the dataset is beside its tensors, and a digest of that."""
+    (mean, std), (train, test) = statistics, digests
+    content = {"name": name, "class_names": class_names, "mean": mean, "std": std, "train": train, "test": test}
+    meta = json.dumps(content)
+    return {"meta": meta, "digest": digest_of(meta)}
+
+
+def _head(found: ImageFiles, metadata: Mapping[str, str], room: int = 0) -> bytes:
+    """Return what stands before the tensors, filled up with spaces to `room` bytes, or to a multiple of 8."""
+    shapes = [(shape[0],) for shape in found.shapes], found.shapes
+    kinds = [(_LABELS, shapes[0], "I64", 8), (_IMAGES, shapes[1], "U8", 1)]
+    head: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for keys, sizes, kind, width in kinds:
+        for key, shape in zip(keys, sizes, strict=True):
+            start, end = end, end + width * int(np.prod(shape))
+            head[key] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(head).encode()
+    length = max(room - 8, -(-len(text) // 8) * 8)
+    return length.to_bytes(8, "little") + text.ljust(length)
+
+
+def _check_space(file: Path, found: ImageFiles, needed: int) -> None:
+    """Raise DiskError that says what is needed and what is there, before anything is decoded."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise DiskError(
+            f"{file.parent}: {found.name} decoded takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there: "
+            "free some space, or put the store on another disk"
+        )
+
+
+def _mapped(file: Path, key: str) -> Tensor:
+    """Return a tensor of the file that is only read, and only where it is read: a mapping to write to needs memory."""
+    with file.open("rb") as content:
+        length = int.from_bytes(content.read(8), "little")
+        known = json.loads(content.read(length))[key]
+    if known["dtype"] != "U8":
+        raise DataError(f"its {key} are {known['dtype']}, not U8")
+    start, shape = 8 + length + known["data_offsets"][0], tuple(known["shape"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it ever written
+        return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r", offset=start, shape=shape))
+
+
+def _dataset(meta: dict[str, Any], images: list[Tensor], labels: list[Tensor], checked: bool) -> Dataset:
+    names, mean, std = (tuple(meta[key]) for key in ("class_names", "mean", "std"))
+    sets = (ImageSet(*tensors, names, mean, std) for tensors in zip(images, labels, strict=True))
+    digests = meta["train"], meta["test"]
+    if checked:
+        return Dataset(meta["name"], *(part.known_by(digest) for part, digest in zip(sets, digests, strict=True)))
+    train, test = sets
+    if (train.digest, test.digest) != digests:
+        raise DataError("its images or labels do not match their digest")
+    return Dataset(meta["name"], train, test)

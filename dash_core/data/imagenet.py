@@ -1,0 +1,130 @@
+"""imagenet: ImageNet-1k (ILSVRC2012) in the folder `imagenet` of the data root, as its owners hand it out.
+
+`train/<wnid>/*.JPEG` are the training images, and the validation images are the test set: either `val/<wnid>/*.JPEG`,
+or `val/ILSVRC2012_val_*.JPEG` with the development kit, `ILSVRC2012_devkit_t12/data`, beside it. Classes are those that
+have a folder in train, so that a part of them loads too; they are ordered and named by their WordNet id.
+"""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dash_core.config import DatasetConfig
+from dash_core.data.cache import Source, file_identity
+from dash_core.data.decoding import ImageFiles
+from dash_core.data.normalisation import IMAGENET
+from dash_core.data.progress import Progress
+from dash_core.errors import DataError
+
+logger = logging.getLogger("dash_core.data")
+
+FOLDER = "imagenet"
+SIDE = 224  # pixels, unless dataset.image_size says otherwise
+CLASSES = 1000
+DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
+TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+HAD = (
+    "ImageNet cannot be downloaded without an account: register at image-net.org, and unpack ILSVRC2012_img_train.tar "
+    "(and the tar file of each class in it) to train/<wnid>/*.JPEG, ILSVRC2012_img_val.tar to val/*.JPEG, and "
+    "ILSVRC2012_devkit_t12.tar.gz beside them"
+)
+FLAT = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+Labelled = list[tuple[str, int]]
+
+
+def open_imagenet(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
+    """List `data_root`/imagenet, checking its shape; `download` is not used."""
+    root = data_root / FOLDER
+    for needed in (root, root / "train", root / "val"):
+        if not needed.is_dir():
+            raise DataError(f"imagenet: no folder {needed}. {HAD}, all in {root}")
+    wnids = _classes(root / "train")
+    train = [(file, label) for label, wnid in enumerate(wnids) for file in _images(root / "train" / wnid)]
+    test = _validation(root, {wnid: label for label, wnid in enumerate(wnids)})
+    files, labels = [file for file, _ in train + test], torch.tensor([label for _, label in train + test])
+    size = config.image_size or SIDE
+    devkit = [file for name in (TRUTH, META) if (file := root / DEVKIT / name).is_file()]
+    found = ImageFiles("imagenet", tuple(wnids), files, labels, len(train), size=size, statistics=IMAGENET)
+    return Source([size, len(train), file_identity(root, [*devkit, *files])], lambda: found)
+
+
+def _classes(folder: Path) -> list[str]:
+    """Return the WordNet ids that have a folder in train, in their order."""
+    wnids = _wnids(folder)
+    if not wnids:
+        raise DataError(f"{folder}: no folder of a class, such as n01440764. {HAD}")
+    if len(wnids) < CLASSES:
+        logger.warning("%s: %d of the %d classes are there; only they are used", folder, len(wnids), CLASSES)
+    return wnids
+
+
+def _wnids(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if re.fullmatch(r"n\d{8}", entry.name) and entry.is_dir())
+
+
+def _images(folder: Path) -> list[str]:
+    """Return the images of a class's folder, by name."""
+    with os.scandir(folder) as entries:
+        images = sorted(entry.path for entry in entries if entry.name.endswith(".JPEG"))
+    if not images:
+        raise DataError(f"{folder}: an empty class, with no *.JPEG; unpack its tar file again")
+    return images
+
+
+def _validation(root: Path, labels: dict[str, int]) -> Labelled:
+    """Return the validation images of the given classes, in either layout."""
+    folder = root / "val"
+    wnids = _wnids(folder)
+    if wnids:
+        found = [(file, labels[wnid]) for wnid in wnids if wnid in labels for file in _images(folder / wnid)]
+    else:
+        found = [(file, labels[wnid]) for file, wnid in _flat(folder, root / DEVKIT) if wnid in labels]
+    if not found:
+        raise DataError(f"{folder}: no image of the classes in train. {HAD}")
+    return found
+
+
+def _flat(folder: Path, devkit: Path) -> list[tuple[str, str]]:
+    """Return each validation image and its WordNet id: image n has the class of line n of the ground truth."""
+    names = sorted(name for name in os.listdir(folder) if FLAT.fullmatch(name))
+    truth, wnids = _truth(devkit / TRUTH), _wnid_of(devkit / META)
+    if len(names) != len(truth):
+        raise DataError(f"{folder}: holds {len(names)} images, but {devkit / TRUTH} has {len(truth)} lines. {HAD}")
+    for number, name in enumerate(names, start=1):
+        if int(FLAT.fullmatch(name)[1]) != number:
+            raise DataError(f"{folder / name}: found where image {number} should be. {HAD}")
+    if unknown := set(truth) - set(wnids):
+        raise DataError(
+            f"{devkit / TRUTH}: the class {min(unknown)} is not in {META}; unpack the development kit again"
+        )
+    return [(str(folder / name), wnids[number]) for name, number in zip(names, truth, strict=True)]
+
+
+def _truth(file: Path) -> list[int]:
+    """Return the class's number in ILSVRC2012 of each validation image."""
+    try:
+        return [int(line) for line in file.read_text(encoding="ascii").split()]
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: missing, and val has no folders of classes. {HAD}") from error
+    except ValueError as error:
+        raise DataError(f"{file}: must hold a class's number a line ({error}); unpack it again") from error
+
+
+def _wnid_of(file: Path) -> dict[int, str]:
+    """Return the WordNet id of each class's number in ILSVRC2012."""
+    from scipy.io import loadmat
+
+    try:
+        with file.open("rb") as content:
+            synsets = np.atleast_1d(loadmat(content, squeeze_me=True)["synsets"])
+        return {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: missing, and val has no folders of classes. {HAD}") from error
+    except Exception as error:  # what scipy raises of a damaged file is of many kinds
+        raise DataError(f"{file}: damaged, or not the development kit's ({error}); unpack it again") from error
