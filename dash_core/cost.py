@@ -3,6 +3,9 @@
 FLOPs are counted by torch's own counter on steps that really run, never estimated by hand: the first
 step of each kind and shape is counted while it trains, later ones of the same kind and shape cost the same.
 The counter sees matrix products and convolutions (2 FLOPs a multiply-add), forward and backward.
+
+All seconds from one record to the next are charged: those of no phase, in which the orchestrator schedules, the
+tracker logs and processes wait, are "orchestrate".
 """
 
 import logging
@@ -22,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dash_core.device import give_back_freed_memory
 
 logger = logging.getLogger(__name__)
-PHASES = ("intervene", "train", "evaluate", "diagnose", "checkpoint")
+PHASES = ("intervene", "train", "evaluate", "diagnose", "checkpoint", "orchestrate")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class CostMeter:
         self._running: str | None = None  # the phase under way,
         self._started = 0.0  # when it began, or went on after what was spent aside,
         self._flops = 0  # and its FLOPs since then
+        self._since = time.perf_counter()  # when the last `take` was, earlier by what a saved state had behind it
         self._known: dict[Hashable, int] = {}  # FLOPs of each kind and shape of step seen so far
 
     @contextmanager
@@ -93,17 +97,21 @@ class CostMeter:
 
     def take(self) -> dict[str, Cost]:
         """Return what each phase spent since the last call, and start again from nothing."""
-        spent = {name: self._spent.get(name, Cost()) for name in PHASES}
-        self._spent = {}
+        now = time.perf_counter()
+        rest = now - self._since - sum(cost.seconds for cost in self._spent.values())
+        spent = {name: self._spent.get(name, Cost()) for name in PHASES} | {"orchestrate": Cost(max(rest, 0.0))}
+        self._spent, self._since = {}, now
         return spent
 
     def state_dict(self) -> dict[str, Any]:
         """Return what each phase spent since the last `take`, the phase under way up to now, and the FLOPs of steps."""
-        return {"spent": {name: asdict(cost) for name, cost in self._so_far().items()}, "known": dict(self._known)}
+        spent = {name: asdict(cost) for name, cost in self._so_far().items()}
+        return {"spent": spent, "elapsed": time.perf_counter() - self._since, "known": dict(self._known)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what was spent before: the phase that was under way goes on when it is entered again."""
         self._spent = {name: Cost(**cost) for name, cost in state["spent"].items()}
+        self._since = time.perf_counter() - state["elapsed"]
         self._known = dict(state["known"])
 
     def _begin(self, name: str) -> None:

@@ -59,8 +59,22 @@ def costs(folder, model="mlp", method="warm", optimizer="sgd", diagnostics=(), *
 def test_a_runs_flops_are_those_counted_by_hand(tmp_path, model):
     first, second = costs(tmp_path, model)
     test = TEST_IMAGES * forward(model)
-    assert first == {"intervene": 0, "train": 8 * gradient(model), "evaluate": test, "diagnose": 0, "checkpoint": 0}
-    assert second == {"intervene": 0, "train": 16 * gradient(model), "evaluate": test, "diagnose": 0, "checkpoint": 0}
+    assert first == {
+        "intervene": 0,
+        "train": 8 * gradient(model),
+        "evaluate": test,
+        "diagnose": 0,
+        "checkpoint": 0,
+        "orchestrate": 0,
+    }
+    assert second == {
+        "intervene": 0,
+        "train": 16 * gradient(model),
+        "evaluate": test,
+        "diagnose": 0,
+        "checkpoint": 0,
+        "orchestrate": 0,
+    }
 
 
 def test_sam_trains_at_twice_the_flops_of_sgd(tmp_path):
@@ -93,6 +107,14 @@ def test_diagnostics_are_charged_to_their_own_phase(tmp_path, name, first, secon
     assert found == without
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still unless it is put forward."""
+    now = [100.0]
+    monkeypatch.setattr("dash_core.cost.time.perf_counter", lambda: now[0])
+    return now
+
+
 def matmul_in(meter: CostMeter, phase: str, rows: int, times: int = 1) -> None:
     a, b = torch.ones(rows, 3), torch.ones(3, 5)
     with meter.phase(phase):
@@ -101,7 +123,7 @@ def matmul_in(meter: CostMeter, phase: str, rows: int, times: int = 1) -> None:
                 a @ b
 
 
-def test_each_phase_is_charged_its_own_steps_and_take_starts_again():
+def test_each_phase_is_charged_its_own_steps_and_take_starts_again(clock):
     meter = CostMeter(toy.CPU)
     matmul_in(meter, "train", rows=2, times=3)
     matmul_in(meter, "evaluate", rows=4)
@@ -114,6 +136,7 @@ def test_each_phase_is_charged_its_own_steps_and_take_starts_again():
         "evaluate": 2 * 4 * 3 * 5,
         "diagnose": 0,
         "checkpoint": 0,
+        "orchestrate": 0,
     }
     assert set(meter.take().values()) == {Cost()}
 
@@ -195,3 +218,25 @@ def test_peak_memory_is_that_of_the_phase_it_was_reached_in():
 
 def test_costs_add_up_but_their_peaks_do_not():
     assert Cost(1.0, 10, 100) + Cost(2.0, 5, 70) == Cost(3.0, 15, 100)
+
+
+def test_seconds_of_no_phase_are_those_of_orchestration(clock):
+    meter = CostMeter(toy.CPU)
+    with meter.phase("train"):
+        clock[0] += 5
+    clock[0] += 2
+    spent = meter.take()
+    assert (spent["train"].seconds, spent["orchestrate"].seconds) == (5, 2)
+    clock[0] += 1
+    assert sum(cost.seconds for cost in meter.take().values()) == 1
+
+
+def test_the_time_behind_a_saved_state_is_not_lost_and_the_time_between_is_not_counted(clock):
+    meter = CostMeter(toy.CPU)
+    clock[0] += 3
+    state = meter.state_dict()
+    clock[0] += 1000
+    again = CostMeter(toy.CPU)
+    again.load_state_dict(state)
+    clock[0] += 4
+    assert again.take()["orchestrate"].seconds == 7

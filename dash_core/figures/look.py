@@ -47,6 +47,7 @@ PHASE_COLORS = {
     "evaluate": "#d79fcd",
     "diagnose": "#775adb",
     "checkpoint": "#7c4884",
+    "orchestrate": "#3f18e8",
 }
 _COLORS = tuple(dict.fromkeys(style.color for style in STYLES.values()))
 _DASHES = ("dot", "longdash", "dashdot", "longdashdot", "dash")
