@@ -45,6 +45,7 @@ class DatasetConfig(Section):
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # hold-out where the source has no test split
     label_noise: Share = 0.0  # share of training labels replaced by another class, uniformly
     train_size: Count | None = None  # a seeded subset of the training set; None: all of it
+    test_size: Count | None = None  # a seeded subset of the test set, the same for every seed; None: all of it
 
     @model_validator(mode="after")
     def _folder_belongs_to_image_folder(self) -> Self:
@@ -81,7 +82,7 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "multistep"] | None = None  # None: the recipe's
     warmup_epochs: Annotated[int, Field(ge=0, lt=2**31)] | None = None  # None: the recipe's
     augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
-    precision: Literal["auto", "exact", "bf16"] = "exact"  # of a training step; auto: bf16 where the hardware has it
+    precision: Literal["auto", "exact", "bf16"] = "auto"  # of a training step; auto: bf16 where the hardware has it
 
 
 class MethodConfig(Section):

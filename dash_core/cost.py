@@ -19,6 +19,8 @@ from typing import ClassVar
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dash_core.device import give_back_freed_memory
+
 logger = logging.getLogger(__name__)
 PHASES = ("intervene", "train", "evaluate", "diagnose", "checkpoint")
 
@@ -120,6 +122,7 @@ def _reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux" and _peak_can_be_reset():
+        give_back_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from the present resident set
 
 

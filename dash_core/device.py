@@ -1,12 +1,16 @@
 """The device a run trains on, set up so that equal runs give equal bits, and what it is."""
 
+import ctypes
 import os
 import platform
+import sys
 from typing import Any
 
 import torch
 
 from dash_core.errors import ConfigError
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def choose_device(name: str) -> torch.device:
@@ -22,11 +26,37 @@ def choose_device(name: str) -> torch.device:
 def prepare_device(device: torch.device, threads: int) -> None:
     """Set this process's threads and exact, repeatable kernels: fp32 without TF32, cuDNN deterministic."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for what is allocated next; without glibc nothing is changed.
+
+    glibc hands large tensors back to the system at once, which then clears each page anew for the next step: a
+    quarter of a CNN's training time on the CPU. `give_back_freed_memory` hands back all of it.
+    """
+    if library := _glibc():
+        library.mallopt(_MMAP_MAX, 0)
+        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_back_freed_memory() -> None:
+    """Hand what was freed back to the system, so that the resident set is what is in use."""
+    if library := _glibc():
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library if it is glibc, the only one with these calls."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
 def describe_machine(device: torch.device, threads: int) -> dict[str, Any]:

@@ -113,9 +113,8 @@ def _services(
 
 def check_data(settings: Params, place: Place, console: Console) -> Dataset:
     """Return the dataset, decoded and cached; chunks, protocol and model must fit it, before anything is started."""
-    from dash_core.data import ChunkPlan
+    from dash_core.data import ChunkPlan, check_plan
     from dash_core.models import build_model
-    from dash_core.trajectory import check_plan
 
     dataset = decoded(settings, place, console)
     for seed in settings.seeds:

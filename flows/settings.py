@@ -115,6 +115,8 @@ def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") 
     used = params.dataset.train_size or images
     if used > images:
         raise ConfigError(f"dataset.train_size: {used} is more than the {images} training images of {name}")
+    if (tested := params.dataset.test_size) and tested > dataset.test_size:
+        raise ConfigError(f"dataset.test_size: {tested} is more than the {dataset.test_size} test images of {name}")
     if params.chunks > used:
         raise ConfigError(f"chunks: {params.chunks} is more than the {used} training images of {name}")
 

@@ -2,13 +2,14 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from dash_core.config import ConfigError
-from dash_core.data import ChunkPlan
+from dash_core.data import ChunkPlan, evaluation_indices
 from dash_core.errors import StopRequested
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
@@ -88,6 +89,18 @@ def test_the_global_generator_is_neither_read_nor_set(tmp_path):
     torch.manual_seed(2)
     second = toy.advance(toy.trajectory(tmp_path / "b", run, toy.dataset(side=32)), chunks=2)
     assert toy.results(first) == toy.results(second)
+
+
+@pytest.mark.parametrize("resident", [None, 0], ids=["held", "streamed"])
+def test_the_accuracy_is_of_the_test_images_that_were_asked_for(tmp_path, resident):
+    size = toy.params(dataset={"test_size": 8}, training={"max_epochs": 1}).run("warm", 0)
+    data = toy.dataset()
+    kept = evaluation_indices(data.test, size.dataset)
+    cut = replace(data, test=replace(data.test, images=data.test.images[kept], labels=data.test.labels[kept]))
+    whole = toy.params(training={"max_epochs": 1}).run("warm", 0)
+    found = toy.advance(toy.trajectory(tmp_path / "size", size, data, resident=resident), chunks=1)
+    expected = toy.advance(toy.trajectory(tmp_path / "cut", whole, cut), chunks=1)
+    assert toy.results(found) == toy.results(expected)
 
 
 def test_methods_agree_until_the_first_intervention(tmp_path):

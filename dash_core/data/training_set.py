@@ -1,9 +1,10 @@
-"""The training set of a run: which images of the dataset, and with which labels."""
+"""The images of a run: which of the dataset train it, with which labels, and which test it."""
 
 import torch
 from torch import Tensor
 
 from dash_core.config import DatasetConfig
+from dash_core.data.hold_out import HOLD_OUT_SEED
 from dash_core.data.imageset import ImageSet
 from dash_core.errors import ConfigError
 from dash_core.seeding import generator
@@ -37,3 +38,18 @@ def training_indices(train: ImageSet, config: DatasetConfig, seed: int) -> Tenso
             f"dataset.train_size: {config.train_size} is more than the {images} training images of {config.name}"
         )
     return torch.randperm(images, generator=generator(seed, "train_size"))[: config.train_size].sort().values
+
+
+def evaluation_indices(test: ImageSet, config: DatasetConfig) -> Tensor | None:
+    """Return the sorted indices of the test images that are used: the same test_size of them for every seed.
+
+    None: all of them, so that nobody copies a whole test set to choose from it.
+    """
+    if config.test_size is None:
+        return None
+    if config.test_size > len(test):
+        raise ConfigError(
+            f"dataset.test_size: {config.test_size} is more than the {len(test)} test images of {config.name}"
+        )
+    order = torch.randperm(len(test), generator=generator(HOLD_OUT_SEED, "test_size"))
+    return order[: config.test_size].sort().values

@@ -5,12 +5,16 @@ negative loss gradient, averaged over the chunks with the newest weighing most::
 
     G ← 0;  for i = 1..j:  G ← (1 − α) G + α ∇ mean loss over chunk i
     θ ← θ · max(λ, cos(−G_θ, θ))                      # λ is `floor` here: `lambda` is reserved
+
+G is linear in the chunks' gradients: it is the gradient of one weighted loss, in which chunk i weighs α(1 − α)^(j − i).
+backward() adds into `.grad`, so G is built there, one batch after another: no averaging buffers, no copy of the model.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -49,6 +53,7 @@ def dash_(
     *,
     alpha: float = 0.3,
     floor: float = 0.3,
+    cutoff: float = 0.0,
     mode: Literal["eval", "train"] = "eval",
     micro_batch_size: int | None = None,
     loss: Loss = functional.cross_entropy,
@@ -67,6 +72,7 @@ def dash_(
         model,
         chunks,
         alpha=alpha,
+        cutoff=cutoff,
         mode=mode,
         micro_batch_size=micro_batch_size,
         loss=loss,
@@ -81,6 +87,7 @@ def averaged_gradient(
     chunks: Iterable[Chunk],
     *,
     alpha: float = 0.3,
+    cutoff: float = 0.0,
     mode: Literal["eval", "train"] = "eval",
     micro_batch_size: int | None = None,
     loss: Loss = functional.cross_entropy,
@@ -91,40 +98,55 @@ def averaged_gradient(
 
     chunks: (inputs, labels) of each chunk, oldest first, newest last; none may be empty.
     alpha: weight of the newest gradient, in (0, 1]. loss: (outputs, labels) → mean over the batch.
+    cutoff: the oldest chunks with at most this share of all weight, in [0, 1), are left out (`chunk_weights`).
     mode: "eval" (BatchNorm's running statistics, no dropout; the released code) or "train".
     micro_batch_size: gradients of parts of a chunk are summed; exact in eval mode. None: whole chunks.
     transform: applied to each micro-batch of inputs, e.g. normalisation of uint8 images.
     around_batch: a context entered around each micro-batch with its size, e.g. to count FLOPs.
-
-    backward() adds into `.grad`, so the average is built there: one copy of the weights, no buffers.
     """
-    if not 0 < alpha <= 1:
-        raise ValueError(f"alpha must be in (0, 1], got {alpha}")
     if mode not in ("eval", "train"):
         raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
+    chunks = list(chunks)
     with _as_found(model, mode):
-        for inputs, labels in chunks:
+        for (inputs, labels), weight in zip(chunks, chunk_weights(len(chunks), alpha, cutoff), strict=True):
             if not len(labels):
                 raise ValueError("a chunk without images has no gradient")
-            if past := [p.grad for p in model.parameters() if p.grad is not None]:
-                torch._foreach_mul_(past, 1 - alpha)
+            if not weight:
+                continue
             for start, end in batch_bounds(len(labels), micro_batch_size or len(labels)):
                 with around_batch(end - start), torch.enable_grad():
                     outputs = model(transform(inputs[start:end]))
-                    (loss(outputs, labels[start:end]) * (alpha * (end - start) / len(labels))).backward()
+                    (loss(outputs, labels[start:end]) * (weight * (end - start) / len(labels))).backward()
         return {
             name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             for name, parameter, _ in weights_and_biases(model)
         }
 
 
+def chunk_weights(chunks: int, alpha: float, cutoff: float = 0.0) -> list[float]:
+    """Return the weight α(1 − α)^(j − i) of each of j chunks in G, oldest first; 0 for those that are left out.
+
+    Left out are the oldest, as many as together have at most the share `cutoff` of all weight: the pass then costs
+    the same however many chunks there are. Where a weight vector's gradients on them are at most r times as long as
+    the weighted mean of all, its cosine moves by at most arcsin(r · cutoff). At α = 0.3 a cutoff of 0.001 keeps the
+    newest 20 chunks.
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must be in (0, 1], got {alpha}")
+    if not 0 <= cutoff < 1:
+        raise ValueError(f"cutoff must be in [0, 1), got {cutoff}")
+    weights = [alpha * (1 - alpha) ** (chunks - i) for i in range(1, chunks + 1)]
+    bound = cutoff * sum(weights)
+    return [weight if total > bound else 0.0 for weight, total in zip(weights, accumulate(weights), strict=True)]
+
+
 @torch.no_grad()
 def shrink_along_(model: nn.Module, gradient: dict[str, Tensor], floor: float) -> dict[str, ShrinkReport]:
     """Scale each weight vector θ in place by max(floor, cos(−G_θ, θ)); return a report for each parameter."""
-    factors = {}
-    for name, parameter, dims in weights_and_biases(model):
-        factors[name] = cosine_similarity(parameter, -gradient[name], dims).clamp_(min=floor)
-        parameter.mul_(factors[name])
+    vectors = list(weights_and_biases(model))
+    factors = {name: cosine_similarity(weight, gradient[name], dims).neg_() for name, weight, dims in vectors}
+    torch._foreach_clamp_min_(list(factors.values()), floor)
+    torch._foreach_mul_([weight for _, weight, _ in vectors], list(factors.values()))
     counts = [(factor <= floor).sum() for factor in factors.values()]
     means = [factor.double().mean() for factor in factors.values()]
     at_floor, mean = torch.stack(counts).tolist(), torch.stack(means).tolist()  # one read-back for all layers
@@ -168,6 +190,7 @@ class Dash(Intervention):
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.3  # weight of the newest chunk's gradient
     floor: Share = 0.3  # the paper's lambda
+    cutoff: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of all weight, up to which the oldest chunks are left out
     mode: Literal["eval", "train"] = "eval"  # of the gradient pass
     micro_batch_size: Batch | None = None  # None: a whole chunk; in eval mode as much of one as fits (`_gradient`)
 
@@ -192,6 +215,7 @@ class Dash(Intervention):
                     learner.model,
                     data.chunks(),
                     alpha=self.alpha,
+                    cutoff=self.cutoff,
                     mode=self.mode,
                     micro_batch_size=size,
                     transform=data.normalise,

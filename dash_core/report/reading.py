@@ -49,7 +49,7 @@ def headline(content: ReportContent) -> str:
     complete = sum(len(method.runs) for method in content.methods)
     return (
         f"{listed(labels)} on {settings['dataset']['name']} ({_training_images(content)}, "
-        f"{content.data['test_images']:,} test images, {len(content.class_names)} classes). {_protocol(settings)} "
+        f"{_test_images(content)}, {len(content.class_names)} classes). {_protocol(settings)} "
         f"{complete} of {len(labels) * content.planned_seeds} runs are complete "
         f"({_seeds(content.planned_seeds)} a method)."
     )
@@ -81,10 +81,18 @@ def _end(training: Mapping[str, Any], epochs: int | None = None, accuracy: float
 
 def _training_images(content: ReportContent) -> str:
     """Return how many training images there are, how many are used, and how many labels are wrong on purpose."""
-    found, dataset = content.data["train_images"], content.settings["dataset"]
-    used, noise = dataset["train_size"] or found, dataset["label_noise"]
-    images = f"{found:,} training images" if used == found else f"{used:,} of {found:,} training images"
+    dataset = content.settings["dataset"]
+    images, noise = _used(content.data["train_images"], dataset["train_size"], "training"), dataset["label_noise"]
     return f"{images}, {100 * noise:g} % of them with a wrong label" if noise else images
+
+
+def _test_images(content: ReportContent) -> str:
+    return _used(content.data["test_images"], content.settings["dataset"]["test_size"], "test")
+
+
+def _used(found: int, size: int | None, what: str) -> str:
+    """Return how many images of a set there are, and how many of them are used where that is not all."""
+    return f"{found:,} {what} images" if size in (None, found) else f"{size:,} of {found:,} {what} images"
 
 
 def reading(content: ReportContent) -> list[str]:

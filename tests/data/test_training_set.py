@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dash_core.config import DatasetConfig
-from dash_core.data import ImageSet, training_indices, training_labels
+from dash_core.data import ImageSet, evaluation_indices, training_indices, training_labels
 from dash_core.errors import ConfigError
 
 
@@ -80,3 +80,28 @@ def test_the_subset_is_seeded():
 def test_more_training_images_than_there_are_is_refused():
     with pytest.raises(ConfigError, match=r"dataset\.train_size: 6 is more than the 5 training images"):
         training_indices(labelled(5, 1), DatasetConfig(train_size=6), seed=0)
+
+
+@given(st.integers(1, 100), st.data())
+def test_test_indices_are_a_sorted_subset_of_the_asked_size_and_always_the_same(images, data):
+    size = data.draw(st.integers(1, images))
+    one, same = (evaluation_indices(labelled(images, 1), DatasetConfig(test_size=size)) for _ in range(2))
+    assert len(one) == size
+    assert one.tolist() == sorted(set(one.tolist()))
+    assert 0 <= int(one[0]) <= int(one[-1]) < images
+    assert torch.equal(one, same)
+
+
+def test_a_smaller_test_set_is_part_of_a_larger_one():
+    small, large = (evaluation_indices(labelled(90, 1), DatasetConfig(test_size=size)).tolist() for size in (10, 30))
+    assert set(small) < set(large)
+    assert large != list(range(30))
+
+
+def test_without_a_size_no_test_image_is_chosen_out():
+    assert evaluation_indices(labelled(5, 1), DatasetConfig()) is None
+
+
+def test_more_test_images_than_there_are_is_refused():
+    with pytest.raises(ConfigError, match=r"dataset\.test_size: 6 is more than the 5 test images"):
+        evaluation_indices(labelled(5, 1), DatasetConfig(test_size=6))

@@ -39,6 +39,10 @@ BEFORE_THE_DATA = {
         ["dataset.name=cifar10", "dataset.train_size=50001"],
         "dataset.train_size: 50001 is more",
     ),
+    "more test images than a set has": (
+        ["dataset.name=cifar10", "dataset.test_size=10001"],
+        "dataset.test_size: 10001 is more than the 10000 test images of cifar10",
+    ),
     "a model for larger images": (["model.name=vgg16_bn"], "model.name: vgg16_bn needs images of 32x32 pixels or more"),
     "a model for larger images, with mnist": (["dataset.name=mnist", "model.name=vgg16_bn"], "and mnist has 28x28"),
     "svhn with mlp and augmentation": (
@@ -121,6 +125,7 @@ WITH_THE_DATA = {
     ),
     "a first chunk of one image": (["chunks=1438"], "chunks: experiment 1 has 1 image"),
     "more images than digits has": (["dataset.train_size=1439"], "dataset.train_size: 1439 is more than the 1438"),
+    "more test images than digits has": (["dataset.test_size=360"], "dataset.test_size: 360 is more than the 359 test"),
     "more chunks than images of a folder": (
         [*FOLDER, "model.name=mlp", "chunks=7"],
         "chunks: 7 must lie between 1 and the 6",

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from dash_core import averaged_gradient, dash_
 from dash_core.interventions import shrink_along_
+from dash_core.interventions.dash import chunk_weights, cosine_similarity
 from tests import golden
 
 
@@ -185,3 +186,52 @@ def test_wrong_settings_are_refused_with_what_is_allowed(settings, words):
 def test_an_empty_chunk_is_refused():
     with pytest.raises(ValueError, match="without images"):
         dash_(golden.mlp(), [(torch.empty(0, 48).double(), torch.arange(0))])
+
+
+def test_the_weights_of_chunks_by_hand():
+    assert chunk_weights(3, 0.5) == [0.125, 0.25, 0.5]
+    assert chunk_weights(3, 0.5, cutoff=1 / 7) == [0.0, 0.25, 0.5]
+    assert chunk_weights(3, 0.5, cutoff=2.9 / 7) == [0.0, 0.25, 0.5]
+    assert chunk_weights(3, 0.5, cutoff=3.1 / 7) == [0.0, 0.0, 0.5]
+    assert chunk_weights(1, 0.01, cutoff=0.99) == [0.01]  # the newest is never left out
+    assert sum(weight > 0 for weight in chunk_weights(500, 0.3, cutoff=0.001)) == 20
+
+
+@given(alpha=st.floats(0.01, 1), chunks=st.integers(1, 60))
+def test_the_weighted_loss_has_the_gradient_of_the_running_average(alpha, chunks):
+    gradients = torch.randn(chunks, generator=torch.Generator().manual_seed(chunks), dtype=torch.float64).tolist()
+    average = 0.0
+    for gradient in gradients:
+        average = (1 - alpha) * average + alpha * gradient
+    weighted = sum(w * g for w, g in zip(chunk_weights(chunks, alpha), gradients, strict=True))
+    assert weighted == pytest.approx(average, abs=1e-12)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    alpha=st.floats(0.05, 1),
+    chunks=st.integers(1, 60),
+    cutoff=st.floats(0, 0.5),
+    size=st.integers(1, 9),
+)
+def test_a_cutoff_moves_a_cosine_by_no_more_than_its_bound(seed, alpha, chunks, cutoff, size):
+    draws = torch.Generator().manual_seed(seed)
+    gradients = torch.randn(chunks, size, generator=draws, dtype=torch.float64)
+    vector = torch.randn(1, size, generator=draws, dtype=torch.float64)
+    whole, part = (
+        (torch.tensor(chunk_weights(chunks, alpha, cut), dtype=torch.float64) @ gradients)[None] for cut in (0, cutoff)
+    )
+    moved = cosine_similarity(vector, part, (1,)) - cosine_similarity(vector, whole, (1,))
+    mean = whole.norm() / sum(chunk_weights(chunks, alpha))
+    dropped = float(gradients.norm(dim=1).max() / mean) * cutoff
+    assert abs(float(moved)) <= math.asin(min(dropped, 1)) + 1e-9 or dropped > 1
+
+
+def test_chunks_below_the_cutoff_are_not_even_read():
+    layer = linear([[1.0]])
+    unread = (torch.full((1, 1), math.nan, dtype=torch.float64), torch.zeros(1))
+    new = (torch.ones(1, 1, dtype=torch.float64), torch.zeros(1))
+    gradient = averaged_gradient(
+        layer, [unread, new, new], alpha=0.5, cutoff=0.15, loss=lambda outputs, labels: outputs.mean()
+    )
+    assert gradient["weight"].item() == pytest.approx(0.25 + 0.5)

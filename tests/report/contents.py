@@ -61,7 +61,7 @@ def content(
 
 def settings(labels: Sequence[str], planned: int) -> Mapping[str, Any]:
     return {
-        "dataset": {"name": "digits", "label_noise": 0.0, "train_size": None},
+        "dataset": {"name": "digits", "label_noise": 0.0, "train_size": None, "test_size": None},
         "chunks": 2,
         "protocol": {"name": "standard"},
         "experiments": None,

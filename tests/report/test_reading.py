@@ -174,9 +174,10 @@ def test_the_headline_says_how_many_experiments_were_made_and_that_epochs_alone_
 
 def test_the_headline_says_which_part_of_the_data_was_used_and_how_many_labels_are_wrong():
     told = content(COLD)
-    dataset = {**told.settings["dataset"], "train_size": 1000, "label_noise": 0.25}
+    dataset = {**told.settings["dataset"], "train_size": 1000, "test_size": 100, "label_noise": 0.25}
     text = headline(replace(told, settings={**told.settings, "dataset": dataset}))
-    assert text.startswith("cold on digits (1,000 of 1,438 training images, 25 % of them with a wrong label, 359 test")
+    start = "cold on digits (1,000 of 1,438 training images, 25 % of them with a wrong label, 100 of 359 test images, 2"
+    assert text.startswith(start)
 
 
 def test_words_are_listed_as_in_a_sentence():

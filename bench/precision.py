@@ -1,0 +1,82 @@
+"""Whether bf16 changes the science: `uv run python -m bench.precision --data-root FOLDER` (an hour on two cores).
+
+Cold, warm, S&P and DASH on a subset of CIFAR-10 with cnn3, each seed once in fp32 and once in bf16, with the same
+chunks, first weights and batches; then bf16 - exact, paired by seed, in accuracy and steps.
+"""
+
+import argparse
+import multiprocessing
+import tempfile
+from pathlib import Path
+
+import torch
+
+from bench.sections import table, write_section
+from dash_core.comparison import Params
+from dash_core.config import DatasetConfig, RunConfig, merge, parse
+from dash_core.data import ChunkPlan, Dataset, ImageSet, load_dataset
+from dash_core.device import choose_device, describe_machine, prepare_device
+from dash_core.records import ChunkRecord
+from dash_core.seeding import generator
+from dash_core.statistics import paired_differences
+from dash_core.summary import MethodRuns
+from dash_core.trajectory import Trajectory
+from tests import toy
+
+METHODS = ("cold", "warm", "shrink_perturb", "dash")
+COLUMNS = ("last_accuracy", "average_accuracy", "last_steps", "average_steps")
+TEST = 2000  # images
+
+
+def records(job: tuple[RunConfig, Path]) -> list[ChunkRecord]:
+    """Return what one run gives."""
+    run, root = job
+    prepare_device(choose_device("cpu"), 1)
+    data = load_dataset(run.dataset, data_root=root, cache=root / ".cache")
+    data = Dataset(data.name, data.train, _subset(data.test))
+    plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        return toy.advance(Trajectory(run, data, plan, Path(folder), device=toy.CPU)).records
+
+
+def _subset(images: ImageSet) -> ImageSet:
+    chosen = torch.randperm(len(images), generator=generator(0, "bench"))[:TEST]
+    return ImageSet(images.images[chosen], images.labels[chosen], images.class_names, images.mean, images.std)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, required=True, help="folder of CIFAR-10 as torchvision has it")
+    parser.add_argument("--images", type=int, default=400, help="of the training set, in 4 chunks (default: 400)")
+    parser.add_argument("--seeds", type=int, default=5, help="(default: 5)")
+    given = parser.parse_args()
+
+    base = {
+        "dataset": {"name": "cifar10", "train_size": given.images},
+        "chunks": 4,
+        "model": {"name": "cnn3"},
+        "training": {"batch_size": 32},
+    }
+    kinds = {kind: parse(Params, merge(base, {"training": {"precision": kind}})) for kind in ("exact", "bf16")}
+    load_dataset(DatasetConfig(name="cifar10"), data_root=given.data_root, cache=given.data_root / ".cache")
+    jobs = [(kind, m, s) for s in range(given.seeds) for m in METHODS for kind in kinds]
+    with multiprocessing.get_context("forkserver").Pool(2) as pool:
+        runs = [(kinds[kind].run(m, s), given.data_root) for kind, m, s in jobs]
+        found = dict(zip(jobs, pool.map(records, runs, chunksize=1), strict=True))
+    rows = []
+    for method in METHODS:
+        by_kind = [MethodRuns(kind, method, {s: found[kind, method, s] for s in range(given.seeds)}) for kind in kinds]
+        differences = {d.column.key: d for d in paired_differences(by_kind, by_kind[0])}
+        rows.append([method, *(differences[key].write() for key in COLUMNS)])
+    command = f"uv run python -m bench.precision --images {given.images} --seeds {given.seeds} --data-root FOLDER"
+    lines = [
+        f"bf16 − exact, mean and 95 % interval, paired by seed: {given.seeds} seeds, cnn3 on {given.images} images of "
+        f"CIFAR-10 in 4 chunks, batch 32, to 99.9 % train accuracy; {TEST:,} test images.",
+        "",
+        *table(["method", "last accuracy", "average accuracy", "last steps", "average steps"], rows),
+    ]
+    write_section("Precision: bf16 against fp32", command, describe_machine(toy.CPU, 1), lines)
+
+
+if __name__ == "__main__":
+    main()

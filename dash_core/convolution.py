@@ -1,0 +1,119 @@
+"""Convolutions of small feature maps as matrix products, on the CPU.
+
+oneDNN's convolutions are made for large maps: of the 512 -> 512 convolutions of ResNet-18's last stage, which see 2x2
+of a 32x32 image, they reach a tenth of what the processor multiplies. Here each output position's receptive field is
+written out as a row (im2col), and forward pass, weight gradient and input gradient are one matrix product each: the
+same sums in another order, with the same FLOPs.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn import functional
+
+SMALL_MAP = 16  # output positions of an image, up to which products are faster (bench/convolutions.py)
+
+
+class SmallMapConv2d(nn.Conv2d):
+    """nn.Conv2d that takes small maps on the CPU by matrix products; everything else is its own."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not _is_plain(self) or _positions(self, input) > SMALL_MAP or input.device.type != "cpu":
+            return super()._conv_forward(input, weight, bias)
+        if torch.is_autocast_enabled("cpu"):
+            kind = torch.get_autocast_dtype("cpu")
+            input, weight, bias = input.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
+        output = _ByColumns.apply(input, weight, self.stride, self.padding)
+        return output if bias is None else output + bias.view(-1, 1, 1)
+
+
+def use_small_map_convolutions_(model: nn.Module) -> None:
+    """Make every plain nn.Conv2d of the model a SmallMapConv2d; names, weights and state stay what they are."""
+    for module in model.modules():
+        if type(module) is nn.Conv2d:
+            module.__class__ = SmallMapConv2d
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    numeric = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
+    return numeric and layer.groups == 1 and layer.dilation == (1, 1)
+
+
+def _positions(layer: nn.Conv2d, images: Tensor) -> int:
+    height, width = _output_size(images.shape[-2:], layer.kernel_size, layer.stride, layer.padding)
+    return height * width
+
+
+def _output_size(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]):
+    return [(size[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1)]
+
+
+class _ByColumns(torch.autograd.Function):
+    """(B, C, H, W) * (O, C, h, w) -> (B, O, H', W'), zero padding, groups and dilation 1; channels-last throughout."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.stride, ctx.padding = stride, padding
+        height, width = _output_size(images.shape[2:], weight.shape[2:], stride, padding)
+        columns = _columns(images, weight.shape[2:], stride, padding)
+        return (columns @ _matrix(weight).t()).view(len(images), height, width, len(weight)).permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        images, weight = ctx.saved_tensors
+        by_position = gradient.permute(0, 2, 3, 1).reshape(-1, len(weight))
+        of_images = of_weight = None
+        if ctx.needs_input_grad[0]:
+            columns = by_position @ _matrix(weight)
+            of_images = _add_columns(columns, images, weight.shape[2:], gradient.shape[2:], ctx.stride, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            columns = _columns(images, weight.shape[2:], ctx.stride, ctx.padding)
+            outputs, inputs, height, width = weight.shape
+            of_weight = (by_position.t() @ columns).view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+        return of_images, of_weight, None, None
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """Return (O, C, h, w) as (O, h·w·C): a view where it is channels-last."""
+    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+
+
+def _columns(images: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    """Return the receptive field of each output position, (B·H'·W', h·w·C)."""
+    rows = images.permute(0, 2, 3, 1)
+    padded = functional.pad(rows, (0, 0, padding[1], padding[1], padding[0], padding[0]))
+    batch, down, right, channel = padded.stride()
+    (height, width), (tall, wide) = _output_size(images.shape[2:], kernel, stride, padding), kernel
+    fields = padded.as_strided(
+        (len(images), height, width, tall, wide, images.shape[1]),
+        (batch, down * stride[0], right * stride[1], down, right, channel),
+    )
+    return fields.reshape(len(images) * height * width, -1)
+
+
+def _add_columns(
+    columns: Tensor,
+    images: Tensor,
+    kernel: tuple[int, int],
+    output: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Tensor:
+    """Return the images' gradient: each receptive field's row added where it was taken from, summed in float32."""
+    count, channels, height, width = images.shape
+    fields = columns.view(count, *output, *kernel, channels)
+    padded = columns.new_zeros(
+        (count, height + 2 * padding[0], width + 2 * padding[1], channels),
+        dtype=torch.promote_types(columns.dtype, torch.float32),
+    )
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            rows = slice(i, i + stride[0] * output[0], stride[0])
+            across = slice(j, j + stride[1] * output[1], stride[1])
+            padded[:, rows, across] += fields[:, :, :, i, j]
+    inner = padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+    return inner.to(columns.dtype).permute(0, 3, 1, 2)

@@ -1,0 +1,97 @@
+"""Convolutions by matrix products give what torch's give, in every geometry, and are used where maps are small."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dash_core.convolution import SMALL_MAP, SmallMapConv2d, use_small_map_convolutions_
+
+SIDES = st.tuples(st.integers(3, 9), st.integers(3, 9))
+
+
+def both(layer: nn.Conv2d, images: torch.Tensor) -> list[list[torch.Tensor]]:
+    """Return output and gradients (images, weight, bias) of a layer as torch has it, and as it is made here."""
+    found = []
+    for kind in (nn.Conv2d, SmallMapConv2d):
+        layer.__class__ = kind
+        given = images.clone().requires_grad_()
+        layer.zero_grad()
+        output = layer(given)
+        (output * torch.arange(output.numel(), dtype=output.dtype).view_as(output).cos()).sum().backward()
+        found.append([output.detach(), given.grad, *(parameter.grad.clone() for parameter in layer.parameters())])
+    return found
+
+
+@given(
+    side=SIDES,
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    bias=st.booleans(),
+    channels_last=st.booleans(),
+)
+def test_outputs_and_gradients_are_those_of_torch(side, kernel, stride, padding, bias, channels_last):
+    draws = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(3, 5, kernel, stride, padding, bias=bias).double()
+    images = torch.randn(4, 3, *side, generator=draws, dtype=torch.float64)
+    if channels_last:
+        layer, images = layer.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dash_core.convolution.SMALL_MAP", 10_000)  # every map is a small one
+        theirs_and_ours = zip(*both(layer, images), strict=True)
+    for theirs, ours in theirs_and_ours:
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_small_map_costs_the_flops_of_the_convolution():
+    layer, images = nn.Conv2d(8, 16, 3, padding=1), torch.randn(2, 8, 4, 4, requires_grad=True)
+    counts = []
+    for kind in (nn.Conv2d, SmallMapConv2d):
+        layer.__class__ = kind
+        with FlopCounterMode(display=False) as counter:
+            layer(images).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] == 3 * 2 * (2 * 4 * 4) * 16 * 8 * 9
+
+
+def test_only_small_maps_are_taken_by_products(monkeypatch):
+    seen = []
+    monkeypatch.setattr("dash_core.convolution._columns", lambda images, *rest: seen.append(images.shape) or 1 / 0)
+    layer = nn.Conv2d(2, 2, 3, padding=1)
+    use_small_map_convolutions_(layer)
+    layer(torch.zeros(1, 2, 4, 5))
+    assert not seen
+    assert SMALL_MAP == 16
+    with pytest.raises(ZeroDivisionError):
+        layer(torch.zeros(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, padding=1, dilation=2),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+    ],
+)
+def test_convolutions_of_other_kinds_stay_as_they_are(layer):
+    images = torch.randn(2, 4, 4, 4)
+    expected = layer(images)
+    use_small_map_convolutions_(layer)
+    assert torch.equal(layer(images), expected)
+
+
+def test_autocast_computes_in_bf16_and_gives_fp32_gradients():
+    layer, images = nn.Conv2d(16, 16, 3, padding=1), torch.randn(4, 16, 4, 4)
+    exact = layer(images)
+    use_small_map_convolutions_(layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(images)
+    output.float().sum().backward()
+    assert output.dtype == torch.bfloat16
+    assert layer.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(output.float(), exact, rtol=0.02, atol=0.02)
