@@ -26,7 +26,7 @@ from safetensors.torch import save as to_safetensors
 
 from dash_core.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from dash_core.config import RunConfig
-from dash_core.data import ChunkPlan, Dataset, ImageSet, evaluation_indices, training_labels
+from dash_core.data import ChunkPlan, Dataset, ImageSet, check_plan, tested_images, training_labels
 from dash_core.diagnostics import Subject, When, diagnose, diagnostics_named
 from dash_core.errors import ConfigError, RecordError, StopRequested, TrainingError
 from dash_core.evaluation import Evaluation, evaluate
@@ -112,14 +112,9 @@ class Trajectory:
         )
         normalise = input_normalisation(run.model.name, dataset.train, device)
         train = dataset.train.images, training_labels(dataset.train, run.dataset, run.seed)
-        test = dataset.test.images, dataset.test.labels
         order = plan.up_to(max(experiment.last for experiment in self._schedule))
-        tested = evaluation_indices(dataset.test, run.dataset)
-        self._arrivals = None
-        if run.protocol.tests_what_arrived:
-            self._arrivals = plan.arrivals(dataset, tested)
-            by_arrival = self._arrivals.argsort(stable=True)
-            tested = by_arrival if tested is None else tested[by_arrival]
+        test = dataset.test.images, dataset.test.labels
+        tested, self._arrivals = tested_images(plan, run, dataset)
         with running_out_told("holding the images", device, "lower compare.resident_gib, and they are streamed"):
             self._train = ResidentSet.of(*train, normalise, device, order=order, budget=resident)
             self._test = ResidentSet.of(*test, normalise, device, order=tested, budget=resident)
@@ -276,13 +271,6 @@ class Trajectory:
         self._diagnostics = state["diagnostics"]
         self._begun = Moment(**state["moment"]) if state["moment"] else None
         self.records = [ChunkRecord.from_json(line) for line in state["records"]]
-
-
-def check_plan(plan: ChunkPlan, run: RunConfig, dataset: Dataset) -> None:
-    """Raise ConfigError unless every experiment of the run has enough images to train on, and some to be tested on."""
-    plan.check_trainable(run.schedule)
-    if run.protocol.tests_what_arrived:
-        plan.arrivals(dataset, evaluation_indices(dataset.test, run.dataset))
 
 
 def input_normalisation(model: str, train: ImageSet, device: torch.device) -> Normalisation:

@@ -123,12 +123,10 @@ def services(place: Place, trains: bool) -> Iterator[None]:
 
 def check_data(settings: Params, place: Place, console: Console) -> Dataset:
     """Return the dataset, decoded and cached; chunks, protocol and model must fit it, before anything is started."""
-    from dash_core.data import ChunkPlan, evaluation_indices
+    from dash_core.data import ChunkPlan, check_plan
     from dash_core.models import build_model
-    from dash_core.trajectory import check_plan
 
     dataset = decoded(settings, place, console)
-    evaluation_indices(dataset.test, settings.dataset)
     for seed in settings.seeds:
         plan = ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, seed, settings.protocol)
         for label in settings.compare.methods:

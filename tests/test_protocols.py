@@ -147,6 +147,14 @@ def test_class_incremental_brings_a_class_with_each_chunk_and_tests_on_those_tha
         assert record.test_accuracy == pytest.approx(sum(a for a in accuracies if a is not None) / j)  # 2 images each
 
 
+def test_class_incremental_tests_a_part_of_the_test_set_class_by_class(tmp_path):
+    changes = {"chunks": 4, "protocol": {"name": "class_incremental"}, "dataset": {"test_size": 7}}
+    moving, _ = carried_out(tmp_path, "warm", **changes)
+    last = moving.records[-1]
+    assert all(one in (0, 0.5, 1) for one in last.class_accuracy)  # three classes of 2 images, one of 1
+    assert last.test_accuracy * 7 == pytest.approx(round(last.test_accuracy * 7))
+
+
 def test_class_incremental_orders_the_classes_by_the_seed():
     orders = []
     for seed in (0, 1):
@@ -247,7 +255,8 @@ def test_class_incremental_needs_a_chunk_for_each_class(chunks):
 
 
 @pytest.mark.parametrize(
-    ("kept", "words"), [([1, 2], "no test image is of the class class 0"), ([0, 1, 2, 3], "of the class class 3")]
+    ("kept", "words"),
+    [([1, 2], "no test image that is used is of the class class 0"), ([0, 1, 2, 3], "of the class class 3")],
 )
 def test_class_incremental_needs_images_of_what_it_tests(tmp_path, kept, words):
     """There are training images of classes 0, 1 and 2, and test images of the kept ones."""

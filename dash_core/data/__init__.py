@@ -1,5 +1,6 @@
 """Datasets as tensors, and the order in which they arrive."""
 
+from dash_core.data.arrival import check_plan, tested_images
 from dash_core.data.catalog import DATASETS, DatasetSpec, dataset_spec
 from dash_core.data.chunks import ChunkPlan
 from dash_core.data.imageset import Dataset, ImageSet
@@ -14,10 +15,12 @@ __all__ = [
     "DatasetSpec",
     "ImageSet",
     "Progress",
+    "check_plan",
     "dataset_spec",
     "evaluation_indices",
     "load_dataset",
     "silent",
+    "tested_images",
     "training_indices",
     "training_labels",
 ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dash_core.config import DatasetConfig
-from dash_core.data.imageset import Dataset, ImageSet
+from dash_core.data.imageset import ImageSet
 from dash_core.data.training_set import training_indices
 from dash_core.errors import ConfigError, RecordError
 from dash_core.files import write_atomically
@@ -75,26 +75,6 @@ class ChunkPlan:
                     f"chunks: experiment {experiment.number} has 1 image, and training needs 2 or more: "
                     "use fewer chunks, or more images"
                 )
-
-    def arrivals(self, dataset: Dataset, tested: Tensor | None = None) -> Tensor:
-        """Return for each test image (N,) the first chunk, from 1, that holds a training image of its class.
-
-        tested: indices of the test images that are used; None: all.
-
-        ConfigError where there is none, or where no test image is of a class in the first chunk.
-        """
-        first = torch.zeros(dataset.train.classes, dtype=torch.int64)
-        for number in range(len(self), 0, -1):
-            first[dataset.train.labels[self.chunks[number - 1]]] = number
-        labels = dataset.test.labels if tested is None else dataset.test.labels[tested]
-        arrived = first[labels]
-        if not arrived.all():
-            name = dataset.train.class_names[int(labels[arrived == 0][0])]
-            raise ConfigError(f"dataset: no training image that is used is of the class {name}, which is tested")
-        if 1 not in arrived:
-            name = dataset.train.class_names[int(dataset.train.labels[self.chunks[0][0]])]
-            raise ConfigError(f"dataset: no test image is of the class {name}, which comes first")
-        return arrived
 
     def check(self, train: ImageSet, config: DatasetConfig) -> None:
         """Raise RecordError unless this plan belongs to the training set and covers its used images, each once."""
