@@ -20,6 +20,7 @@ from tests import toy
 
 COMMANDS = ["compare", "run", "ui", "params", "doctor", "methods", "diagnostics", "datasets", "models"]
 STAGES = ["prepare", "split", "train", "tables", "figures", "report", "sync", "theory"]
+PAPER = ["reproduce"]
 
 
 @pytest.fixture
@@ -67,8 +68,12 @@ def test_params_are_printed_so_that_they_are_the_same_comparison_again(project):
 def test_help_names_every_command():
     answer = invoke("--help")
     assert answer.exit_code == 0
-    assert all(f"  {name} " in answer.output for name in COMMANDS + STAGES)
-    assert {command.name or command.callback.__name__ for command in app.registered_commands} == {*COMMANDS, *STAGES}
+    assert all(f"  {name} " in answer.output for name in COMMANDS + STAGES + PAPER)
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} == {
+        *COMMANDS,
+        *STAGES,
+        *PAPER,
+    }
 
 
 @pytest.mark.parametrize("command", [c.name or c.callback.__name__ for c in app.registered_commands])

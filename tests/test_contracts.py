@@ -9,7 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SHELL = ("yaml", "rich", "typer", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
 DRAWING = ("plotly", "kaleido", "jinja2", "scipy")
-VIEWS = ("dash_core.figures", "dash_core.report", "dash_core.statistics")  # of records: training needs none
+VIEWS = (
+    "dash_core.figures",
+    "dash_core.report",
+    "dash_core.reproduction",
+    "dash_core.statistics",
+)  # of records: training needs none
 
 WITHOUT_THE_SHELL = """
 import pkgutil, sys

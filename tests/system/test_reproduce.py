@@ -1,0 +1,80 @@
+"""The paper's items as a user makes them: real runs of seconds, pages, verdicts and the summary."""
+
+import json
+
+import pytest
+
+from dash_core.reproduction import ITEMS
+from tests.system.shell import dashpipe
+
+ASKED = ("figure-1", "figure-23", "figure-3")  # standard, class by class, and the simulation
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    store = tmp_path_factory.mktemp("reproduced") / "store"
+    summary = ("--summary", str(store.parent / "summary.md"))
+    return dashpipe(store, "reproduce", *ASKED, "--scale", "smoke", *summary, settings=())
+
+
+def folder(store, item):
+    return store / "reproduction" / item / "smoke"
+
+
+def test_items_are_reproduced_in_one_command(reproduced):
+    assert (reproduced.code, reproduced.err) == (0, "")
+    assert {path.parent.name for path in (reproduced.store / "reproduction").glob("*/smoke")} == set(ASKED)
+
+
+@pytest.mark.parametrize("item", ASKED)
+def test_each_leaves_its_page_and_its_record(reproduced, item):
+    result = json.loads((folder(reproduced.store, item) / "result.json").read_text())
+    assert (result["item"], result["scale"], result["failures"]) == (item, "smoke", {})
+    assert {claim["verdict"] for claim in result["claims"]} == {"too few seeds"}  # a single seed says nothing
+    assert result["seconds"] > 0
+    assert result["machines"]
+    page = (folder(reproduced.store, item) / "index.html").read_text()
+    assert result["command"] in page
+    assert "too few seeds" in page
+
+
+def test_the_console_tells_claims_numbers_and_page(reproduced):
+    assert "DASH > S&P > cold > warm in last test accuracy" in reproduced.out
+    assert "1 paired seed: no interval" in reproduced.out
+    assert str(folder(reproduced.store, "figure-23") / "index.html") in reproduced.out
+
+
+def test_each_item_follows_its_own_protocol(reproduced):
+    runs = reproduced.store.glob("runs/*-cold-*/chunks.jsonl")
+    assert sorted(len(path.read_text().splitlines()) for path in runs) == [2, 10]  # figure 1: chunks; 23: classes
+
+
+def test_the_summary_names_the_machine_and_every_claim(reproduced):
+    summary = (reproduced.store.parent / "summary.md").read_text()
+    assert "Measured on " in summary
+    for item in ASKED:
+        claims = json.loads((folder(reproduced.store, item) / "result.json").read_text())["claims"]
+        assert summary.count(f"| {item} |") == len(claims)
+
+
+def test_an_unknown_item_is_refused_before_anything_starts(tmp_path):
+    ended = dashpipe(tmp_path / "store", "reproduce", "figure-99", settings=())
+    assert ended.code == 2
+    assert "unknown item 'figure-99'" in ended.err
+
+
+@pytest.mark.slow
+def test_every_item_runs_at_its_smoke_scale(tmp_path):
+    ended = dashpipe(tmp_path / "store", "reproduce", "all", "--scale", "smoke", settings=())
+    assert (ended.code, ended.err) == (0, "")
+    assert {path.parent.name for path in (ended.store / "reproduction").glob("*/smoke")} == set(ITEMS)
+
+
+@pytest.mark.slow
+def test_an_item_that_fails_does_not_take_the_others_down(tmp_path):
+    empty = tmp_path / "data"
+    empty.write_text("no folder")  # nothing can be downloaded into a file
+    ended = dashpipe(tmp_path / "store", "reproduce", "figure-18", "table-7", "--data-root", str(empty), settings=())
+    assert ended.code == 1
+    assert "1 of 2 items are not whole" in ended.err
+    assert (ended.store / "reproduction" / "table-7" / "small" / "index.html").exists()
