@@ -9,7 +9,7 @@ from dash_core.errors import ConfigError
 from flows.options import PARAMS, Again, DataRoot, Set, Store, make_writable, open_place, output_console, plain_errors
 
 Items = Annotated[
-    list[str] | None, typer.Argument(help="Figures or tables: figure-1, table-8, tables-3-6, all; --list names them.")
+    list[str] | None, typer.Argument(help="Figures or tables: fig1, table8, tables-3-6, all; --list names them.")
 ]
 Scale = Annotated[str, typer.Option(help="full: the paper's setting; small: minutes on two cores; smoke: seconds.")]
 List = Annotated[

@@ -40,7 +40,12 @@ ITEMS: dict[str, Item] = {item.name: item for item in sorted((i for f in _FAMILI
 
 
 def select(name: str) -> list[Item]:
-    """Return the items a name stands for: one, a range such as tables-3-6, or all; ConfigError with what is near."""
+    """Return the items a name stands for: one, also as fig2 or table3, a range such as tables-3-6, or all.
+
+    ConfigError with what is near.
+    """
+    if short := re.fullmatch(r"(fig|table)(?:ure)?-?(\d{1,2})", name):
+        name = f"{'figure' if short[1] == 'fig' else 'table'}-{int(short[2])}"
     if name == ALL:
         return list(ITEMS.values())
     if name in ITEMS:

@@ -93,6 +93,9 @@ def test_the_numbers_of_figure_1_are_those_of_table_1():
     ("name", "found"),
     [
         ("figure-1", ["figure-1"]),
+        ("fig1", ["figure-1"]),
+        ("figure17", ["figure-17"]),
+        ("table3", ["table-3"]),
         ("figures-9-11", ["figure-9", "figure-10", "figure-11"]),
         ("tables-3-6", ["table-3", "table-4", "table-5", "table-6"]),
         ("figures-3-6", ["figure-3", "figure-6"]),
