@@ -106,7 +106,7 @@ def test_a_model_is_listed_with_the_image_size_it_needs():
 
 
 def test_methods_are_listed_with_their_parameters():
-    assert "alpha=0.3, floor=0.3, mode=eval, micro_batch_size=None" in invoke("methods").output
+    assert "alpha=0.3, floor=0.3, cutoff=0.0, mode=eval, micro_batch_size=None" in invoke("methods").output
 
 
 BAD = {

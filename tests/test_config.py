@@ -250,7 +250,7 @@ def test_the_same_intervention_under_two_labels_is_the_same_digest_and_two_ids()
 
 def test_a_variant_is_its_intervention_with_its_own_parameters():
     method = parse(Params, BASE).method("low")
-    expected = {"alpha": 0.3, "floor": 0.05, "mode": "eval", "micro_batch_size": None}
+    expected = {"alpha": 0.3, "floor": 0.05, "cutoff": 0.0, "mode": "eval", "micro_batch_size": None}
     assert (method.label, method.intervention, method.parameters) == ("low", "dash", expected)
 
 

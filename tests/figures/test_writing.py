@@ -52,11 +52,11 @@ def test_no_name_can_end_the_script_it_stands_in():
     assert text.count("</script>") == 1
 
 
-def test_only_figures_and_the_report_on_them_import_plotly():
+def test_only_figures_and_what_is_made_of_them_import_plotly():
     core = Path(dash_core.__file__).parent
     drawing = re.compile(r"^\s*(?:from|import) (?:plotly|kaleido|choreographer|dash_core\.(?:figures|report))\b", re.M)
     importing = {path.relative_to(core).parts[0] for path in core.rglob("*.py") if drawing.search(path.read_text())}
-    assert importing <= {"figures", "report"}
+    assert importing <= {"figures", "report", "reproduction"}
 
 
 def test_browser_path_decides_and_a_wrong_one_is_no_browser(monkeypatch, tmp_path):
