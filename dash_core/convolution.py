@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-SMALL_MAP = 16  # output positions of an image, up to which products are faster (bench/convolutions.py)
+SMALL_MAP = 16  # output positions of an image, up to which products are faster (bench/convolutions.py),
+MANY_CHANNELS = 128  # of the input, from which on they are
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """nn.Conv2d that takes small maps on the CPU by matrix products; everything else is its own."""
+    """nn.Conv2d that takes small maps of many channels on the CPU by matrix products; all else is as it is there."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not _is_plain(self) or _positions(self, input) > SMALL_MAP or input.device.type != "cpu":
+        if input.device.type != "cpu" or not _is_suited(self) or _positions(self, input) > SMALL_MAP:
             return super()._conv_forward(input, weight, bias)
         if torch.is_autocast_enabled("cpu"):
             kind = torch.get_autocast_dtype("cpu")
@@ -34,9 +35,9 @@ def use_small_map_convolutions_(model: nn.Module) -> None:
             module.__class__ = SmallMapConv2d
 
 
-def _is_plain(layer: nn.Conv2d) -> bool:
+def _is_suited(layer: nn.Conv2d) -> bool:
     numeric = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
-    return numeric and layer.groups == 1 and layer.dilation == (1, 1)
+    return layer.in_channels >= MANY_CHANNELS and numeric and layer.groups == 1 and layer.dilation == (1, 1)
 
 
 def _positions(layer: nn.Conv2d, images: Tensor) -> int:

@@ -6,13 +6,17 @@ from typing import Literal
 import torch
 
 Precision = Literal["exact", "bf16"]
+LEAST_FLOPS = 1_000_000  # of an image's forward pass: below it the casts cost more than bf16 saves
 
 
-def resolve_precision(asked: Literal["auto", "exact", "bf16"], device: torch.device) -> Precision:
-    """Return what is done on a device: "auto" is bf16 where the hardware has instructions for it, else exact."""
+def resolve_precision(asked: Literal["auto", "exact", "bf16"], device: torch.device, flops: int) -> Precision:
+    """Return what is done on a device with a model of so many FLOPs an image (its forward pass).
+
+    "auto" is bf16 where the hardware has instructions for it and the model enough to gain from them, else exact.
+    """
     if asked != "auto":
         return asked
-    return "bf16" if has_bf16(device) else "exact"
+    return "bf16" if flops >= LEAST_FLOPS and has_bf16(device) else "exact"
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -16,7 +16,7 @@ from dash_core.learner import Learner
 from dash_core.loading import GrowingData, batch_bounds
 from dash_core.optim.sam import SAM
 from dash_core.optim.schedules import learning_rate_factor
-from dash_core.precision import Precision, arithmetic, resolve_precision
+from dash_core.precision import arithmetic
 from dash_core.seeding import borrowed_global_generator, derive_seed, global_state, seed_global, set_global_state
 
 
@@ -88,15 +88,14 @@ def train_chunk(
 ) -> TrainingOutcome:
     """Train until an epoch's running train accuracy is ≥ `stop_accuracy`, or for `max_epochs`.
 
-    `config` is resolved: no field is None but `stop_accuracy`, with which training takes exactly `max_epochs`. The
-    learner is left in train mode; the global generators, which dropout draws from, are left as found. TrainingError if
-    the loss stops being finite.
-    A training that stopped at the moment `begun` goes on as if it had not, with the learner's state of that moment.
+    `config` is resolved: its precision is not auto, and no field is None but `stop_accuracy`, with which training
+    takes exactly `max_epochs`. The learner is left in train mode; the global generators, which dropout draws from, are
+    left as found. TrainingError if the loss stops being finite. A training that stopped at the moment `begun` goes on
+    as if it had not, with the learner's state of that moment.
     """
     learner.model.train()
     rates = begun.rates if begun else [group["lr"] for group in learner.optimizer.param_groups]
-    precision = resolve_precision(config.precision, learner.device)
-    training = _ChunkTraining(learner, data, config, intervention, rates, observers.after_step, precision)
+    training = _ChunkTraining(learner, data, config, intervention, rates, observers.after_step)
     epoch, steps = (begun.epoch, begun.steps) if begun else (0, 0)
     report = None
     try:
@@ -128,7 +127,6 @@ class _ChunkTraining:
     intervention: Intervention
     rates: list[float]
     after_step: AfterStep
-    precision: Precision
 
     def epoch(self, epoch: int, steps_before: int, begun: Moment | None) -> EpochReport:
         """Make one pass over the data in a new order, or the rest of one; the device is read once, at the end."""
@@ -196,7 +194,7 @@ class _ChunkTraining:
 
     def _forward_backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Add the gradients of loss and penalty; return accuracy, loss, and loss with penalty, (3,)."""
-        with arithmetic(self.precision, self.learner.device):
+        with arithmetic(self.config.precision, self.learner.device):
             outputs = self._model(len(labels))(inputs)
         outputs = outputs.float()
         loss = functional.cross_entropy(outputs, labels)

@@ -35,7 +35,7 @@ from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
 from dash_core.loading import GrowingData, Normalisation, ResidentSet
 from dash_core.memory import running_out_told
-from dash_core.models import build_model, model_spec
+from dash_core.models import build_model, forward_flops, model_spec
 from dash_core.optim import build_optimizer
 from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve
@@ -94,9 +94,7 @@ class Trajectory:
         self._classes = dataset.train.classes
         self._watch = watch
         self._checkpoint = folder / "state.ckpt"
-        precision = resolve_precision(run.training.precision, device)  # auto: a state does not go on in another one
-        self._identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
-        optimizer, self._training = resolve(run.optimizer, run.training, run.dataset.name)
+        optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
         spec = model_spec(run.model.name)
@@ -110,6 +108,10 @@ class Trajectory:
             device=device,
             head=spec.head,
         )
+        flops = forward_flops(self.learner.model, shape)
+        precision = resolve_precision(training.precision, device, flops)  # a state does not go on in another one
+        self._training = training.model_copy(update={"precision": precision})
+        self._identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         normalise = input_normalisation(run.model.name, dataset.train, device)
         train = dataset.train.images, training_labels(dataset.train, run.dataset, run.seed)
         order = plan.up_to(max(experiment.last for experiment in self._schedule))

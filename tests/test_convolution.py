@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dash_core.convolution import SMALL_MAP, SmallMapConv2d, use_small_map_convolutions_
+from dash_core.convolution import MANY_CHANNELS, SMALL_MAP, SmallMapConv2d, use_small_map_convolutions_
 
 SIDES = st.tuples(st.integers(3, 9), st.integers(3, 9))
 
@@ -40,53 +40,55 @@ def test_outputs_and_gradients_are_those_of_torch(side, kernel, stride, padding,
     if channels_last:
         layer, images = layer.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dash_core.convolution.SMALL_MAP", 10_000)  # every map is a small one
+        patch.setattr("dash_core.convolution.SMALL_MAP", 10_000)  # every map is a small one,
+        patch.setattr("dash_core.convolution.MANY_CHANNELS", 1)  # of many channels
         theirs_and_ours = zip(*both(layer, images), strict=True)
     for theirs, ours in theirs_and_ours:
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_a_small_map_costs_the_flops_of_the_convolution():
-    layer, images = nn.Conv2d(8, 16, 3, padding=1), torch.randn(2, 8, 4, 4, requires_grad=True)
+    layer, images = nn.Conv2d(128, 16, 3, padding=1), torch.randn(2, 128, 4, 4, requires_grad=True)
     counts = []
     for kind in (nn.Conv2d, SmallMapConv2d):
         layer.__class__ = kind
         with FlopCounterMode(display=False) as counter:
             layer(images).sum().backward()
         counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1] == 3 * 2 * (2 * 4 * 4) * 16 * 8 * 9
+    assert counts[0] == counts[1] == 3 * 2 * (2 * 4 * 4) * 16 * 128 * 9
 
 
 def test_only_small_maps_are_taken_by_products(monkeypatch):
     seen = []
     monkeypatch.setattr("dash_core.convolution._columns", lambda images, *rest: seen.append(images.shape) or 1 / 0)
-    layer = nn.Conv2d(2, 2, 3, padding=1)
-    use_small_map_convolutions_(layer)
-    layer(torch.zeros(1, 2, 4, 5))
+    layer, narrow = nn.Conv2d(MANY_CHANNELS, 2, 3, padding=1), nn.Conv2d(MANY_CHANNELS - 1, 2, 3, padding=1)
+    use_small_map_convolutions_(nn.ModuleList([layer, narrow]))
+    layer(torch.zeros(1, MANY_CHANNELS, 4, 5))
+    narrow(torch.zeros(1, MANY_CHANNELS - 1, 4, 4))
     assert not seen
-    assert SMALL_MAP == 16
+    assert (SMALL_MAP, MANY_CHANNELS) == (16, 128)
     with pytest.raises(ZeroDivisionError):
-        layer(torch.zeros(1, 2, 4, 4))
+        layer(torch.zeros(1, MANY_CHANNELS, 4, 4))
 
 
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(4, 4, 3, padding=1, groups=2),
-        nn.Conv2d(4, 4, 3, padding=1, dilation=2),
-        nn.Conv2d(4, 4, 3, padding="same"),
-        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(128, 4, 3, padding=1, groups=2),
+        nn.Conv2d(128, 4, 3, padding=1, dilation=2),
+        nn.Conv2d(128, 4, 3, padding="same"),
+        nn.Conv2d(128, 4, 3, padding=1, padding_mode="reflect"),
     ],
 )
 def test_convolutions_of_other_kinds_stay_as_they_are(layer):
-    images = torch.randn(2, 4, 4, 4)
+    images = torch.randn(2, 128, 4, 4)
     expected = layer(images)
     use_small_map_convolutions_(layer)
     assert torch.equal(layer(images), expected)
 
 
 def test_autocast_computes_in_bf16_and_gives_fp32_gradients():
-    layer, images = nn.Conv2d(16, 16, 3, padding=1), torch.randn(4, 16, 4, 4)
+    layer, images = nn.Conv2d(128, 16, 3, padding=1), torch.randn(4, 128, 4, 4)
     exact = layer(images)
     use_small_map_convolutions_(layer)
     with torch.autocast("cpu", torch.bfloat16):

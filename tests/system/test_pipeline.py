@@ -40,7 +40,13 @@ DECIDES = {
 }
 PLUMBING = {"dash_core.files", "dash_core.errors"}  # how a file is written or an error told decides nothing
 FORM = {"dash_core.config", "dash_core.section"}  # of the parameters, which a stage names one by one
-READ = {*FORM, "dash_core.protocols", "dash_core.records", "dash_core.cost", "dash_core.device"}  # views take records as they are
+READ = {
+    *FORM,
+    "dash_core.protocols",
+    "dash_core.records",
+    "dash_core.cost",
+    "dash_core.device",
+}  # views take records as they are
 NAMED = {"dash_core.interventions"}  # for their names
 TINY = {
     "chunks": 2,
