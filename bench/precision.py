@@ -1,67 +1,62 @@
-"""Whether bf16 changes the science: `uv run python -m bench.precision --data-root FOLDER` (an hour on two cores).
+"""Whether bf16 changes the science: `uv run python -m bench.precision --data-root FOLDER` (half an hour on two cores).
 
 Cold, warm, S&P and DASH on a subset of CIFAR-10 with cnn3, each seed once in fp32 and once in bf16, with the same
-chunks, first weights and batches; then bf16 - exact, paired by seed, in accuracy and steps.
+chunks, first weights and batches; then bf16 - exact, paired by seed, in accuracy and steps. Runs are kept in a folder,
+and the same command goes on where it was stopped.
 """
 
 import argparse
 import multiprocessing
-import tempfile
 from pathlib import Path
-
-import torch
 
 from bench.sections import table, write_section
 from dash_core.comparison import Params
 from dash_core.config import DatasetConfig, RunConfig, merge, parse
-from dash_core.data import ChunkPlan, Dataset, ImageSet, load_dataset
+from dash_core.data import ChunkPlan, load_dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
-from dash_core.records import ChunkRecord
-from dash_core.seeding import generator
+from dash_core.records import ChunkRecord, read_records
 from dash_core.statistics import paired_differences
 from dash_core.summary import MethodRuns
-from dash_core.trajectory import Trajectory
+from dash_core.trajectory import Trajectory, read_result
 from tests import toy
 
 METHODS = ("cold", "warm", "shrink_perturb", "dash")
 COLUMNS = ("last_accuracy", "average_accuracy", "last_steps", "average_steps")
-TEST = 2000  # images
+TEST = 1000  # images
 
 
-def records(job: tuple[RunConfig, Path]) -> list[ChunkRecord]:
+def records(job: tuple[RunConfig, Path, Path]) -> list[ChunkRecord]:
     """Return what one run gives."""
-    run, root = job
+    run, root, kept = job
+    folder = kept / run.id
+    if read_result(folder, run):
+        return read_records(folder)
     prepare_device(choose_device("cpu"), 1)
-    data = load_dataset(run.dataset, data_root=root, cache=root / ".cache")
-    data = Dataset(data.name, data.train, _subset(data.test))
+    data = load_dataset(run.dataset, data_root=root, cache=kept / ".cache")
     plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        return toy.advance(Trajectory(run, data, plan, Path(folder), device=toy.CPU)).records
-
-
-def _subset(images: ImageSet) -> ImageSet:
-    chosen = torch.randperm(len(images), generator=generator(0, "bench"))[:TEST]
-    return ImageSet(images.images[chosen], images.labels[chosen], images.class_names, images.mean, images.std)
+    folder.mkdir(parents=True, exist_ok=True)
+    return toy.advance(Trajectory(run, data, plan, folder, device=toy.CPU)).records
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True, help="folder of CIFAR-10 as torchvision has it")
-    parser.add_argument("--images", type=int, default=400, help="of the training set, in 4 chunks (default: 400)")
+    parser.add_argument("--images", type=int, default=200, help="of the training set, in 4 chunks (default: 200)")
     parser.add_argument("--seeds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--runs", type=Path, default=Path("bench/.runs"), help="where runs are kept")
     given = parser.parse_args()
 
     base = {
-        "dataset": {"name": "cifar10", "train_size": given.images},
+        "dataset": {"name": "cifar10", "train_size": given.images, "test_size": TEST},
         "chunks": 4,
         "model": {"name": "cnn3"},
-        "training": {"batch_size": 32},
+        "training": {"batch_size": 16},
     }
     kinds = {kind: parse(Params, merge(base, {"training": {"precision": kind}})) for kind in ("exact", "bf16")}
-    load_dataset(DatasetConfig(name="cifar10"), data_root=given.data_root, cache=given.data_root / ".cache")
+    load_dataset(DatasetConfig(name="cifar10"), data_root=given.data_root, cache=given.runs / ".cache")
     jobs = [(kind, m, s) for s in range(given.seeds) for m in METHODS for kind in kinds]
     with multiprocessing.get_context("forkserver").Pool(2) as pool:
-        runs = [(kinds[kind].run(m, s), given.data_root) for kind, m, s in jobs]
+        runs = [(kinds[kind].run(m, s), given.data_root, given.runs) for kind, m, s in jobs]
         found = dict(zip(jobs, pool.map(records, runs, chunksize=1), strict=True))
     rows = []
     for method in METHODS:
@@ -71,7 +66,7 @@ def main() -> None:
     command = f"uv run python -m bench.precision --images {given.images} --seeds {given.seeds} --data-root FOLDER"
     lines = [
         f"bf16 − exact, mean and 95 % interval, paired by seed: {given.seeds} seeds, cnn3 on {given.images} images of "
-        f"CIFAR-10 in 4 chunks, batch 32, to 99.9 % train accuracy; {TEST:,} test images.",
+        f"CIFAR-10 in 4 chunks, batch 16, to 99.9 % train accuracy; {TEST:,} test images.",
         "",
         *table(["method", "last accuracy", "average accuracy", "last steps", "average steps"], rows),
     ]
