@@ -79,7 +79,7 @@ def _alignment_claims(keys: Sequence[str]) -> list[Claim]:
         Claim(
             "with more data the weights align better with the negative gradient",
             [Above(r, 0.0)],
-            "our reading of the figure; the paper's words are UNKNOWN",
+            "what the figure shows; the paper's words are UNKNOWN",
         ),
     ]
 
@@ -172,7 +172,7 @@ FIGURE_16 = Item(
         Claim(
             "warm has no more dead units than cold",
             [Above(measured("cold", DEAD, keys[0]), measured("warm", DEAD, keys[0]), NO_MORE)],
-            f"our reading of the figure, with a margin of ours of {NO_MORE:g} point of the units",
+            f"what the figure shows, with a margin of ours of {NO_MORE:g} point of the units",
         )
     ],
 )

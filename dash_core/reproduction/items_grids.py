@@ -23,7 +23,7 @@ from dash_core.summary import Column, Spread
 ALPHAS, FLOORS = (0.1, 0.3, 0.5, 0.7), (0.05, 0.1, 0.3, 0.5)
 SMALL_ALPHAS, SMALL_FLOORS = (0.1, 0.3, 0.7), (0.05, 0.3, 0.6)
 RHOS = (0.05, 0.1, 0.2)
-READING = "our reading of the figure; the paper's words are UNKNOWN"
+READING = "what the figure shows; the paper's words are UNKNOWN"
 STANDS_IN = "1,000 images of CIFAR-10 and an MLP in 5 chunks stand in for ResNet-18 in 50"
 SHOWN = (  # what figure 17 maps, and how its numbers are written
     (LAST_ACCURACY, "last accuracy (%)", ".1f"),
