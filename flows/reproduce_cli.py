@@ -41,15 +41,19 @@ def reproduce(
         if not items and summary is None and not listing:
             raise ConfigError("name an item of the paper, for example figure-1, or give --list")
         from flows import reproduce_commands
-        from flows.reproduce_commands import Request
+        from flows.reproduce_commands import ReproductionFailed, Request
 
         if listing:
             reproduce_commands.list_items(place, console)
             return
         make_writable(place)
-        try:
-            if items:
+        failure = None
+        if items:
+            try:
                 reproduce_commands.reproduce(Request.of(items, scale, overrides or [], again), place, console)
-        finally:
-            if summary:
-                reproduce_commands.summarise(scale, place, summary, console)
+            except ReproductionFailed as error:
+                failure = error
+        if summary:
+            reproduce_commands.summarise(scale, place, summary, console)
+        if failure:
+            raise failure
