@@ -97,16 +97,13 @@ class Trajectory:
         optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
-        spec = model_spec(run.model.name)
-        shape = dataset.train.image_shape
+        name, normalisation, shape = run.model.name, run.model.normalisation, dataset.train.image_shape
         self.learner = Learner(
-            build=lambda seed: build_model(
-                run.model.name, shape, self._classes, seed=seed, normalisation=run.model.normalisation
-            ),
+            build=lambda seed: build_model(name, shape, self._classes, seed=seed, normalisation=normalisation),
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,
-            head=spec.head,
+            head=model_spec(name).head,
         )
         flops = forward_flops(self.learner.model, shape)
         precision = resolve_precision(training.precision, device, flops)  # a state does not go on in another one
@@ -138,9 +135,8 @@ class Trajectory:
         if self._begun is not None:
             return
         self._diagnostics = {}
-        if chunk > 1:
-            self._diagnose("before_intervention", chunk)
         if self._schedule[chunk - 1].intervene:
+            self._diagnose("before_intervention", chunk)
             with self.learner.meter.phase("intervene"), self._memory_told(f"intervening before chunk {chunk}"):
                 self._diagnostics |= self.intervention.before_chunk(self.learner, self._data(chunk))
         self._diagnose("before_training", chunk)

@@ -115,6 +115,15 @@ def test_what_is_recorded_when(tmp_path):
     assert {"norms/weights", "norms/features", "norms/weights/fc.weight", "floor_share"} <= set(second)
 
 
+def test_without_previous_data_and_where_the_protocol_does_not_intervene_their_measures_are_left_out(tmp_path):
+    protocol = {"name": "discarding", "interval": 2}  # chunk by chunk alone; the intervention comes before the third
+    records = run(tmp_path, "dash", protocol=protocol).records
+    names = [{name.partition("/")[0] for name in record.diagnostics} for record in records]
+    assert ["alignment" in found for found in names] == [False, False, True]
+    assert not any("previous_accuracy" in found for found in names)
+    assert [name for name in records[2].diagnostics if "gradient_norm" in name] == ["gradient_norm/all"]
+
+
 @pytest.mark.parametrize(("method", "known"), [("shrink", "low"), ("warm", "high")])
 def test_the_previous_accuracy_is_that_of_the_intervened_model_on_the_chunks_before(tmp_path, method, known):
     moving = run(tmp_path, method, ["previous_accuracy"], chunks=1, methods={"shrink": {"shrink": 0.0}})
