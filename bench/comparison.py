@@ -88,28 +88,29 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(EPOCHS), choices=list(EPOCHS))
     given = parser.parse_args()
 
-    cores, rows = len(os.sched_getaffinity(0)), []
     for model in given.models:
-        epochs = EPOCHS[model]
-        one = theirs(model, given.data_root, epochs, 1)
-        each = theirs(model, given.data_root, epochs, cores)
-        mine, overhead = ours(model, given.data_root, epochs)
-        times = [f"{taken:.0f}" for taken in (one, each, mine)]
-        rows.append([model, str(epochs), *times, f"**{one / mine:.1f}**", f"**{each / mine:.1f}**", f"{overhead:.1%}"])
-        print(rows[-1], flush=True)
-    headings = ["model", "epochs a chunk", "authors' way, s", f"in {cores} processes, s", "ours, s"]
-    headings += ["× faster", "× than in processes", "overhead"]
-    lines = [
-        "Cold, warm, S&P and DASH, 2,000 images of CIFAR-10 in 4 chunks, batch 128, 1,000 test images, one seed; whole "
-        "commands, ours with `training.precision=auto`, its services, checkpoints, tracking and report. Overhead: the "
-        "share of checkpoints and orchestration, tracking included, in the seconds of its runs.",
-        "",
-        *table(headings, rows),
+        measure(model, given.data_root)
+
+
+def measure(model: str, root: Path) -> None:
+    """Measure all three ways with a model, and write its section."""
+    cores, epochs = len(os.sched_getaffinity(0)), EPOCHS[model]
+    one, each = theirs(model, root, epochs, 1), theirs(model, root, epochs, cores)
+    mine, overhead = ours(model, root, epochs)
+    rows = [
+        ["authors' way, one process", f"{one:.0f}", f"{one / mine:.1f}"],
+        [f"authors' way, {cores} processes", f"{each:.0f}", f"{each / mine:.1f}"],
+        ["ours", f"{mine:.0f}", "1"],
     ]
-    device = choose_device("auto")
-    write_section(
-        "A whole comparison", "uv run python -m bench.comparison --data-root FOLDER", describe_machine(device, 1), lines
-    )
+    lines = [
+        f"Cold, warm, S&P and DASH, 2,000 images of CIFAR-10 in 4 chunks, {epochs} epoch(s) of each, batch 128, 1,000 "
+        "test images, one seed; whole commands, ours with its services, checkpoints, tracking and report. Checkpoints "
+        f"and orchestration, tracking included, took {overhead:.1%} of the seconds of its runs.",
+        "",
+        *table(["way", "seconds", "× ours"], rows),
+    ]
+    command = f"uv run python -m bench.comparison --models {model} --data-root FOLDER"
+    write_section(f"A whole comparison: {model}", command, describe_machine(choose_device("auto"), 1), lines)
 
 
 if __name__ == "__main__":
