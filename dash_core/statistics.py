@@ -44,15 +44,37 @@ class PairedDifference:
     high: float | None
     level: float
 
+    @classmethod
+    def of(
+        cls,
+        label: str,
+        reference: str,
+        column: Column,
+        differences: Mapping[int, float],
+        level: float = LEVEL,
+    ) -> "PairedDifference":
+        """Return the difference of at least one seed, given by seed in the column's printed unit.
+
+        Each is rounded to a millionth of the last printed digit: the error of floats is not a spread.
+        """
+        values = np.array([round(value, column.digits + 6) for value in differences.values()], dtype=float)
+        mean, low, high = float(values[0]), None, None
+        if len(values) > 1:
+            mean, low, high = (float(end) for end in t_interval(values, level))
+        return cls(label, reference, column, tuple(differences), mean, low, high, level)
+
     @property
-    def clear(self) -> bool:
-        """Whether 0 lies outside an interval that has a width and rests on at least CLEAR_SEEDS seeds.
+    def tells(self) -> bool:
+        """Whether the interval has a width and rests on at least CLEAR_SEEDS seeds.
 
         Two differences cannot show whether they are anything like normal, equal ones not how far they scatter.
         """
-        if self.low is None or self.high is None or self.low == self.high:
-            return False
-        return len(self.seeds) >= CLEAR_SEEDS and not self.low <= 0 <= self.high
+        return len(self.seeds) >= CLEAR_SEEDS and self.low != self.high
+
+    @property
+    def clear(self) -> bool:
+        """Whether 0 lies outside an interval that tells anything."""
+        return self.tells and not self.low <= 0 <= self.high
 
     def write(self) -> str:
         """Return the difference in words; the column's title is left to the heading above it."""
@@ -179,14 +201,11 @@ def _common(method: MethodRuns, reference: MethodRuns) -> tuple[int, ...]:
 
 
 def _difference(method: MethodRuns, reference: MethodRuns, column: Column, level: float) -> PairedDifference:
-    """Round each difference to a millionth of the last printed digit: the error of floats is not a spread."""
-    seeds = _common(method, reference)
-    values = [[column.measure(m.runs[seed]) * column.scale for seed in seeds] for m in (method, reference)]
-    differences = [round(a - b, column.digits + 6) for a, b in zip(*values, strict=True)]
-    mean, low, high = differences[0], None, None
-    if len(seeds) > 1:
-        mean, low, high = (float(end) for end in t_interval(np.array(differences, dtype=float), level))
-    return PairedDifference(method.label, reference.label, column, seeds, float(mean), low, high, level)
+    differences = {
+        seed: column.measure(method.runs[seed]) * column.scale - column.measure(reference.runs[seed]) * column.scale
+        for seed in _common(method, reference)
+    }
+    return PairedDifference.of(method.label, reference.label, column, differences, level)
 
 
 def _reach(method: MethodRuns, reference: MethodRuns) -> Reach:

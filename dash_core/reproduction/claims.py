@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
-
 from dash_core.reproduction.outcome import Outcome
 from dash_core.reproduction.reading import Reading
-from dash_core.statistics import CLEAR_SEEDS, LEVEL, PairedDifference, t_interval
+from dash_core.statistics import CLEAR_SEEDS, PairedDifference
 from dash_core.summary import Spread
 
 Judgement = Literal["agree", "disagree", "too few seeds"]
@@ -59,26 +57,21 @@ class Above:
         return f"{self.left.name} − {self.right.name}" if isinstance(self.right, Reading) else self.left.name
 
     def _difference(self, outcome: Outcome) -> PairedDifference | None:
-        """Left − right over the common seeds; each is rounded to a millionth of its last printed digit."""
-        ours, column = self.left.values(outcome), self.left.column
+        """Left − right over the common seeds; None if there are none."""
+        ours = self.left.values(outcome)
         theirs = self.right.values(outcome) if isinstance(self.right, Reading) else dict.fromkeys(ours, self.right)
-        seeds = tuple(sorted(set(ours) & set(theirs)))
-        if not seeds:
+        differences = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
+        if not differences:
             return None
-        differences = np.array([round(ours[seed] - theirs[seed], column.digits + 6) for seed in seeds], dtype=float)
-        mean, low, high = float(differences[0]), None, None
-        if len(seeds) > 1:
-            mean, low, high = map(float, t_interval(differences))
         right = self.right.name if isinstance(self.right, Reading) else f"{self.right:g}"
-        return PairedDifference(self.left.name, right, column, seeds, mean, low, high, LEVEL)
+        return PairedDifference.of(self.left.name, right, self.left.column, differences)
 
     def _judge(self, difference: PairedDifference) -> Judgement:
-        low, high = difference.low, difference.high
-        if len(difference.seeds) < CLEAR_SEEDS or low is None or high is None or low == high:
+        if not difference.tells:
             return "too few seeds"
-        if low > -self.margin:
+        if difference.low > -self.margin:
             return "agree"
-        return "disagree" if high < -self.margin else "too few seeds"
+        return "disagree" if difference.high < -self.margin else "too few seeds"
 
     def _write(self, difference: PairedDifference) -> str:
         return difference.write() + (f" (claimed: above −{self.margin:g})" if self.margin else "")
