@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.sections import table, write_section
 from dash_core.cost import PHASES
-from dash_core.device import choose_device, describe_machine
+from dash_core.device import choose_device, describe_machine, usable_cores
 from dash_core.records import read_records
 
 METHODS = ["cold", "warm", "shrink_perturb", "dash"]
@@ -94,7 +94,7 @@ def main() -> None:
 
 def measure(model: str, root: Path) -> None:
     """Measure all three ways with a model, and write its section."""
-    cores, epochs = len(os.sched_getaffinity(0)), EPOCHS[model]
+    cores, epochs = usable_cores(), EPOCHS[model]
     one, each = theirs(model, root, epochs, 1), theirs(model, root, epochs, cores)
     mine, overhead = ours(model, root, epochs)
     rows = [

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench.sections import write_section
 from dash_core.data import silent
-from dash_core.data.decoding import ImageFiles, cores
-from dash_core.device import describe_machine
+from dash_core.data.decoding import ImageFiles
+from dash_core.device import describe_machine, usable_cores
 
 SIZE, COARSE = (500, 375), (125, 94)  # width and height; of the noise, so that its JPEG is as large as a photograph's
 
@@ -37,21 +38,23 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="of each number of threads (default: 3)")
     given = parser.parse_args()
 
-    print(describe_machine(torch.device("cpu"), cores()))
+    cores = usable_cores()
     with tempfile.TemporaryDirectory() as folder:
         found = make_images(Path(folder), given.images)
         size = statistics.mean(file.stat().st_size for file in found.files)
-        seconds: dict[int, list[float]] = {1: [], cores(): []}
+        seconds: dict[int, list[float]] = {1: [], cores: []}
         for _ in range(given.turns):
             for threads, taken in seconds.items():
                 start = time.perf_counter()
                 found.decoded(silent, lambda block: None, threads)
                 taken.append(time.perf_counter() - start)
-    one, every = (given.images / statistics.median(taken) for taken in (seconds[1], seconds[cores()]))
-    print(
-        f"JPEGs of {size / 1000:.0f} kB: 1 thread {one:,.0f} images/s, {cores()} threads {every:,.0f} images/s, "
-        f"ratio {every / one:.2f}"
-    )
+    one, every = (given.images / statistics.median(taken) for taken in (seconds[1], seconds[cores]))
+    lines = [
+        f"JPEGs of {size / 1000:.0f} kB: 1 thread {one:,.0f} images/s, {cores} threads {every:,.0f} images/s, "
+        f"ratio {every / one:.2f}",
+    ]
+    machine = describe_machine(torch.device("cpu"), cores)
+    write_section("Decoding a folder", "uv run python -m bench.decoding", machine, lines)
 
 
 if __name__ == "__main__":

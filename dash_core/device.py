@@ -23,6 +23,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def visible_gpus(name: str) -> list[str]:
     """Return the GPUs that runs on the device called `name` may be spread over, as CUDA_VISIBLE_DEVICES names them.
 

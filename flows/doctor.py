@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from dash_core.data import DATASETS
-from dash_core.device import cpu_name
+from dash_core.device import cpu_name, usable_cores
 from dash_core.errors import ConfigError
 from flows.prefect_server import check_health, configured_url
 from tasks.place import Place
@@ -56,8 +56,8 @@ def _versions() -> Iterator[Finding]:
 def _processors() -> Iterator[Finding]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("ok", "CPU", f"{cpu_name()}, {cores} core(s) for us, {torch.backends.cpu.get_cpu_capability()}")
+    cores, kind = usable_cores(), torch.backends.cpu.get_cpu_capability()
+    yield Finding("ok", "CPU", f"{cpu_name()}, {cores} core(s) for us, {kind}")
     features = {name: bool(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)()) for name in _FEATURES}
     there = ", ".join(words for name, words in _FEATURES.items() if features[name]) or "none"
     yield Finding("ok", "CPU features", f"matrix units torch can use: {there}")

@@ -1,6 +1,5 @@
 """Where a run happens: folders, device, processes. Nothing here decides a result."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
-from dash_core.device import choose_device, visible_gpus
+from dash_core.device import choose_device, usable_cores, visible_gpus
 from dash_core.memory import free_memory
 
 RUNS_PER_GPU = 4  # at once: our choice, not measured
@@ -72,7 +71,7 @@ class Crew:
         """
         given = params.compare
         threads = 1 if given.threads == "auto" else given.threads
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         if given.workers != "auto":
             workers = given.workers
         elif choose_device(given.device).type == "cuda":
@@ -84,9 +83,8 @@ class Crew:
 
 def _runs_on_gpus(device: str) -> int:
     """Return how many runs share the GPUs: RUNS_PER_GPU on each, fewer where its free memory is short; at least one."""
-    name = choose_device(device)
-    gpus = [torch.device("cuda", number) for number in range(len(visible_gpus(device)))] or [name]
-    return max(1, sum(min(RUNS_PER_GPU, free_memory(gpu) // RUN_BYTES) for gpu in gpus))
+    several = [torch.device("cuda", number) for number in range(len(visible_gpus(device)))]
+    return max(1, sum(min(RUNS_PER_GPU, free_memory(gpu) // RUN_BYTES) for gpu in several or [choose_device(device)]))
 
 
 def place_of(params: Params, store: Path, data_root: Path | None) -> Place:

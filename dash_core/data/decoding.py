@@ -22,6 +22,7 @@ from torch import Tensor
 from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.normalisation import ChannelSums, Statistics
 from dash_core.data.progress import Progress
+from dash_core.device import usable_cores
 from dash_core.errors import DataError
 
 LARGEST = 64_000_000  # pixels: a larger image is taken for a decompression bomb
@@ -134,11 +135,6 @@ def all_grey(files: Sequence[str | Path], progress: Progress) -> bool:
     return all(list(_in_threads(grey, _cut(0, len(files), _BATCH), "reading image headers", progress)))
 
 
-def cores() -> int:
-    """Return how many cores this process may use: as many threads decode."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _cut(start: int, end: int, size: int) -> list[range]:
     """Return the indices from `start` to before `end` in batches."""
     return [range(first, min(first + size, end)) for first in range(start, end, size)]
@@ -152,7 +148,7 @@ def _in_threads(
     threads: int | None = None,
 ) -> Iterator[_Result]:
     """Do `work` on batches of indices, some ahead of the one that is taken; results, and the first error, in order."""
-    threads, coming = threads or cores(), iter(batches)
+    threads, coming = threads or usable_cores(), iter(batches)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         begun = deque((batch, pool.submit(work, batch)) for batch in islice(coming, _AHEAD * threads))
         try:

@@ -62,7 +62,7 @@ def test_pixels_statistics_and_digests_do_not_depend_on_blocks_threads_or_place(
     found = files_of(tree)
     pixels = torch.from_numpy(np.stack([np.array(Image.open(file)) for file in found.files]))
     monkeypatch.setattr(decoding, "_BLOCK", block)
-    monkeypatch.setattr(decoding, "cores", lambda: threads)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: threads)
     decode_into(tmp_path / "toy.safetensors", found, silent)
     for dataset in (found.in_memory(silent), read_dataset(tmp_path / "toy.safetensors")):
         assert torch.equal(torch.cat((dataset.train.images, dataset.test.images)), pixels)
@@ -72,7 +72,7 @@ def test_pixels_statistics_and_digests_do_not_depend_on_blocks_threads_or_place(
 
 def test_decoding_holds_some_blocks_and_not_the_set(tmp_path, monkeypatch):
     """120 MB of pixels; two threads of two blocks of 4 MiB at a time, and one that is taken."""
-    monkeypatch.setattr(decoding, "cores", lambda: 2)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 2)
     Image.new("RGB", (1000, 1000), "red").save(tmp_path / "red.png")
     found = ImageFiles("toy", ("red",), [tmp_path / "red.png"] * 40, torch.zeros(40, dtype=torch.int64), train=30)
     tracemalloc.start()
