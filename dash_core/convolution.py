@@ -45,8 +45,12 @@ def _positions(layer: nn.Conv2d, images: Tensor) -> int:
     return height * width
 
 
-def _output_size(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]):
-    return [(size[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1)]
+def _output_size(
+    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> tuple[int, int]:
+    """Return height and width of the output for images of a height and width."""
+    height, width = ((size[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1))
+    return height, width
 
 
 class _ByColumns(torch.autograd.Function):

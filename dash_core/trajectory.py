@@ -213,7 +213,8 @@ class Trajectory:
             self._diagnostics |= diagnose(self._measures, when, subject)
 
     def _after_epoch(self, report: EpochReport) -> None:
-        self._diagnose("after_epoch", report.chunk, report.epoch)
+        if self._measures:
+            self._diagnose("after_epoch", report.chunk, report.epoch)
         self._watch.after_epoch(report)
 
     def _after_step(self, moment: Callable[[], Moment]) -> None:

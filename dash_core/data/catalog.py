@@ -16,9 +16,7 @@ class DatasetSpec:
     source: str
     origin: Literal["embedded", "torchvision", "download", "registration", "folder"]
     classes: int | None = None
-    image_shape: tuple[int, int, int] | None = (
-        None  # (channels, height, width); where dataset.image_size sets it, by default
-    )
+    image_shape: tuple[int, int, int] | None = None  # (channels, height, width), by default where image_size sets it
     train_size: int | None = None  # digits: at the default dataset.test_share
     test_size: int | None = None
     mirrored: bool = True  # whether an image mirrored left to right still shows its class

@@ -42,8 +42,7 @@ def _three_layers(image_shape: tuple[int, int, int], classes: int, widths: tuple
 
 
 def _block(channels: int, filters: int, pool: nn.Module) -> nn.Sequential:
-    convolution = nn.Conv2d(channels, filters, kernel_size=3, padding=1, bias=False)
-    parts = [convolution, nn.BatchNorm2d(filters), nn.ReLU(), pool]
-    if isinstance(pool, nn.MaxPool2d):  # the two commute, and there is a quarter left to rectify after the pool
-        parts[2:] = parts[:1:-1]
-    return nn.Sequential(*parts)
+    convolution, relu = nn.Conv2d(channels, filters, kernel_size=3, padding=1, bias=False), nn.ReLU()
+    if isinstance(pool, nn.MaxPool2d):  # commutes with ReLU, and leaves a quarter to rectify
+        return nn.Sequential(convolution, nn.BatchNorm2d(filters), pool, relu)
+    return nn.Sequential(convolution, nn.BatchNorm2d(filters), relu, pool)
