@@ -1,10 +1,21 @@
 """digits: the 1,797 real 8x8 scans embedded in scikit-learn; nothing to download."""
 
+from importlib.metadata import version
+from pathlib import Path
+
 import torch
 
+from dash_core.config import DatasetConfig
+from dash_core.data.cache import Source
 from dash_core.data.hold_out import stratified_hold_out
 from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.normalisation import channel_statistics
+from dash_core.data.progress import Progress
+
+
+def open_digits(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
+    """Return digits as a source: what is cached spares the import of scikit-learn, which takes a second."""
+    return Source([version("scikit-learn"), config.test_share], lambda: load_digits(config.test_share))
 
 
 def load_digits(test_share: float) -> Dataset:

@@ -6,7 +6,7 @@ from pathlib import Path
 from dash_core.config import DatasetConfig
 from dash_core.data.cache import Source, cached
 from dash_core.data.catalog import dataset_spec
-from dash_core.data.digits import load_digits
+from dash_core.data.digits import open_digits
 from dash_core.data.image_folder import open_image_folder
 from dash_core.data.imagenet import open_imagenet
 from dash_core.data.imageset import Dataset
@@ -16,6 +16,7 @@ from dash_core.data.torchvision_sets import open_torchvision_set
 from dash_core.errors import DataError
 
 OPENERS: dict[str, Callable[[DatasetConfig, Path, bool, Progress], Source]] = {
+    "digits": open_digits,
     "mnist": open_torchvision_set,
     "fashion_mnist": open_torchvision_set,
     "cifar10": open_torchvision_set,
@@ -36,8 +37,6 @@ def load_dataset(
     cache: where decoded datasets are kept; see `dash_core.data.cache`.
     """
     spec = dataset_spec(config.name)
-    if spec.origin == "embedded":
-        return load_digits(config.test_share)
     try:
         source = OPENERS[spec.name](config, Path(data_root), download, progress)
         return cached(Path(cache), spec.name, source, progress)

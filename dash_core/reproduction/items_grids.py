@@ -21,7 +21,7 @@ from dash_core.reproduction.views import SPREAD, lines_view, setting, tables
 from dash_core.summary import Column, Spread
 
 ALPHAS, FLOORS = (0.1, 0.3, 0.5, 0.7), (0.05, 0.1, 0.3, 0.5)
-SMALL_ALPHAS, SMALL_FLOORS = (0.1, 0.3, 0.7), (0.05, 0.3, 0.6)
+SMALL_ALPHAS, SMALL_FLOORS = (0.1, 0.3), (0.05, 0.3, 0.6)
 RHOS = (0.05, 0.1, 0.2)
 READING = "what the figure shows; the paper's words are UNKNOWN"
 STANDS_IN = "1,000 images of CIFAR-10 and an MLP in 5 chunks stand in for ResNet-18 in 50"
@@ -146,7 +146,7 @@ SAM_RHO = Item(
     ours=(*OURS_PROTOCOL, f"the values of ρ: {', '.join(map(str, RHOS))}"),
     scales={
         "full": Scale(_rhos(standard("cifar10", "resnet18", FOUR))),
-        "small": Scale(_rhos(small(compared=FOUR)), STANDS_IN),
+        "small": Scale(_rhos(small(compared=("cold", "warm"))), STANDS_IN),
         "smoke": Scale(_rhos(smoke(("cold", "warm")))),
     },
     view=_rho_view,

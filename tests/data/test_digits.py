@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -16,11 +18,19 @@ def test_digits_are_the_same_bits_for_ever():
     assert digits.test.digest == "0a15226b0bf1cf874d40fdd59886e45ab32d7d06ba8c285fab25b95ef72bf2da"
 
 
-def test_digits_need_no_folder_and_no_cache(tmp_path):
+def test_digits_need_no_folder_of_data(tmp_path):
     digits = load_dataset(DatasetConfig(), data_root=tmp_path / "none", cache=tmp_path / "cache", download=False)
     assert digits.train.image_shape == (1, 8, 8)
     assert digits.train.classes == 10
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_digits_kept_in_the_cache_are_the_same_and_spare_the_import(tmp_path, monkeypatch):
+    first = load_dataset(DatasetConfig(), data_root=tmp_path, cache=tmp_path / "cache")
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # its import fails
+    again = load_dataset(DatasetConfig(), data_root=tmp_path, cache=tmp_path / "cache")
+    assert (again.train.digest, again.test.digest) == (first.train.digest, first.test.digest)
+    assert (again.train.mean, again.train.std) == (first.train.mean, first.train.std)
 
 
 def test_grey_levels_span_the_whole_byte():
