@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALL = ("training_step", "convolutions", "dash_pass", "scaling", "checkpoints", "decoding")
+ALL = ("training_step", "convolutions", "dash_pass", "scaling", "checkpoints", "decoding", "startup")
 
 
 def main() -> None:

@@ -24,17 +24,24 @@ RATES = {"resnet18": 0.001}
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def seconds(commands: list[list[str]], environment: dict[str, str]) -> float:
-    """Return how long the commands take, all started at once; CalledProcessError if one fails."""
-    started = time.perf_counter()
+def timed(commands: list[list[str]], environment: dict[str, str]) -> tuple[float, float]:
+    """Return the seconds of the commands, all started at once, and the largest of their processes' peaks in MiB.
+
+    CalledProcessError if one fails. A command's own children are not counted in its peak.
+    """
+    started, peak = time.perf_counter(), 0
     running = [subprocess.Popen(c, env=environment, stdout=subprocess.DEVNULL) for c in commands]
     for process, command in zip(running, commands, strict=True):
-        if code := process.wait():
-            raise subprocess.CalledProcessError(code, command)
-    return time.perf_counter() - started
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        peak = max(peak, used.ru_maxrss)
+    return time.perf_counter() - started, peak / 1024
 
 
-def theirs(model: str, root: Path, epochs: int, processes: int) -> float:
+def theirs(model: str, root: Path, epochs: int, processes: int) -> tuple[float, float]:
+    """Return the seconds of the authors' way in so many processes, and the peak of one in MiB."""
     base = [
         sys.executable,
         "-m",
@@ -47,11 +54,13 @@ def theirs(model: str, root: Path, epochs: int, processes: int) -> float:
         str(epochs),
     ]
     shares = [METHODS[number::processes] for number in range(processes)]
-    return seconds([[*base, "--methods", *share] for share in shares if share], ONE_THREAD)
+    return timed([[*base, "--methods", *share] for share in shares if share], ONE_THREAD)
 
 
-def ours(model: str, root: Path, epochs: int) -> tuple[float, float]:
-    """Return how long our command takes, and the share of its runs' seconds that no phase of the science takes."""
+def ours(model: str, root: Path, epochs: int) -> tuple[float, float, float]:
+    """Return the seconds of our command, the peak of a training process in MiB, and the share of its runs' seconds
+    that no phase of the science takes.
+    """
     values = {
         "dataset.name": "cifar10",
         "dataset.train_size": 2000,
@@ -76,10 +85,11 @@ def ours(model: str, root: Path, epochs: int) -> tuple[float, float]:
             str(root),
             *options,
         ]
-        taken = seconds([command], dict(os.environ))
+        taken, _ = timed([command], dict(os.environ))
         records = [record for folder in Path(store).glob("runs/*") for record in read_records(folder)]
     spent = {phase: sum(record.cost[phase].seconds for record in records) for phase in PHASES}
-    return taken, (spent["checkpoint"] + spent["orchestrate"]) / sum(spent.values())
+    peak = max(cost.peak_memory for record in records for cost in record.cost.values()) / 2**20
+    return taken, peak, (spent["checkpoint"] + spent["orchestrate"]) / sum(spent.values())
 
 
 def main() -> None:
@@ -95,19 +105,20 @@ def main() -> None:
 def measure(model: str, root: Path) -> None:
     """Measure all three ways with a model, and write its section."""
     cores, epochs = usable_cores(), EPOCHS[model]
-    one, each = theirs(model, root, epochs, 1), theirs(model, root, epochs, cores)
-    mine, overhead = ours(model, root, epochs)
+    one, one_peak = theirs(model, root, epochs, 1)
+    each, each_peak = theirs(model, root, epochs, cores)
+    mine, my_peak, overhead = ours(model, root, epochs)
     rows = [
-        ["authors' way, one process", f"{one:.0f}", f"{one / mine:.1f}"],
-        [f"authors' way, {cores} processes", f"{each:.0f}", f"{each / mine:.1f}"],
-        ["ours", f"{mine:.0f}", "1"],
+        ["authors' way, one process", f"{one:.0f}", f"{one / mine:.1f}", f"{one_peak:,.0f}"],
+        [f"authors' way, {cores} processes", f"{each:.0f}", f"{each / mine:.1f}", f"{each_peak:,.0f}"],
+        ["ours", f"{mine:.0f}", "1", f"{my_peak:,.0f}"],
     ]
     lines = [
         f"Cold, warm, S&P and DASH, 2,000 images of CIFAR-10 in 4 chunks, {epochs} epoch(s) of each, batch 128, 1,000 "
         "test images, one seed; whole commands, ours with its services, checkpoints, tracking and report. Checkpoints "
         f"and orchestration, tracking included, took {overhead:.1%} of the seconds of its runs.",
         "",
-        *table(["way", "seconds", "× ours"], rows),
+        *table(["way", "seconds", "× ours", "peak MiB of a training process"], rows),
     ]
     command = f"uv run python -m bench.comparison --models {model} --data-root FOLDER"
     write_section(f"A whole comparison: {model}", command, describe_machine(choose_device("auto"), 1), lines)

@@ -39,7 +39,14 @@
     if (form === plot.form) return { width };
     plot.form = form;
     plot.place.style.height = `${form.height}px`;
-    return { ...form, width, "margin.t": 12, "margin.r": form === wide ? BUTTONS : 12, "modebar.orientation": "v" };
+    const above = plot.figure.layout.modebar?.orientation === "h"; // where a right axis takes the buttons' place
+    return {
+      ...form,
+      width,
+      "margin.t": above ? BUTTONS : 12,
+      "margin.r": form === wide && !above ? BUTTONS : 12,
+      "modebar.orientation": above ? "h" : "v",
+    };
   }
 
   function change(layout, changes) {

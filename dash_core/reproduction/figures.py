@@ -12,6 +12,7 @@ from dash_core.records import ChunkRecord
 from dash_core.summary import MethodRuns, Spread
 
 RIGHT = Style(INK, "dot", "circle-open")  # what is read on a right axis
+ABOVE = {"orientation": "h"}  # the mode bar, where a right axis takes its place
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ def curves_with_right_axis(lines: Sequence[Curve], right: Sequence[Curve], axes:
     x, left, right_title = axes
     traces = [legend_entry(line.label, line.style, "lines+markers") for line in (*lines, *right)]
     traces += [_trace(line, "") for line in lines] + [_trace(line, "2") for line in right]
-    second = {"title": {"text": right_title}, "overlaying": "y", "side": "right", "anchor": "x", "showgrid": False}
+    second = _right_axis(right_title)
     panel = Panel({"title": {"text": x}}, {"title": {"text": left}})
-    return arrange(traces, [panel], yaxis2=second)
+    return arrange(traces, [panel], yaxis2=second, modebar=ABOVE)
+
+
+def _right_axis(title: str) -> dict[str, object]:
+    own = {"overlaying": "y", "side": "right", "anchor": "x", "showgrid": False}
+    return {"title": {"text": title}, "tickmode": "auto", **own}
 
 
 def _trace(line: Curve, axis: str) -> go.Scatter:
@@ -124,9 +130,9 @@ def boxes_with_line(boxes: Sequence[Box], line: Curve, axes: tuple[str, str, str
     texts = [f"{value:,.0f}" for value in line.x]
     drawn = _trace(line, "2").update(x=texts)
     entries = [legend_entry(left, style, "markers"), legend_entry(line.label, line.style, "lines+markers")]
-    second = {"title": {"text": right}, "overlaying": "y", "side": "right", "anchor": "x", "showgrid": False}
+    second = _right_axis(right)
     panel = Panel({"title": {"text": x}, "type": "category"}, {"title": {"text": left}})
-    return arrange([trace, drawn, *entries], [panel], yaxis2=second)
+    return arrange([trace, drawn, *entries], [panel], yaxis2=second, modebar=ABOVE)
 
 
 def bars(groups: Mapping[str, Mapping[str, Spread]], styles: Mapping[str, Style], x: str, y: str) -> go.Figure:

@@ -17,7 +17,7 @@ from dash_core.summary import MethodRuns, Spread
 
 HALF = 0.5  # pre-train accuracy up to which figure 2 sees no harm
 GRID = (1, 2, 5, 10, 20, 50, 100, 200)  # pre-training epochs
-SMALL_GRID = (1, 4, 16, 64)
+SMALL_GRID = (1, 2, 4, 16, 64)
 IMAGENET_GRID = (30, 50, 70, 150)
 IMAGENET_OURS = "lr 0.1, batch 256, no augmentation: the paper's are UNKNOWN"
 
@@ -60,7 +60,8 @@ def _view(outcome: Outcome) -> View:
         line = Curve("final test accuracy, median", STYLES["warm"], list(final), medians, seeds)
         right = Curve("pre-train accuracy", RIGHT, list(first), before, seeds)
         axes = ("pre-training epochs", "final test accuracy (%)", "pre-train accuracy (%)")
-        figure = curves_with_right_axis([line], [right], axes).update_xaxes(type="log")
+        ticks = {"type": "log", "tickmode": "array", "tickvals": list(final)}
+        figure = curves_with_right_axis([line], [right], axes).update_xaxes(ticks)
         caption = f"{setting(outcome[keys[0]])}. Median over seeds ± population std; right: mean ± population std."
         drawings.append(Drawing(f"pretraining-{group}", f"Pre-training on half of the data: {group}", caption, figure))
         for p, median, share in zip(final, medians, before, strict=True):

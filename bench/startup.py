@@ -1,0 +1,59 @@
+"""How soon a command is at work: `uv run python -m bench.startup` (some minutes).
+
+`dashpipe --help` to its end; `run` and `compare` on the digits to the first training step, each into a new store, its
+databases made on the way. The moment of that step is what the first record tells: its end less what it cost.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.sections import table, write_section
+from dash_core.device import choose_device, describe_machine
+from dash_core.records import read_records
+
+DASHPIPE = str(Path(sys.executable).with_name("dashpipe"))
+SHORT = ("chunks=2", "training.max_epochs=1", "seeds=[0]", "compare.methods=[cold, dash]")
+OPTIONS = [word for setting in SHORT for word in ("--set", setting)]
+COMMANDS = {
+    "dashpipe --help": ["--help"],
+    "dashpipe run": ["run", "--method", "dash", *OPTIONS],
+    "dashpipe compare": ["compare", *OPTIONS],
+}
+TIMES = 5
+
+
+def seconds(words: list[str]) -> float:
+    """Return the seconds from a command's start to its first training step; to its end where it trains nothing."""
+    with tempfile.TemporaryDirectory() as store:
+        place = [] if words == ["--help"] else ["--store", store]
+        started, before = time.time(), time.perf_counter()
+        subprocess.run([DASHPIPE, *words, *place], check=True, stdout=subprocess.DEVNULL)
+        taken = time.perf_counter() - before
+        return min(map(first_step, Path(store).glob("runs/*")), default=started + taken) - started
+
+
+def first_step(folder: Path) -> float:
+    """Return when a run's first training step began, seconds since the epoch."""
+    first = read_records(folder)[0]
+    return first.finished_at / 1000 - sum(cost.seconds for cost in first.cost.values())
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    rows = []
+    for name, words in COMMANDS.items():
+        seconds(words)  # files are read from the disk for the first time
+        taken = sorted(seconds(words) for _ in range(TIMES))
+        rows.append([f"`{name}`", f"{statistics.median(taken):.1f}", f"{taken[0]:.1f} to {taken[-1]:.1f}"])
+    lines = [f"Seconds to the first training step, median and range of {TIMES}.", ""]
+    lines += table(["command", "seconds", "range"], rows)
+    write_section("Start-up", "uv run python -m bench.startup", describe_machine(choose_device("auto"), 1), lines)
+
+
+if __name__ == "__main__":
+    main()
