@@ -112,6 +112,7 @@ class Setting(Section):
     def _fits_the_chunks(cls, protocol: Protocol, info: ValidationInfo) -> Protocol:
         if "chunks" in info.data:
             protocol.check(info.data["chunks"])
+            protocol.check_intervenes(info.data["chunks"])
         return protocol
 
     @field_validator("experiments")
@@ -121,6 +122,7 @@ class Setting(Section):
             protocol, chunks = info.data["protocol"], info.data["chunks"]
             if experiments > (most := protocol.count(chunks)):
                 raise ValueError(f"{experiments} is more than the {most} that {protocol.name} has with chunks={chunks}")
+            protocol.check_intervenes(min(experiments, chunks))
         return experiments
 
     @property

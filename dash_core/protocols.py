@@ -57,6 +57,9 @@ class Protocol(Section):
     def check(self, chunks: int) -> None:
         """Raise ValueError unless the protocol can be followed with so many chunks."""
 
+    def check_intervenes(self, experiments: int) -> None:
+        """Raise ValueError unless there is an intervention in so many experiments, where the protocol spaces them."""
+
     def count(self, chunks: int) -> int:
         """Return how many experiments a run has."""
         return chunks
@@ -128,16 +131,23 @@ class Discarding(Protocol):
     """Data are not kept: experiment j trains on chunk j alone (Shin et al., figures 20 and 21).
 
     The intervention comes after every `interval` experiments, none before an experiment later than
-    `last_intervention`. It sees the current chunk alone as well.
+    `last_intervention`. It sees the current chunk alone as well. The method `cold` starts anew with each chunk.
     """
 
     name: Literal["discarding"] = "discarding"
     interval: Count = 15  # experiments
     last_intervention: Count = 40
 
+    def check_intervenes(self, experiments: int) -> None:
+        """Raise ValueError unless the interval ends before the last experiment, or the last intervention."""
+        _check_interval(self.interval, min(experiments, self.last_intervention))
+
     def experiment(self, number: int, chunks: int, intervention: str) -> Experiment:
-        """Return experiment `number`, on the chunk of the same number."""
-        due = 1 < number <= self.last_intervention and (number - 1) % self.interval == 0
+        """Return experiment `number`, on the chunk of the same number; `cold` starts anew before each."""
+        if intervention == OLD_AS_NEW:
+            due = number > 1
+        else:
+            due = 1 < number <= self.last_intervention and (number - 1) % self.interval == 0
         return Experiment(number, number, number, number - 1, intervene=due)
 
 
@@ -152,6 +162,10 @@ class Continuous(Protocol):
     name: Literal["continuous"] = "continuous"
     interval: Count = 50  # epochs
     final_epochs: Count = 500
+
+    def check_intervenes(self, experiments: int) -> None:
+        """Raise ValueError unless the interval ends before the last epoch that brings data, which are the first."""
+        _check_interval(self.interval, experiments)
 
     def count(self, chunks: int) -> int:
         """Return the number of epochs: one a chunk, then the final ones."""
@@ -191,6 +205,15 @@ class ClassIncremental(Protocol):
             )
         by_class = order[labels[order].argsort(stable=True)].split(images)
         return [by_class[one] for one in torch.randperm(chunks, generator=random).tolist()]
+
+
+def _check_interval(interval: int, last: int) -> None:
+    """Raise ValueError unless an intervention comes after `interval` experiments, of which `last` may have one."""
+    if interval >= last:
+        raise ValueError(
+            f"no method would ever intervene: the first intervention comes after {interval} experiments, and none "
+            f"after experiment {last}: set protocol.interval below {last}, or have more chunks"
+        )
 
 
 STANDARD = Standard()

@@ -21,6 +21,8 @@ from tasks.place import Place, place_of
 from tasks.reproduction import publish_item, simulate
 from tasks.views import machines_of
 
+ITS_OWN = ("compare.methods", "diagnostics")  # what an item's view and claims are made of
+
 
 @flow(name="reproduce-item", flow_run_name="reproduce {name} · {scale}", persist_result=False)
 def reproduce_item(
@@ -35,7 +37,7 @@ def reproduce_item(
 
     A run that fails does not take the others down: the item is made of what is complete, and its failures are told.
     """
-    (item,) = select(name)
+    (item,), changes = select(name), changing(overrides)
     measured, failures, simulating = {}, {}, 0.0
     for key, params in settings_of(item, scale, overrides).items():
         place = place_of(params, Path(store), Path(data_root) if data_root else None)
@@ -52,7 +54,7 @@ def reproduce_item(
         outcome=measured,
         seconds=simulating or _seconds(measured),
         command=command_of(item, scale, overrides),
-        overrides=tuple(overrides),
+        overrides=tuple(changes),
         failures=failures,
     )
     publish_item(made, place_of(Params(), Path(store), None))
@@ -78,6 +80,9 @@ def settings_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> dict[s
     """Return the parameters of an item's comparisons with overrides laid over them; ConfigError names what is wrong."""
     if scale not in SCALES:
         raise ConfigError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
+    for override in overrides:
+        if override.partition("=")[0].strip() in ITS_OWN:
+            raise ConfigError(f"--set {override}: an item says itself what it compares and measures; override the rest")
     found = {}
     for key, overlay in item.scales[scale].comparisons.items():
         content = overlay
@@ -86,6 +91,11 @@ def settings_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> dict[s
         found[key] = parse(Params, content, where=f"{item.name}, {scale}, {key}")
         check(found[key])
     return found
+
+
+def changing(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that change results; the section `compare` says only how runs are carried out."""
+    return [override for override in overrides if not override.startswith("compare.")]
 
 
 def command_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> str:

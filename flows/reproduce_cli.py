@@ -40,9 +40,12 @@ def reproduce(
         place, console = open_place(PARAMS, store, data_root), output_console()
         if not items and summary is None and not listing:
             raise ConfigError("name an item of the paper, for example figure-1, or give --list")
+        if listing and (items or summary):
+            raise ConfigError("--list names every item at every scale, and makes none: give it alone")
         from flows import reproduce_commands
         from flows.reproduce_commands import ReproductionFailed, Request
 
+        reproduce_commands.check_summary(scale, summary)
         if listing:
             reproduce_commands.list_items(place, console)
             return
@@ -54,6 +57,6 @@ def reproduce(
             except ReproductionFailed as error:
                 failure = error
         if summary:
-            reproduce_commands.summarise(scale, place, summary, console)
+            reproduce_commands.summarise(scale, overrides or [], place, summary, console)
         if failure:
             raise failure

@@ -10,12 +10,12 @@ from rich.console import Console
 from dash_core.comparison import Params
 from dash_core.data.presence import is_here
 from dash_core.device import choose_device, prepare_device
-from dash_core.errors import DashError, StopRequested
+from dash_core.errors import ConfigError, DashError, StopRequested
 from dash_core.reproduction import ITEMS, select
 from dash_core.reproduction.expected import expected_seconds, training_rate
 from dash_core.reproduction.item import SCALES, Item
 from flows import commands
-from flows.reproduce import reproduce_item, settings_of
+from flows.reproduce import changing, reproduce_item, settings_of
 from tasks.place import Crew, Place
 from tasks.reproduction import PAGE, item_folder, read_results, write_summary
 
@@ -85,7 +85,8 @@ def _one(item: Item, asked: Request, place: Place, console: Console) -> str:
         console.print(f"{'':14}{finding.numbers}", style="dim", markup=False, highlight=False, soft_wrap=True)
     if not made.findings:
         console.print("no claim to check: see the page", highlight=False)
-    seconds, page = time.perf_counter() - started, item_folder(place.store, item.name, asked.scale) / PAGE
+    folder = item_folder(place.store, item.name, asked.scale, changing(asked.overrides))
+    seconds, page = time.perf_counter() - started, folder / PAGE
     console.print(f"page     {page} ({seconds:,.0f} s)", markup=False, highlight=False, soft_wrap=True)
     failed = "\n".join(f"    {run}: {reason}" for run, reason in made.failures.items())
     return f"{len(made.failures)} runs failed:\n{failed}" if failed else ""
@@ -122,8 +123,16 @@ def about(seconds: float) -> str:
     return f"about {max(float(f'{seconds / size:.2g}'), 1):,g} {unit}"
 
 
-def summarise(scale: str, place: Place, path: Path, console: Console) -> None:
-    """Write the one table of the items that were reproduced at a scale."""
-    results = read_results(place.store, list(ITEMS), scale)
+def check_summary(scale: str, path: Path | None) -> None:
+    """Raise ConfigError unless there is such a scale, and the summary's file can be one."""
+    if scale not in SCALES:
+        raise ConfigError(f"--scale: unknown scale {scale!r}; known: {', '.join(SCALES)}")
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ConfigError(f"--summary: {path} is no file in a folder that exists; give for example reproduction.md")
+
+
+def summarise(scale: str, overrides: Sequence[str], place: Place, path: Path, console: Console) -> None:
+    """Write the one table of the items that were reproduced at a scale, with these overrides."""
+    results = read_results(place.store, list(ITEMS), scale, changing(overrides))
     write_summary(results, path)
     console.print(f"summary  {path} ({len(results)} items)", markup=False, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from dash_core.comparison import Params
+from dash_core.config import digest_of
 from dash_core.errors import RecordError
 from dash_core.files import write_atomically
 from dash_core.reproduction.digest import digest
@@ -22,9 +23,10 @@ from tasks.runs import facts
 PAGE, RESULT = "index.html", "result.json"
 
 
-def item_folder(store: Path, item: str, scale: str) -> Path:
-    """Folder of one item at one scale."""
-    return store / "reproduction" / item / scale
+def item_folder(store: Path, item: str, scale: str, overrides: Sequence[str] = ()) -> Path:
+    """Folder of one item at one scale; what overrides make of it has a folder of its own."""
+    changed = f"-{digest_of(sorted(overrides))[:8]}" if overrides else ""
+    return store / "reproduction" / item / f"{scale}{changed}"
 
 
 @task(task_run_name="simulate {key}", cache_policy=NO_CACHE, persist_result=False)
@@ -36,17 +38,17 @@ def simulate(key: str, params: Params, place: Place) -> Measured:
 @task(task_run_name="publish {made.item.name}", cache_policy=NO_CACHE, persist_result=False)
 def publish_item(made: Reproduced, place: Place) -> Path:
     """Write the item's page and, last, its record; return the page."""
-    folder = item_folder(place.store, made.item.name, made.scale)
+    folder = item_folder(place.store, made.item.name, made.scale, made.overrides)
     write_atomically(folder / PAGE, item_html(made).encode())
     write_atomically(folder / RESULT, (json.dumps(made.result(), indent=2) + "\n").encode())
     return folder / PAGE
 
 
-def read_results(store: Path, items: Sequence[str], scale: str) -> list[dict[str, Any]]:
-    """Return the records of those items that were reproduced at a scale, in the given order; RecordError if damaged."""
+def read_results(store: Path, items: Sequence[str], scale: str, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the records of those items that were reproduced so, in the given order; RecordError if one is damaged."""
     found = []
     for item in items:
-        path = item_folder(store, item, scale) / RESULT
+        path = item_folder(store, item, scale, overrides) / RESULT
         try:
             found.append(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -59,5 +61,5 @@ def read_results(store: Path, items: Sequence[str], scale: str) -> list[dict[str
 def write_summary(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the one table of all items as markdown; RecordError if nothing was reproduced."""
     if not results:
-        raise RecordError("no item has been reproduced at this scale: dashpipe reproduce all --scale small")
+        raise RecordError("no item has been reproduced at this scale yet: name some, or all, in the same command")
     write_atomically(path, digest(results).encode())

@@ -34,7 +34,7 @@ window.vegaEmbed = (...drawing) => addEventListener("load", () => vegaEmbed(...d
 </body>
 </html>
 """  # the names in braces but {vega} are DVC's
-MACHINE = ("device", "cores", "workers", "threads", "platform", "python", "torch", "commit")
+MACHINE = ("device", "cores", "workers", "threads", "platform", "python", "torch", "precision", "commit")
 
 
 @dataclass(frozen=True)

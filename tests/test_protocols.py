@@ -196,7 +196,7 @@ def test_plans_that_are_cut_otherwise_have_files_of_their_own(tmp_path):
     two_phase = {"name": "two_phase", "pretrain_epochs": 1}
     others = [file(protocol={**two_phase, "share": 0.4}), file(protocol={"name": "class_incremental"})]
     assert len({file(), file(protocol=two_phase), *others}) == 4
-    same = [{"name": "discarding"}, {"name": "continuous"}, {"name": "standard"}]
+    same = [{"name": "discarding", "interval": 1}, {"name": "continuous", "interval": 1}, {"name": "standard"}]
     assert {file(protocol=protocol) for protocol in same} == {file()}
     assert file(experiments=1) == file()
     assert file(protocol={**two_phase, "epochs": 7}) == file(protocol=two_phase)
@@ -241,7 +241,7 @@ def test_a_run_that_stops_after_each_of_its_steps_intervenes_as_often_as_one_tha
 
 
 def test_more_experiments_than_the_protocol_has_are_refused():
-    changes = {"chunks": 3, "protocol": {"name": "continuous", "final_epochs": 4}}
+    changes = {"chunks": 3, "protocol": {"name": "continuous", "interval": 2, "final_epochs": 4}}
     assert parse(Params, {**changes, "experiments": 7}).experiment_count == 7
     message = "experiments: 8 is more than the 7 that continuous has with chunks=3"
     with pytest.raises(ConfigError, match=message):
@@ -273,8 +273,32 @@ def _classes(images: ImageSet, kept: list[int]) -> ImageSet:
     return ImageSet(images.images[chosen], images.labels[chosen], images.class_names, images.mean, images.std)
 
 
+@pytest.mark.parametrize(
+    ("settings", "last"),
+    [
+        ({"chunks": 15, "protocol": {"name": "discarding"}}, 15),
+        ({"chunks": 50, "protocol": {"name": "discarding", "last_intervention": 15}}, 15),
+        ({"chunks": 50, "protocol": {"name": "discarding"}, "experiments": 12}, 12),
+        ({"chunks": 50, "protocol": {"name": "continuous"}}, 50),
+    ],
+)
+def test_a_comparison_in_which_no_method_ever_intervenes_is_refused(settings, last):
+    with pytest.raises(ConfigError, match=rf"no method would ever intervene.*set protocol\.interval below {last}"):
+        toy.params(**settings)
+
+
+def test_an_intervention_right_before_the_last_experiment_is_enough():
+    run = toy.params(chunks=16, protocol={"name": "discarding"}).run("dash", 0)
+    assert [e.number for e in run.schedule if e.intervene] == [16]
+
+
+def test_cold_starts_anew_with_each_chunk_also_where_data_are_discarded():
+    run = toy.params(chunks=4, protocol={"name": "discarding", "interval": 2, "last_intervention": 3}).run("cold", 0)
+    assert [e.number for e in run.schedule if e.intervene] == [2, 3, 4]
+
+
 def test_an_experiment_of_a_single_image_is_refused_before_any_training(tmp_path):
-    run = toy.params(chunks=11, protocol={"name": "discarding"}).run("warm", 0)
+    run = toy.params(chunks=11, protocol={"name": "discarding", "interval": 5}).run("warm", 0)
     with pytest.raises(ConfigError, match="chunks: experiment 2 has 1 image, and training needs 2 or more"):
         toy.trajectory(tmp_path, run, DATA)
 

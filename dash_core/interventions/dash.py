@@ -64,7 +64,8 @@ def dash_(
 
     Arguments are those of `averaged_gradient` and the paper's λ as `floor` in [0, 1]. Conv2d and Linear
     weights and biases are scaled; the model's mode, buffers, gradients and the global generators are left
-    as found, and the optimiser is not touched (the paper keeps its momentum).
+    as found, and the optimiser is not touched (the paper keeps its momentum). ValueError, before a weight is touched,
+    for no chunk, no such layer, or a gradient that is not finite.
     """
     if not 0 <= floor <= 1:
         raise ValueError(f"floor must be in [0, 1], got {floor}")
@@ -79,6 +80,8 @@ def dash_(
         transform=transform,
         around_batch=around_batch,
     )
+    if broken := [name for name, values in gradient.items() if not torch.isfinite(values).all()]:
+        raise ValueError(f"the gradient of {broken[0]} is not finite; the weights are as they were: check the inputs")
     return shrink_along_(model, gradient, floor)
 
 
@@ -106,7 +109,13 @@ def averaged_gradient(
     """
     if mode not in ("eval", "train"):
         raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
+    if micro_batch_size is not None and micro_batch_size < 1:
+        raise ValueError(f"micro_batch_size must be 1 or more, got {micro_batch_size}")
+    if next(weights_and_biases(model), None) is None:
+        raise ValueError("the model has no Conv2d or Linear layer, and DASH shrinks no other")
     chunks = list(chunks)
+    if not chunks:
+        raise ValueError("there is no chunk to take a gradient of")
     with as_found(model, training=mode == "train"):
         for (inputs, labels), weight in zip(chunks, chunk_weights(len(chunks), alpha, cutoff), strict=True):
             if not len(labels):

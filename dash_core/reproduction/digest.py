@@ -8,8 +8,10 @@ NO_CLAIM = "no claim to check: the paper's values are UNKNOWN, or belong to its 
 MACHINE = ("device", "cores", "workers", "threads", "python", "torch")
 EXPLAINED = (
     "A verdict is `agree` where the 95 % interval of the paired differences over seeds lies on the side of the claim, "
-    "`disagree` where it lies on the other, and `too few seeds` where it holds 0 or rests on fewer than 3 pairs. "
-    "A claim of several comparisons agrees where each does, and disagrees where any does. "
+    "`disagree` where it lies on the other, and `too few seeds` where it holds the claimed bound (0, or minus the "
+    "margin of a claim that nothing is lost) or rests on fewer than 3 pairs. A number that the paper prints agrees "
+    "where ours is within two of its standard deviations. A claim of several comparisons agrees where each does, and "
+    "disagrees where any does, each at 95 %: of many that hold some will disagree by chance. "
     "Seconds are those of all runs, one after the other; items share runs. "
     "An asterisk marks a claim that is our reading, since the paper's words are not known: the item's page says why."
 )

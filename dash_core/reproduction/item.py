@@ -69,10 +69,10 @@ class Item:
     numbers: Sequence[Claim] = ()
     simulated: bool = False
 
-    def claims_at(self, scale: str) -> list[Claim]:
-        """Return the claims that are checked at a scale: the paper's numbers at its own alone."""
+    def claims_at(self, scale: str, changed: bool = False) -> list[Claim]:
+        """Return the claims that are checked at a scale: the paper's numbers at its own alone, if it is not changed."""
         claims = list(self.claims(list(self.scales[scale].comparisons)))
-        return claims + list(self.numbers) if scale == "full" else claims
+        return claims + list(self.numbers) if scale == "full" and not changed else claims
 
 
 def always(*claims: Claim) -> Callable[[Sequence[str]], Sequence[Claim]]:

@@ -46,7 +46,7 @@ def _grid(overlay: Overlay, alphas: Sequence[float], floors: Sequence[float]) ->
 def _grid_view(outcome: Outcome) -> View:
     drawings = []
     for key, one in outcome.items():
-        pairs = one.params.methods
+        pairs = {label: one.params.methods[label] for label in one.params.compare.methods if label != "warm"}
         alphas = sorted({given["alpha"] for given in pairs.values()})
         floors = sorted({given["floor"] for given in pairs.values()})
         grids = [

@@ -11,7 +11,7 @@ from dash_core.tables import Cell, Table
 
 VERDICT_NOTES = (
     "agree: the 95 % interval of the paired differences over seeds lies on the side of the claim; disagree: on the "
-    "other; too few seeds: the interval holds 0, or rests on fewer than 3 pairs",
+    "other; too few seeds: the interval holds the claimed bound (0, or minus a margin), or rests on fewer than 3 pairs",
     "where a claim is marked as our reading, the paper's own words or numbers are not known",
 )
 

@@ -15,7 +15,7 @@ class Reproduced:
     """An item at a scale, as it was run.
 
     seconds: of all runs, one after the other, as their records tell. command: what makes it again. overrides: what was
-    laid over the scale's settings. failures: why runs failed, by run.
+    laid over the scale's settings and changes results. failures: why runs failed, by run.
     """
 
     item: Item
@@ -34,7 +34,7 @@ class Reproduced:
     @cached_property
     def findings(self) -> list[Finding]:
         """What the outcome says of each claim that is checked at this scale."""
-        return find(self.item.claims_at(self.scale), self.outcome)
+        return find(self.item.claims_at(self.scale, bool(self.overrides)), self.outcome)
 
     @cached_property
     def view(self) -> View:

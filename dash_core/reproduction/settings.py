@@ -23,6 +23,7 @@ OURS_PROTOCOL = (
     "seeds: 2021 and 2022 are in the authors' logs, the rest counts on from there",
     "DASH's λ: 0.05 with ResNet-18, which fits the authors' results, else 0.3; S&P's λ = 0.3, the default",
     "mode in which DASH collects gradients: eval, as in the authors' released code",
+    "precision: auto, so bf16 where the hardware has it (`bench.precision` compares both); the authors' is fp32",
 )
 
 

@@ -176,6 +176,7 @@ def test_the_report_counts_the_vectors_at_the_floor():
         ({"floor": -0.1}, r"floor must be in \[0, 1\], got -0.1"),
         ({"floor": math.nan}, "floor must be"),
         ({"mode": "test"}, "mode must be 'eval' or 'train', got 'test'"),
+        ({"micro_batch_size": -2}, "micro_batch_size must be 1 or more, got -2"),
     ],
 )
 def test_wrong_settings_are_refused_with_what_is_allowed(settings, words):
@@ -235,3 +236,27 @@ def test_chunks_below_the_cutoff_are_not_even_read():
         layer, [unread, new, new], alpha=0.5, cutoff=0.15, loss=lambda outputs, labels: outputs.mean()
     )
     assert gradient["weight"].item() == pytest.approx(0.25 + 0.5)
+
+
+def test_no_chunk_is_refused_and_no_weight_changes():
+    model = golden.mlp()
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(ValueError, match="no chunk"):
+        dash_(model, iter([]))
+    assert all(torch.equal(parameter, old) for parameter, old in zip(model.parameters(), before, strict=True))
+
+
+def test_a_gradient_that_is_not_finite_is_refused_and_no_weight_changes():
+    model = golden.mlp()
+    before = [parameter.clone() for parameter in model.parameters()]
+    inputs = torch.randn(2, 48).double()
+    inputs[1, 3] = math.nan
+    with pytest.raises(ValueError, match=r"the gradient of 1\.weight is not finite; the weights are as they were"):
+        dash_(model, [(inputs, torch.arange(2))])
+    assert all(torch.equal(parameter, old) for parameter, old in zip(model.parameters(), before, strict=True))
+
+
+def test_a_model_without_a_layer_to_shrink_is_refused():
+    model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    with pytest.raises(ValueError, match="no Conv2d or Linear layer"):
+        dash_(model, [(torch.randn(2, 1, 8), torch.arange(2))])

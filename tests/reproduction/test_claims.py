@@ -1,8 +1,12 @@
 """Claims on records made by hand: the verdict and the numbers are those of a calculation by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from dash_core.reproduction.claims import Above, Claim, Near, Verdict, counted, find
+from dash_core.reproduction.items_dynamics import _previous
+from dash_core.reproduction.items_pretraining import _harmless
 from dash_core.reproduction.orderings import ordered, printed
 from dash_core.reproduction.reading import LAST_ACCURACY, LAST_STEPS, correlation, gap, measured
 from tests.reproduction.made import measured as made
@@ -136,3 +140,27 @@ def test_verdicts_are_counted():
 def test_the_printed_numbers_become_a_claim_each():
     (claim,) = printed("cifar10", {("cold", "last_accuracy"): (67.32, 0.51)})
     assert claim.text == "cifar10: cold, Last acc. %: 67.32 (0.51)"
+
+
+def test_an_experiment_that_has_ended_counts_with_its_last_accuracy_on_the_previous_data():
+    def kept(*values):
+        return {f"previous_accuracy/epoch_{epoch}": value for epoch, value in enumerate(values)}
+
+    records = [
+        record(1, 0.5),
+        record(2, 0.5, diagnostics=kept(0.1, 0.9)),
+        record(3, 0.5, diagnostics=kept(0.3, 0.4, 0.5)),
+    ]
+    assert [_previous(epoch).measure(records) for epoch in range(3)] == pytest.approx([0.2, 0.65, 0.7])
+
+
+def test_a_seed_without_a_longer_harmless_pre_training_says_nothing_of_it():
+    def pretrained(*shares):
+        warm = runs("warm", [0.6] * len(shares))
+        for seed, share in enumerate(shares):
+            warm.runs[seed][0] = replace(warm.runs[seed][0], train_accuracy=share)
+        return made(warm)
+
+    outcome = {"m, p=1": pretrained(0.2, 0.2), "m, p=4": pretrained(0.4, 0.7), "m, p=16": pretrained(0.9, 0.9)}
+    (check,) = _harmless(list(outcome))[0].checks
+    assert set(check.left.values(outcome)) == {0}

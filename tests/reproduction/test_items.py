@@ -10,7 +10,8 @@ from dash_core.reproduction import ITEMS, select
 from dash_core.reproduction.item import SCALES
 from dash_core.reproduction.paper_numbers import PRINTED
 from dash_core.reproduction.settings import DATASETS, MODELS, sota, standard
-from flows.reproduce import command_of, settings_of
+from flows.reproduce import changing, command_of, settings_of
+from tasks.reproduction import item_folder
 from tests.test_presets import PRESETS
 
 FIGURES = [1, 2, 3, 6, 7, 8, *range(9, 24)]
@@ -123,3 +124,23 @@ def test_overrides_are_laid_over_every_comparison_and_named_in_the_command():
 def test_a_wrong_override_names_the_item_and_the_key():
     with pytest.raises(ConfigError, match=r"unknown key figure-1, small, digits\.training\.epochs"):
         settings_of(ITEMS["figure-1"], "small", ["training.epochs=1"])
+
+
+@pytest.mark.parametrize("override", ["compare.methods=[cold]", "diagnostics=[]"])
+def test_what_an_item_compares_and_measures_is_its_own(override):
+    with pytest.raises(ConfigError, match="an item says itself what it compares and measures"):
+        settings_of(ITEMS["figure-2"], "small", [override])
+
+
+def test_the_paper_s_numbers_are_held_against_its_own_setting_alone():
+    item = ITEMS["figure-1"]
+    own, changed = ([c.text for c in item.claims_at("full", changed=was)] for was in (False, True))
+    assert item.numbers
+    assert own == [*changed, *(claim.text for claim in item.numbers)]
+
+
+def test_what_overrides_make_of_an_item_lies_apart(tmp_path):
+    plain = item_folder(tmp_path, "figure-1", "small")
+    changed = item_folder(tmp_path, "figure-1", "small", changing(["chunks=3"]))
+    assert plain != changed
+    assert item_folder(tmp_path, "figure-1", "small", changing(["compare.workers=1"])) == plain
