@@ -196,7 +196,7 @@ def digest(label: str = "dash", seed: int = 0, **changes: object) -> str:
         {"dataset": {"test_size": 100}},
         {"chunks": 11},
         {"experiments": 3},
-        {"protocol": {"name": "discarding"}},
+        {"protocol": {"name": "discarding", "interval": 5}},
         {"training": {"stop_accuracy": None}},
         {"model": {"name": "mlp"}},
         {"optimizer": {"name": "sam"}},

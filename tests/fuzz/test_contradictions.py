@@ -59,11 +59,11 @@ BEFORE_THE_DATA = {
         "chunks: 9 is not the 10 classes of digits, and class_incremental has a chunk for each: set chunks=10",
     ),
     "a schedule for single epochs": (
-        ["protocol.name=continuous", "training.schedule=multistep"],
+        ["protocol.name=continuous", "protocol.interval=2", "training.schedule=multistep"],
         "training.schedule: multistep with 0 epochs of warm-up starts again with each experiment",
     ),
     "warm-up for single epochs": (
-        ["protocol.name=continuous", "training.warmup_epochs=1"],
+        ["protocol.name=continuous", "protocol.interval=2", "training.warmup_epochs=1"],
         "set training.schedule=constant and training.warmup_epochs=0",
     ),
     "halves in ten chunks": (
