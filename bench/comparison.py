@@ -18,6 +18,7 @@ from dash_core.cost import PHASES
 from dash_core.device import choose_device, describe_machine, usable_cores
 from dash_core.records import read_records
 
+DASHPIPE = str(Path(sys.executable).with_name("dashpipe"))
 METHODS = ["cold", "warm", "shrink_perturb", "dash"]
 EPOCHS = {"mlp": 12, "cnn3": 2, "resnet18": 1}  # of each chunk: minutes in the authors' way
 RATES = {"resnet18": 0.001}
@@ -77,7 +78,7 @@ def ours(model: str, root: Path, epochs: int) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as store:
         options = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
         command = [
-            str(Path(sys.executable).with_name("dashpipe")),
+            DASHPIPE,
             "compare",
             "--store",
             store,

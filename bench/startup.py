@@ -7,16 +7,15 @@ databases made on the way. The moment of that step is what the first record tell
 import argparse
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from bench.comparison import DASHPIPE
 from bench.sections import table, write_section
 from dash_core.device import choose_device, describe_machine
 from dash_core.records import read_records
 
-DASHPIPE = str(Path(sys.executable).with_name("dashpipe"))
 SHORT = ("chunks=2", "training.max_epochs=1", "seeds=[0]", "compare.methods=[cold, dash]")
 OPTIONS = [word for setting in SHORT for word in ("--set", setting)]
 COMMANDS = {

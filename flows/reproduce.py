@@ -78,8 +78,7 @@ def _seconds(measured: Mapping[str, Measured]) -> float:
 
 def settings_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> dict[str, Params]:
     """Return the parameters of an item's comparisons with overrides laid over them; ConfigError names what is wrong."""
-    if scale not in SCALES:
-        raise ConfigError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
+    check_scale(scale)
     for override in overrides:
         if override.partition("=")[0].strip() in ITS_OWN:
             raise ConfigError(f"--set {override}: an item says itself what it compares and measures; override the rest")
@@ -91,6 +90,12 @@ def settings_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> dict[s
         found[key] = parse(Params, content, where=f"{item.name}, {scale}, {key}")
         check(found[key])
     return found
+
+
+def check_scale(scale: str) -> None:
+    """Raise ConfigError unless there is such a scale."""
+    if scale not in SCALES:
+        raise ConfigError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
 
 
 def changing(overrides: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from dash_core.reproduction import ITEMS, select
 from dash_core.reproduction.expected import expected_seconds, training_rate
 from dash_core.reproduction.item import SCALES, Item
 from flows import commands
-from flows.reproduce import changing, reproduce_item, settings_of
+from flows.reproduce import changing, check_scale, reproduce_item, settings_of
 from tasks.place import Crew, Place
 from tasks.reproduction import PAGE, item_folder, read_results, write_summary
 
@@ -85,7 +85,7 @@ def _one(item: Item, asked: Request, place: Place, console: Console) -> str:
         console.print(f"{'':14}{finding.numbers}", style="dim", markup=False, highlight=False, soft_wrap=True)
     if not made.findings:
         console.print("no claim to check: see the page", highlight=False)
-    folder = item_folder(place.store, item.name, asked.scale, changing(asked.overrides))
+    folder = item_folder(place.store, item.name, asked.scale, made.overrides)
     seconds, page = time.perf_counter() - started, folder / PAGE
     console.print(f"page     {page} ({seconds:,.0f} s)", markup=False, highlight=False, soft_wrap=True)
     failed = "\n".join(f"    {run}: {reason}" for run, reason in made.failures.items())
@@ -125,8 +125,7 @@ def about(seconds: float) -> str:
 
 def check_summary(scale: str, path: Path | None) -> None:
     """Raise ConfigError unless there is such a scale, and the summary's file can be one."""
-    if scale not in SCALES:
-        raise ConfigError(f"--scale: unknown scale {scale!r}; known: {', '.join(SCALES)}")
+    check_scale(scale)
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise ConfigError(f"--summary: {path} is no file in a folder that exists; give for example reproduction.md")
 

@@ -13,6 +13,8 @@ from dash_core.reproduction.reading import Reading
 from dash_core.statistics import CLEAR_SEEDS, PairedDifference
 from dash_core.summary import Spread
 
+FIGURE_SHOWS = "what the figure shows; the paper's words are UNKNOWN"  # why a claim is our reading of a figure
+
 Judgement = Literal["agree", "disagree", "too few seeds"]
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from dash_core.records import ChunkRecord
-from dash_core.reproduction.claims import Above, Claim
+from dash_core.reproduction.claims import FIGURE_SHOWS, Above, Claim
 from dash_core.reproduction.figures import Curve, curves, method_styles, scatter
 from dash_core.reproduction.item import Drawing, Item, Scale, View
 from dash_core.reproduction.outcome import Outcome
@@ -54,7 +54,7 @@ def _norm_claims(keys: Sequence[str]) -> list[Claim]:
         words = f"correlation of initial gradient norm and steps, {label}"
         r = correlation(keys[0], [label], _initial_norm, lambda record: record.steps, words)
         text = f"{label}: the larger the initial gradient norm, the more steps"
-        return Claim(text, [Above(r, 0.0)], "what the figure shows; the paper's words are UNKNOWN")
+        return Claim(text, [Above(r, 0.0)], FIGURE_SHOWS)
 
     return [pearson("cold"), pearson("warm")]
 
@@ -97,7 +97,7 @@ def _retained(method: MethodRuns) -> list[Spread]:
     """Return the previous-data accuracy (%) after 0, 1, … epochs: the mean over experiments, spread over seeds."""
     found = []
     for column in map(_previous, EPOCHS):
-        known = [run for run in method.runs.values() if diagnosed(run, "previous_accuracy/epoch_0")]
+        known = [run for run in method.runs.values() if diagnosed(run, _previous(0).key)]
         if known:
             found.append(Spread.of([column.measure(run) * column.scale for run in known]))
     return found

@@ -150,10 +150,7 @@ TABLE_1 = Item(
     scales={
         "full": Scale(_optimisers({name: standard(name, "resnet18") for name in DATASETS})),
         "small": Scale(
-            {
-                **_optimisers({"digits": small_digits()}),
-                **{f"{name}/sgd": small(data=name) for name in REAL},
-            },
+            {**_optimisers({"digits": small_digits()}), **{f"{name}/sgd": small(data=name) for name in REAL}},
             "1,000 images and an MLP in 5 chunks, with SGD alone, and the digits with a small CNN in 10, stand in for "
             "ResNet-18 in 50; Fashion-MNIST for the sets not named",
         ),

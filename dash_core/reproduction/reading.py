@@ -1,6 +1,5 @@
 """Readings: a number for each seed, read off the runs of an item, which claims compare."""
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -74,11 +73,6 @@ def _pearson(records: Records, x: Quantity, y: Quantity) -> float | None:
     if len(pairs) < 3 or np.any(np.ptp(pairs, axis=0) == 0):
         return None
     return float(np.corrcoef(pairs.T)[0, 1])
-
-
-def diagnostic(name: str, title: str, digits: int, scale: float = 1.0) -> Column:
-    """Return the column of a diagnostic: its mean over the experiments that measured it."""
-    return Column(name, title, lambda records: statistics.fmean(diagnosed(records, name)), digits, scale)
 
 
 def diagnosed(records: Records, name: str) -> list[float]:
