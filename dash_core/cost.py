@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from dash_core.device import give_back_freed_memory
+from dash_core.flops import FlopCounterMode
 
 logger = logging.getLogger(__name__)
 PHASES = ("intervene", "train", "evaluate", "diagnose", "checkpoint", "orchestrate")

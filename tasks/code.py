@@ -15,6 +15,7 @@ TRAINING = (  # the stage `train` of dvc.yaml depends on the same
     "dash_core/device.py",
     "dash_core/diagnostics",
     "dash_core/evaluation.py",
+    "dash_core/flops.py",
     "dash_core/interventions",
     "dash_core/learner.py",
     "dash_core/loading.py",

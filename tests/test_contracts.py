@@ -66,5 +66,21 @@ def test_the_science_imports_where_none_of_the_shell_is_installed(absent, views)
     assert int(python(WITHOUT_THE_SHELL.format(absent=absent, views=views))) == len(science)
 
 
+TRAINING = """
+import sys, tempfile
+from pathlib import Path
+from tests import toy
+for optimizer in ("sgd", "sam", "adam", "adamw"):
+    run = toy.params(optimizer={"name": optimizer}, training={"max_epochs": 2}, chunks=2).run("dash", 0)
+    toy.advance(toy.trajectory(Path(tempfile.mkdtemp()), run, toy.dataset()))
+slow = ("torch._dynamo", "sympy", "torchvision", "sklearn", "prefect", "mlflow")
+print(*(name for name in slow if name in sys.modules))
+"""
+
+
+def test_training_imports_neither_the_compiler_nor_anything_else_that_takes_seconds():
+    assert python(TRAINING) == ""
+
+
 def test_the_command_line_imports_nothing_heavy_before_a_command_needs_it():
     assert python(LIGHT) == ""

@@ -4,8 +4,8 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from dash_core.flops import FlopCounterMode
 from dash_core.modes import in_mode
 
 
@@ -18,11 +18,12 @@ def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Return the floating-point operations of one image's forward pass in eval mode.
 
     A multiplication and its addition count as two; convolutions and matrix products count, and
-    nothing else does (torch.utils.flop_counter). Shapes alone are followed: no pixel is computed,
-    and weights, buffers, modes and the global generators stay as they were found.
+    nothing else does (torch.utils.flop_counter). Weights, buffers, modes and the global generators stay as they were
+    found. A model on the meta device is followed by its shapes alone.
     """
-    with FlopCounterMode(display=False) as counter:
-        forward_on_meta(model, image_shape)
+    device = next((parameter.device for parameter in model.parameters()), None)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), in_mode(model, training=False):
+        model(torch.zeros(1, *image_shape, device=device))
     return int(counter.get_total_flops())
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from dash_core.config import OptimizerConfig
+from dash_core.optim.eager import SGD, Adam, AdamW
 from dash_core.optim.sam import SAM
 
 __all__ = ["SAM", "build_optimizer"]
@@ -14,8 +15,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     parameters = [p for p in model.parameters() if p.requires_grad]
     shared = {"lr": config.lr, "weight_decay": config.weight_decay or 0.0, "fused": True}
     if config.name == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, **shared)
+        return SGD(parameters, momentum=config.momentum, **shared)
     if config.name == "sam":
         return SAM(parameters, rho=config.rho, momentum=config.momentum, **shared)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    kind = {"adam": Adam, "adamw": AdamW}[config.name]
     return kind(parameters, **shared)

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from dash_core.optim.eager import SGD
 
-class SAM(torch.optim.SGD):
+
+class SAM(SGD):
     """SGD that steps from w with the gradient at w + ρ g/‖g‖.
 
     An update is two gradient passes::

@@ -46,6 +46,7 @@ READ = {
     "dash_core.records",
     "dash_core.cost",
     "dash_core.device",
+    "dash_core.flops",
 }  # views take records as they are
 NAMED = {"dash_core.interventions"}  # for their names
 TINY = {
