@@ -21,6 +21,7 @@ from flows.options import (
     open_settings,
     output_console,
     plain_errors,
+    standing_by,
 )
 
 app = typer.Typer(
@@ -48,12 +49,12 @@ def compare(
     data_root: DataRoot = None,
 ) -> None:
     """Train every method and seed of a comparison, side by side, and print the paper-style table."""
-    with plain_errors():
+    with plain_errors(), standing_by(store or params.parent) as server:
         settings, place = open_settings(params, preset, overrides, store, data_root)
         from flows import commands
 
         make_writable(place)
-        commands.compare(settings, place, (params, preset, overrides or []), output_console(), again)
+        commands.compare(settings, place, (params, preset, overrides or []), output_console(), again, server)
 
 
 @app.command()
@@ -68,13 +69,13 @@ def run(
     data_root: DataRoot = None,
 ) -> None:
     """Train one method with one seed over all chunks."""
-    with plain_errors():
+    with plain_errors(), standing_by(store or params.parent) as server:
         settings, place = open_settings(params, preset, overrides, store, data_root)
         one = settings.run(method, settings.seeds[0] if seed is None else seed)
         from flows import commands
 
         make_writable(place)
-        commands.run(settings, one, place, output_console(), again)
+        commands.run(settings, one, place, output_console(), again, server)
 
 
 @app.command()

@@ -12,11 +12,13 @@ import typer
 from dash_core.errors import ConfigError, DashError, DataError, StopRequested
 from dash_core.files import make_writable_folder, naming
 from flows.notices import warnings_shown
+from tasks import SERVICES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dash_core.comparison import Params
+    from flows.prefect_server import PrivateServer
     from tasks.place import Place
 
 BAD_INPUT, FAILED = 2, 1
@@ -68,6 +70,25 @@ def open_place(params: Path, store: Path | None, data_root: Path | None, setting
         raise ConfigError(f"--store or --data-root: no such folder can be ({error}); name another") from None
     choose_device(place.device)
     return place
+
+
+@contextmanager
+def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
+    """Lend the block a private Prefect server that only imports, which takes seconds: nothing is started or written.
+
+    None where the user configured an API. Call it first: this process then imports beside it.
+    """
+    from flows.prefect_server import PrivateServer, configured_url
+
+    try:
+        server = None if configured_url() else PrivateServer(store / SERVICES).stand_by()
+    except (OSError, RuntimeError, ValueError):  # no such folder can be, as `open_place` says
+        server = None
+    try:
+        yield server
+    finally:
+        if server:
+            server.stop()
 
 
 def make_writable(place: "Place") -> None:

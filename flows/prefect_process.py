@@ -1,20 +1,24 @@
 """The private Prefect server's own process: it lives as long as its parent holds the other end of stdin.
 
-Run by path, not as a module, and knows nothing of the project: `python -P prefect_process.py STORE [PORT]`. It
-prints the port it listens on, any free one unless it is given, then serves; at the word "stop" it first records what
-has reached it. When stdin closes without a word the parent is gone, however it died.
+Run by path, not as a module, and knows nothing of the project: `python -P prefect_process.py STORE [PORT]`. It only
+imports, which takes seconds, and touches nothing until it reads the word "serve": then it prints the port it listens
+on, any free one unless it is given, and serves. At the word "stop" it first records what has reached it. When stdin
+closes without a word the parent is gone, however it died.
 """
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 DATABASE = "prefect.db"
 LOG = "prefect-server.log"
@@ -41,16 +45,43 @@ SETTINGS = {
 
 
 def main(store: Path, port: int = 0) -> int:
-    """Serve until told to stop, or until the parent is gone; return the exit code."""
-    listener = socket.create_server(("127.0.0.1", port), backlog=2048)
-    print(listener.getsockname()[1], flush=True)
-    with (store / LOG).open("ab", buffering=0) as log:
-        os.dup2(log.fileno(), 1)  # the parent's pipe ends here
-        os.dup2(log.fileno(), 2)
+    """Import, then serve once told to, until told to stop or the parent is gone; return the exit code."""
     os.environ.update(SETTINGS, PREFECT_API_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{store / DATABASE}")
     os.environ.pop("PREFECT_API_URL", None)
-    create_database(store / DATABASE)
-    return asyncio.run(_serve(listener))
+    opened: SimpleQueue[socket.socket] = SimpleQueue()
+    threading.Thread(target=_open_when_told, args=(store, port, opened), name="opener", daemon=True).start()
+    with contextlib.suppress(Exception), gc_paused():
+        import prefect.server.api.server  # noqa: F401  (what fails here fails again, and is logged, in _serve)
+        import uvicorn  # noqa: F401
+    return asyncio.run(_serve(opened.get()))
+
+
+def _open_when_told(store: Path, port: int, opened: "SimpleQueue[socket.socket]") -> None:
+    """Wait for the word "serve"; then hand over a socket that listens, its port printed, over a database that is."""
+    if sys.stdin.readline().strip() != "serve":
+        os._exit(0)
+    try:
+        with (store / LOG).open("ab", buffering=0) as log:
+            os.dup2(log.fileno(), 2)
+            listener = socket.create_server(("127.0.0.1", port), backlog=2048)
+            print(listener.getsockname()[1], flush=True)
+            os.dup2(log.fileno(), 1)  # the parent's pipe ends here
+        create_database(store / DATABASE)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    opened.put(listener)
+
+
+@contextlib.contextmanager
+def gc_paused() -> Iterator[None]:
+    """Collect no garbage while modules are imported: they make much that stays, and each look at it all takes long."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def create_database(path: Path) -> None:

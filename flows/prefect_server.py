@@ -10,7 +10,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -102,15 +102,21 @@ class PrivateServer:
         self._stopping = threading.Event()
         self._keeper: threading.Thread | None = None
 
+    def stand_by(self) -> Self:
+        """Have the server's process import what it needs, which takes seconds; nothing is served or written yet."""
+        if self._process is None:
+            self._process = self._launch()
+        return self
+
     def start(self) -> Self:
-        """Start the server's process and return at once, its URL known; it answers some seconds later."""
-        if self._process is not None:
-            return self
-        self.store.mkdir(parents=True, exist_ok=True)
-        self._process, port = self._launch()
-        if not port:
-            raise self._failure("did not start")
-        self.url = f"http://127.0.0.1:{port}/api"
+        """Start the server and return at once, its URL known; it answers some seconds later."""
+        if self.url is None:
+            self.stand_by()
+            self.store.mkdir(parents=True, exist_ok=True)
+            (self.store / LOG).touch()
+            if not (port := _serve(self._process)):
+                raise self._failure("did not start")
+            self.url = f"http://127.0.0.1:{port}/api"
         return self
 
     def wait_ready(self, timeout: float = START_SECONDS) -> str:
@@ -150,18 +156,16 @@ class PrivateServer:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
-    def _launch(self, *port: int) -> tuple[subprocess.Popen[bytes], int]:
-        """Start the process, on a given port or any; return it with its port, 0 if it ended at once."""
-        with (self.store / LOG).open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", str(PROGRAM), str(self.store), *map(str, port)],
-                stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is ours to handle: the server must outlive the last record
-            )
-        with process.stdout as pipe:
-            return process, int(pipe.readline().strip() or 0)
+    def _launch(self, *port: int) -> subprocess.Popen[bytes]:
+        """Return the process of a server, on a given port or any, that waits for the word to serve."""
+        return subprocess.Popen(
+            [sys.executable, "-P", str(PROGRAM), str(self.store), *map(str, port)],
+            bufsize=0,  # a word that cannot be sent is not kept
+            stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # until it serves: then all it says is in its log
+            start_new_session=True,  # Ctrl-C is ours to handle: the server must outlive the last record
+        )
 
     def _keep_up(self) -> None:
         """Start the server again when it ends unasked, some times at most; what it was told meanwhile is lost to it."""
@@ -173,8 +177,8 @@ class PrivateServer:
                     if self._stopping.wait(LOOK):
                         return
                 self._process.stdin.close()
-                self._process, started = self._launch(port)
-                if started:
+                self._process = self._launch(port)
+                if _serve(self._process):
                     print(f"warning: {LOST}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
                 elif self._stopping.wait(2.0**attempt):  # something else may hold the port for a while
                     return
@@ -196,6 +200,14 @@ class PrivateServer:
             f"the private Prefect server {what}: {last}\nits log: {self.store / LOG}; its database: "
             f"{self.store / DATABASE}. To use a server of your own, set {API_URL}."
         )
+
+
+def _serve(process: subprocess.Popen[bytes]) -> int:
+    """Tell a process that stands by to serve; return its port, 0 if it has ended."""
+    with suppress(BrokenPipeError):
+        process.stdin.write(b"serve\n")
+    with process.stdout as pipe:
+        return int(pipe.readline().strip() or 0)
 
 
 def _settings_files() -> Iterator[Path]:

@@ -15,6 +15,7 @@ from dash_core.reproduction import ITEMS, select
 from dash_core.reproduction.expected import expected_seconds, training_rate
 from dash_core.reproduction.item import SCALES, Item
 from flows import commands
+from flows.options import standing_by
 from flows.reproduce import changing, check_scale, reproduce_item, settings_of
 from tasks.place import Crew, Place
 from tasks.reproduction import PAGE, item_folder, read_results, write_summary
@@ -49,7 +50,8 @@ def reproduce(asked: Request, place: Place, console: Console) -> None:
     """Reproduce the items, print their verdicts; ReproductionFailed names those that failed, the others are done."""
     failures: dict[str, str] = {}
     console.print(f"{len(asked.items)} item(s), scale {asked.scale}, starting services …", highlight=False)
-    with commands.services(place, trains=not all(item.simulated for item in asked.items)):
+    trains = not all(item.simulated for item in asked.items)
+    with standing_by(place.store) as server, commands.services(place, server, trains):
         for item in asked.items:
             try:
                 if reason := _one(item, asked, place, console):

@@ -11,6 +11,7 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.device import choose_device, usable_cores, visible_gpus
 from dash_core.memory import free_memory
+from tasks import SERVICES
 
 RUNS_PER_GPU = 4  # at once: our choice, not measured
 RUN_BYTES = 6 * 2**30  # of GPU memory that a run is counted with: CUDA's context, weights, activations of a batch
@@ -47,12 +48,12 @@ class Place(BaseModel):
     @property
     def cache(self) -> Path:
         """Folder of decoded datasets."""
-        return self.store / ".dashpipe" / "imagesets"
+        return self.services / "imagesets"
 
     @property
     def services(self) -> Path:
         """Folder of the private Prefect server's database and log."""
-        return self.store / ".dashpipe"
+        return self.store / SERVICES
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
 from flows import commands
 from flows.cli import app
+from flows.prefect_server import PrivateServer
 from flows.settings import load_params
 from tasks.data import open_plan
 from tasks.place import place_of
@@ -31,6 +32,7 @@ def project(tmp_path, monkeypatch):
         monkeypatch.setenv(name, os.environ[name])  # whatever the command sets is undone
     monkeypatch.delenv("DASHPIPE_STORE", raising=False)
     monkeypatch.delenv("DASHPIPE_DATA", raising=False)
+    monkeypatch.setattr(PrivateServer, "stand_by", lambda server: server)  # it only imports, a process each time
     (tmp_path / "params.yaml").write_text("chunks: 3\nmethods:\n  low: {intervention: dash, floor: 0.05}\n")
     return tmp_path
 
@@ -172,9 +174,10 @@ def test_what_is_given_reaches_the_command(project, started):
         "run", "--method", "low", "--seed", "3", "--set", "chunks=4", "--store", "store", "--data-root", "d"
     )
     assert answer.exit_code == 0
-    ((settings, one, place, _console, again),) = started
+    ((settings, one, place, _console, again, server),) = started
     assert (settings.chunks, one.method.label, one.method.parameters["floor"], one.seed) == (4, "low", 0.05, 3)
     assert (place.store, place.data_root, again) == (project / "store", project / "d", False)
+    assert server.store == place.services
 
 
 def test_without_a_store_everything_lies_beside_the_parameters(project, started, monkeypatch):

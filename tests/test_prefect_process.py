@@ -39,16 +39,17 @@ def test_a_database_that_stays_busy_is_given_up_however_well_the_server_answers_
 
 def test_a_server_that_cannot_be_started_again_is_tried_some_times_and_that_is_said_once(tmp_path, monkeypatch, capsys):
     def ended(*port):
-        process = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", ""], bufsize=0, **pipes)
         process.wait()
         tries.append(port)
-        return process, 0
+        return process
 
-    tries = []
+    tries, pipes = [], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     monkeypatch.setattr(prefect_server, "RESTARTS", 2)
     server = prefect_server.PrivateServer(tmp_path)
     monkeypatch.setattr(server, "_launch", ended)
-    server._process, _ = ended()
+    server._process = ended()
+    server._process.stdout.close()
     server.url = "http://127.0.0.1:4200/api"
     server._keep_up()
     server._keeper.join(30)

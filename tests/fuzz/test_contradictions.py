@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from flows import commands
 from flows.cli import app
+from flows.prefect_server import PrivateServer
 from tests.data.conftest import _class_folders as class_folders
 
 
@@ -17,9 +18,10 @@ def project(tmp_path, monkeypatch):
         monkeypatch.setenv(name, os.environ[name])  # whatever the command sets is undone
     for name in ("DASHPIPE_STORE", "DASHPIPE_DATA", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("_services", "_private_server"):
-        assert hasattr(commands, name)
-        monkeypatch.setattr(commands, name, lambda *arguments, **options: pytest.fail("something was started"))
+    for owner, name in ((commands, "_services"), (PrivateServer, "start")):
+        assert hasattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *arguments, **options: pytest.fail("something was started"))
+    monkeypatch.setattr(PrivateServer, "stand_by", lambda server: server)  # it only imports, a process each time
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("chunks: 3\n")
     class_folders(tmp_path / "pairs", {"a": 4, "b": 4})

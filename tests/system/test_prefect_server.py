@@ -44,6 +44,14 @@ RUN = """
     with prefect_api(Path(sys.argv[1]), server) as url:
         small(int(sys.argv[2]))
 """
+STAND_BY = """
+    import sys, time
+    from pathlib import Path
+    from flows.prefect_server import PrivateServer
+    server = PrivateServer(Path(sys.argv[1])).stand_by()
+    print("standing by", flush=True)
+    time.sleep(60)
+"""
 HANG = """
     with prefect_api(Path(sys.argv[1]), server) as url:
         small(1)
@@ -112,6 +120,21 @@ def test_two_private_servers_share_a_store(tmp_path):
     assert [ran.returncode for ran in both] == [0, 0]
     assert _counts(tmp_path, "task_run") == {"COMPLETED": 80}
     assert _servers_of(tmp_path) == []
+
+
+def test_a_server_that_stands_by_writes_nothing_and_ends_unused_or_with_its_parent(tmp_path):
+    store = tmp_path / "store"
+    server = PrivateServer(store).stand_by()
+    assert len(_servers_of(store)) == 1
+    server.stop()
+    assert _servers_of(store) == []
+    parent = _python(STAND_BY, store)
+    assert parent.stdout.readline() == "standing by\n"
+    assert len(_servers_of(store)) == 1
+    parent.kill()
+    parent.communicate()
+    assert _within(10, lambda: _servers_of(store) == [])
+    assert not store.exists()
 
 
 def test_server_ends_with_a_killed_parent(tmp_path):
