@@ -1,32 +1,39 @@
 """What the commands `compare` and `run` do, from services started to table printed.
 
 Imports wait until they are needed, in the order that uses two cores best: the Prefect server and the workers' fork
-server import on their own while this process does.
+server import on their own while this process does, and start nothing before the data are known to be good.
 """
 
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import Dataset
+from flows.options import standing_by
 from tasks.place import Place
+
+if TYPE_CHECKING:
+    from flows.prefect_server import PrivateServer
 
 Source = tuple[Path, str | None, list[str]]  # the parameters' file, preset and overrides
 
 
-def compare(settings: Params, place: Place, source: Source, console: Console, again: bool) -> None:
+def compare(
+    settings: Params, place: Place, source: Source, console: Console, again: bool, server: "PrivateServer | None"
+) -> None:
     """Run the comparison's flow under a display, and print its table; ComparisonFailed names the runs that failed.
 
-    source: what `settings` were read from.
+    source: what `settings` were read from. server: one that stands by, None where the user's own is used.
     """
     check_data(settings, place, console)
     failure = None
-    with _services(settings.name, settings.runs(), place, console, again):
+    with _services(settings.name, settings.runs(), place, console, server, again):
         from flows.compare import ComparisonFailed, compare_methods
         from flows.display import print_table
 
@@ -57,46 +64,57 @@ def ui_command(place: Place, source: Source) -> str:
 def train(settings: Params, label: str, place: Place, console: Console) -> None:
     """Run the flow that trains every seed of one method; what is complete already is left as it is."""
     runs = [settings.run(label, seed) for seed in settings.seeds]
-    with _services(f"{settings.name}, {label}", runs, place, console):
+    with standing_by(place.store) as server, _services(f"{settings.name}, {label}", runs, place, console, server):
         from flows.compare import train_method
 
         train_method(settings, label, place)
 
 
-def run(settings: Params, one: RunConfig, place: Place, console: Console, again: bool) -> None:
-    """Do one run of a comparison in this process; a complete run is trained again only if asked."""
-    from flows.prefect_server import prefect_api
+def run(
+    settings: Params, one: RunConfig, place: Place, console: Console, again: bool, server: "PrivateServer | None"
+) -> None:
+    """Do one run of a comparison in this process; a complete run is trained again only if asked.
 
+    server: one that stands by, None where the user's own is used.
+    """
     check_data(settings, place, console)
-    server = _private_server(place)
+    if server:
+        server.start()
     from flows.announce import warned_of_outage
     from flows.display import watched
     from flows.experiment import carry_out
-    from tasks.run_tracker import forget, track_comparison
-    from tasks.runs import commit, is_complete
+    from flows.prefect_server import prefect_api
+    from tasks.run_tracker import forget
+    from tasks.runs import is_complete
+    from tasks.tracking_queue import TrackingQueue
 
     with warned_of_outage(place) as breaker:
-        tracked = track_comparison(settings, place, commit(), breaker)
-        if again:
-            forget(one, place, tracked)
-        elif is_complete(one, place):
-            note = f"{one.id} is complete; --again trains it again"
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
-        with prefect_api(place.services, server), watched([one], place, console):
-            carry_out(one, place, tracked)
-        tracked.close("FINISHED")
+        with TrackingQueue(settings, place, breaker) as tracking:
+            if again:
+                forget(one, place, tracking.tracked)
+            elif is_complete(one, place):
+                note = f"{one.id} is complete; --again trains it again"
+                console.print(note, markup=False, highlight=False, soft_wrap=True)
+            with prefect_api(place.services, server), watched([one], place, console):
+                carry_out(one, place, tracking.put)
+        tracking.tracked.close("FINISHED")
     console.print(f"records  {place.run_folder(one)}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def _services(
-    what: str, runs: Sequence[RunConfig], place: Place, console: Console, again: bool = False
+    what: str,
+    runs: Sequence[RunConfig],
+    place: Place,
+    console: Console,
+    server: "PrivateServer | None",
+    again: bool = False,
 ) -> Iterator[None]:
     """Start all that runs need, show their progress, and end it when the block ends."""
     from tasks.runs import is_complete
 
     console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
-    with services(place, trains=again or not all(is_complete(run, place) for run in runs)):
+    with services(place, server, trains=again or not all(is_complete(run, place) for run in runs)):
         from flows.display import watched
 
         with watched(runs, place, console):
@@ -104,19 +122,21 @@ def _services(
 
 
 @contextmanager
-def services(place: Place, trains: bool) -> Iterator[None]:
-    """Start what flows need, and end it when the block ends; trains: whether there will be worker processes."""
+def services(place: Place, server: "PrivateServer | None", trains: bool) -> Iterator[None]:
+    """Start what flows need, and end it when the block ends.
+
+    server: one that stands by, None where the user's own is used. trains: whether there will be worker processes.
+    """
     from flows.prefect_health import loss_told
     from flows.prefect_server import prefect_api
     from flows.workers import start_early
 
-    server = _private_server(place)
+    if server:
+        server.start()
     if trains:
         start_early()
     import flows.compare  # noqa: F401
-    from tasks.tracking import import_mlflow
 
-    import_mlflow()
     with prefect_api(place.services, server), loss_told():
         yield
 
@@ -143,10 +163,3 @@ def decoded(settings: Params, place: Place, console: Console) -> Dataset:
 
     with progress_bar(console) as progress:
         return load_dataset(settings.dataset, data_root=place.data_root, cache=place.cache, progress=progress)
-
-
-def _private_server(place: Place):
-    """Start a private Prefect server, unless the user configured an API; it dies with this process."""
-    from flows.prefect_server import PrivateServer, configured_url
-
-    return None if configured_url() else PrivateServer(place.services).start()

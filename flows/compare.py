@@ -30,9 +30,9 @@ from tasks.place import Crew, Place, place_of
 from tasks.progress import mark_progress
 from tasks.publish import Published, publish
 from tasks.results import describe
-from tasks.run_tracker import Tracked, forget, track_comparison, tracked_ids
-from tasks.runs import commit, is_complete
-from tasks.tracking import close_lost_run
+from tasks.run_tracker import Tracked, forget, tracked_ids
+from tasks.runs import is_complete
+from tasks.tracking_queue import RunReporter, TrackingQueue
 
 RETRY = 1.0  # seconds between two looks at a run that another command does
 
@@ -133,34 +133,35 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, breaker: Bre
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
     build_model(params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation)  # an early error
-    tracked = track_comparison(params, place, commit(), breaker)
     complete = [run for run in runs if is_complete(run, place, splits[run.seed], place.given_code)]
-    for run in runs:
-        if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
-            forget(run, place, tracked)
-    done = set() if again else tracked_ids(complete, place, tracked)
-    todo = [run for run in runs if run.id not in done]
-    crew = Crew.of(params, len(todo))
-    failures = _train_all(todo, place.model_copy(update={"workers": crew.workers}), tracked, crew)
-    return _Trained(dataset, plans, tracked, len(runs), failures)
+    with TrackingQueue(params, place, breaker) as tracking:
+        for run in runs:
+            if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
+                forget(run, place, tracking.tracked)
+        done = tracked_ids(complete, place, tracking.tracked) if complete and not again else set()
+        todo = [run for run in runs if run.id not in done]
+        crew = Crew.of(params, len(todo))
+        failures = _train_all(todo, place.model_copy(update={"workers": crew.workers}), tracking, crew)
+    return _Trained(dataset, plans, tracking.tracked, len(runs), failures)
 
 
-def _train_all(todo: Sequence[RunConfig], place: Place, tracked: Tracked, crew: Crew) -> dict[str, str]:
+def _train_all(todo: Sequence[RunConfig], place: Place, tracking: TrackingQueue, crew: Crew) -> dict[str, str]:
     """Have the runs done by worker processes, each a subflow of this one; return why runs failed, by id."""
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
-    with WorkerPool(crew.workers if todo else 0, crew.threads, visible_gpus(place.device)) as pool:
+    workers = crew.workers if todo else 0
+    with WorkerPool(workers, crew.threads, visible_gpus(place.device), tracking.put) as pool:
 
         def hand_out(run: RunConfig) -> None:
             try:
-                _call(pool, carry_out_in_worker, run, place, tracked, context)
+                _call(pool, carry_out_in_worker, run, place, context)
             except DashError as error:
                 failures[run.id] = str(error)
                 if isinstance(error, WorkerDied | Ended):
                     died = isinstance(error, WorkerDied)
                     mark_progress(place.run_folder(run), "failed" if died else "stopped")
                     status, reason = ("FAILED", str(error)) if died else ("KILLED", None)
-                    tracked.tell(close_lost_run, tracked.comparison, key=run.id, status=status, reason=reason)
+                    RunReporter(run, tracking.put).lose(status, reason)
 
         with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the pool sets the pace
             try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import cloudpickle
@@ -15,14 +16,15 @@ from dash_core.records import read_records
 from dash_core.trajectory import read_result
 from flows.prefect_health import gone, quieten, wait_for_api
 from flows.prefect_server import send_everything
+from flows.workers import tell_parent
 from tasks.data import open_dataset, open_plan
 from tasks.locking import locked_run
 from tasks.place import Place
 from tasks.progress import State, mark_progress
-from tasks.run_tracker import RunTracker, Tracked
-from tasks.runs import facts, final_model, input_example, open_trajectory, recorded_facts
+from tasks.runs import check_weights, facts, open_trajectory, recorded_facts
 from tasks.steps import evaluate, intervene, record, train
 from tasks.stopping import heeding
+from tasks.tracking_queue import Report, RunReporter
 
 RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
 
@@ -32,52 +34,57 @@ class RunFailed(DashError):
 
 
 @flow(name="run-experiment", flow_run_name=RUN_NAME, persist_result=False)
-def run_experiment(run: RunConfig, place: Place, tracked: Tracked) -> None:
-    """Train one method and seed over all chunks, from where it stopped; a complete run is only tracked."""
+def run_experiment(run: RunConfig, place: Place, send: Callable[[Report], None]) -> None:
+    """Train one method and seed over all chunks, from where it stopped; a complete run is only reported.
+
+    send: takes the reports to the process that tracks them.
+    """
     dataset = open_dataset(run.dataset, place)
     plan = open_plan(run, dataset, place)
     result = read_result(place.run_folder(run), run, plan.digest, place.given_code)
     known = recorded_facts(result) if result else facts(place)
-    tracker = RunTracker(tracked, run, plan.digest, known)
+    reporter = RunReporter(run, send)
+    reporter.begin(plan.digest, known)
     try:
         if result:
-            tracker.log_chunks(read_records(place.run_folder(run)))
+            check_weights(place.run_folder(run), result)
+            reporter.log_chunks(read_records(place.run_folder(run)))
         else:
             trajectory, progress = open_trajectory(run, dataset, plan, place)
-            tracker.log_chunks(trajectory.records)  # a kill may have come between a record and its log
+            reporter.log_chunks(trajectory.records)  # a kill may have come between a record and its log
             with heeding():
                 for chunk in trajectory.pending:
                     intervene(trajectory, chunk)
                     train(trajectory, chunk)
                     evaluate(trajectory, chunk)
-                    record(trajectory, chunk, tracker, progress)
+                    record(trajectory, chunk, reporter, progress)
             mark_progress(place.run_folder(run), "saving")
             trajectory.finish(known)
     except StopRequested:
-        tracker.stop()
+        reporter.stop()
         raise
     except Exception as error:
-        tracker.fail(str(error))
+        reporter.fail(str(error))
         raise
-    tracker.finish(place, run, final_model(run, dataset, place), input_example(run, dataset))
     mark_progress(place.run_folder(run), "done")
 
 
-def carry_out(run: RunConfig, place: Place, tracked: Tracked, wait: bool = True) -> None:
+def carry_out(run: RunConfig, place: Place, send: Callable[[Report], None], wait: bool = True) -> None:
     """Do one run in this process. What goes wrong is raised as a DashError, which travels between processes.
 
     No two processes do it at once: one waits for the other or, without `wait`, raises Busy.
     """
     with locked_run(run, place, wait=wait):
-        _carry_out(run, place, tracked)
+        _carry_out(run, place, send)
+    RunReporter(run, send).finish()  # whoever tracks it locks it again to read its files
 
 
-def _carry_out(run: RunConfig, place: Place, tracked: Tracked) -> None:
+def _carry_out(run: RunConfig, place: Place, send: Callable[[Report], None]) -> None:
     folder = place.run_folder(run)
     remove_unfinished(folder)
     try:
         with tags(run.method.label, run.dataset.name, run.model.name, f"seed {run.seed}"), naming():
-            run_experiment(run, place, tracked)
+            run_experiment(run, place, send)
     except DashError as error:
         _leave_word(folder, "stopped" if isinstance(error, StopRequested) else "failed")
         raise
@@ -97,7 +104,7 @@ def _leave_word(folder: Path, state: State, details: str | None = None) -> None:
             write_atomically(folder / "error.txt", details.encode())
 
 
-def carry_out_in_worker(run: RunConfig, place: Place, tracked: Tracked, context: bytes) -> None:
+def carry_out_in_worker(run: RunConfig, place: Place, context: bytes) -> None:
     """Do one run in this worker process, as a child of the flow whose serialised context is given.
 
     Busy if another process does it: this worker is free for another run meanwhile.
@@ -106,6 +113,6 @@ def carry_out_in_worker(run: RunConfig, place: Place, tracked: Tracked, context:
     wait_for_api()
     try:
         with hydrated_context(cloudpickle.loads(context)):
-            carry_out(run, place, tracked, wait=False)
+            carry_out(run, place, tell_parent, wait=False)
     finally:
         send_everything()

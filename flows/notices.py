@@ -6,9 +6,8 @@ Only the command's own process prints, above its live display; its workers send 
 import contextlib
 import logging
 import sys
-import threading
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 SCIENCE = logging.getLogger("dash_core")
 
@@ -31,30 +30,24 @@ class Notices(logging.Handler):
                 self._said.add(message)
                 print(f"warning: {message}", file=sys.stderr, flush=True)
 
-    def listen(self, worker: Connection) -> threading.Thread:
-        """Print what a worker sends, until the other end is closed; return the thread that does."""
 
-        def read() -> None:
-            with contextlib.suppress(EOFError, OSError):
-                while True:
-                    self.say(worker.recv_bytes().decode())
+@dataclass(frozen=True)
+class Warned:
+    """A warning on its way from a worker to the process that prints."""
 
-        thread = threading.Thread(target=read, name="worker-notices", daemon=True)
-        thread.start()
-        return thread
+    message: str
 
 
 class Sender(logging.Handler):
     """Sends each warning to the process that prints."""
 
-    def __init__(self, printer: Connection) -> None:
+    def __init__(self, send: Callable[[Warned], None]) -> None:
         super().__init__(logging.WARNING)
-        self._printer = printer
+        self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send the record's message; nobody hears it where that process is gone."""
-        with contextlib.suppress(OSError):
-            self._printer.send_bytes(record.getMessage().encode())
+        """Send the record's message."""
+        self._send(Warned(record.getMessage()))
 
 
 def handle_warnings(handler: logging.Handler) -> None:

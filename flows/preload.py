@@ -4,8 +4,7 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked, also while this imports
 
-import mlflow.pytorch  # noqa: F401, E402
-import torch._dynamo  # noqa: E402  (torch's exporter, for the model that is logged)
-import torch.export  # noqa: E402, F401
+from flows.prefect_process import gc_paused  # noqa: E402
 
-import flows.experiment  # noqa: E402, F401
+with gc_paused():
+    import flows.experiment  # noqa: F401

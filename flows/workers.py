@@ -5,6 +5,7 @@ process. Workers come from a fork server, a process that has done the imports an
 inside a Prefect flow or after CUDA was used, would be broken. Where there is no fork server they are spawned.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -21,9 +22,12 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from dash_core.errors import DashError
-from flows.notices import Notices, Sender, handle_warnings
+from flows.notices import Notices, Sender, Warned, handle_warnings
 
 GRACE = 5.0  # seconds that a run has to save its state when it is asked to stop
+
+_parent: Connection | None = None  # in a worker: the pipe to the process whose pool it belongs to
+_telling = threading.Lock()
 
 
 class WorkerDied(DashError):
@@ -39,10 +43,17 @@ class Ended(Stopped):
 
 
 class WorkerPool:
-    """`size` single processes with `threads` threads each, in turn on the given GPUs (see `visible_gpus`)."""
+    """`size` single processes with `threads` threads each, in turn on the given GPUs (see `visible_gpus`).
 
-    def __init__(self, size: int, threads: int, gpus: Sequence[str] = ()) -> None:
+    heard: called, in a thread for each worker, with what a worker tells (`tell_parent`); all is heard when the block
+    is left.
+    """
+
+    def __init__(
+        self, size: int, threads: int, gpus: Sequence[str] = (), heard: Callable[[Any], None] = lambda told: None
+    ) -> None:
         self._threads = threads
+        self._heard = heard
         self._gpus = cycle(gpus or [None])
         self._gpu_of: dict[ProcessPoolExecutor, str | None] = {}
         self._closed = False
@@ -123,8 +134,26 @@ class WorkerPool:
         worker = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=settings)
         self._workers.append(worker)
         self._gpu_of[worker] = gpu
-        self._listening.append((theirs, self._notices.listen(ours)))
+        listener = threading.Thread(target=self._listen, args=(ours,), name="worker-listener", daemon=True)
+        listener.start()
+        self._listening.append((theirs, listener))
         return worker
+
+    def _listen(self, worker: Connection) -> None:
+        """Print a worker's warnings and hand on what else it tells, until its end of the pipe is closed."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                told = worker.recv()
+                if isinstance(told, Warned):
+                    self._notices.say(told.message)
+                else:
+                    self._heard(told)
+
+
+def tell_parent(what: Any) -> None:
+    """Send plain data from a worker to the process whose pool it belongs to; nobody hears it if that one is gone."""
+    with _telling, contextlib.suppress(OSError):
+        _parent.send(what)
 
 
 def start_early() -> None:
@@ -144,14 +173,16 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _start_worker(threads: int, gpu: str | None, printer: Connection) -> None:
+def _start_worker(threads: int, gpu: str | None, parent: Connection) -> None:
     """Set up a worker: its threads and GPU, Ctrl-C and the terminal left to the parent, no life after the parent's."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used, which here it was not
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger().handlers.clear()  # some import puts one there, and every task would speak on the terminal
-    handle_warnings(Sender(printer))
+    global _parent
+    _parent = parent
+    handle_warnings(Sender(tell_parent))
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
 
 

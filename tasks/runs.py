@@ -68,11 +68,17 @@ def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Modul
     """Return a complete run's model with its final weights, on the CPU."""
     shape, classes = dataset.train.image_shape, dataset.train.classes
     model = build_model(run.model.name, shape, classes, seed=run.seed, normalisation=run.model.normalisation)
-    path = place.run_folder(run) / WEIGHTS
-    if hashlib.sha256(path.read_bytes()).hexdigest() != read_result(path.parent, run)["weights_sha256"]:
-        raise RecordError(f"{path} is not what the run wrote; train it again with --again")
-    model.load_state_dict(load_file(path))
+    folder = place.run_folder(run)
+    check_weights(folder, read_result(folder, run))
+    model.load_state_dict(load_file(folder / WEIGHTS))
     return model
+
+
+def check_weights(folder: Path, result: Mapping[str, Any]) -> None:
+    """Raise RecordError unless a complete run's weights are those of its result."""
+    path = folder / WEIGHTS
+    if hashlib.sha256(path.read_bytes()).hexdigest() != result["weights_sha256"]:
+        raise RecordError(f"{path} is not what the run wrote; train it again with --again")
 
 
 def input_example(run: RunConfig, dataset: Dataset) -> Tensor:

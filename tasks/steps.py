@@ -14,7 +14,7 @@ from dash_core.records import ChunkRecord
 from dash_core.training import TrainingOutcome
 from dash_core.trajectory import Trajectory
 from tasks.progress import ProgressWriter
-from tasks.run_tracker import RunTracker
+from tasks.tracking_queue import RunReporter
 
 step = partial(task, cache_policy=NO_CACHE, persist_result=False)
 
@@ -38,9 +38,9 @@ def evaluate(trajectory: Trajectory, chunk: int) -> Evaluation:
 
 
 @step(task_run_name="chunk {chunk} · record", tags=["record"])
-def record(trajectory: Trajectory, chunk: int, tracker: RunTracker, progress: ProgressWriter) -> ChunkRecord:
-    """Put the chunk on disk, then tell the tracker and whoever watches."""
+def record(trajectory: Trajectory, chunk: int, reporter: RunReporter, progress: ProgressWriter) -> ChunkRecord:
+    """Put the chunk on disk, then tell MLflow and whoever watches."""
     made = trajectory.record(chunk)
-    tracker.log_chunk(trajectory.records)
+    reporter.log_chunk(trajectory.records)
     progress.after_chunk(made)
     return made

@@ -34,6 +34,7 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for tr
 FAILURE = "failure"  # the tag that says why a run failed; gone when the run goes on
 LAST = "last_record"  # the tag of a finished run that says when its last record was made: of which training it is
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
+EMBEDDED = "sqlite:///"  # how the address of a database file begins
 PARAMS_AT_ONCE, LONGEST_PARAM, LONGEST_NOTE = 100, 6000, 5000  # MLflow's limits: for a batch, and in characters
 
 
@@ -52,25 +53,34 @@ def tracking_uri(store: Path) -> str:
 
 def check_uri(uri: str) -> None:
     """Raise ConfigError unless MLflow can use such an address; no server is asked."""
+    parts = urlsplit(uri)
+    try:
+        if parts.scheme in ("http", "https"):
+            if not parts.hostname or parts.port == 0:
+                raise ValueError("it names no host")
+        elif not uri.startswith(EMBEDDED):  # the default is known to be well
+            _check_with_mlflow(uri)
+    except ValueError as error:
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI: MLflow cannot use {without_password(uri)} ({explain(error)}); give "
+            "http://HOST:PORT of a server or sqlite:////FOLDER/FILE.db, or unset it for a database in the store"
+        ) from None
+
+
+def _check_with_mlflow(uri: str) -> None:
+    """Raise ValueError unless MLflow and SQLAlchemy, whose imports take seconds, take an address of any other kind."""
     from mlflow.exceptions import MlflowException
     from mlflow.store.db.db_types import DATABASE_ENGINES
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        parts = urlsplit(uri)
-        if parts.scheme in ("http", "https"):
-            if not parts.hostname or parts.port == 0:
-                raise ValueError("it names no host")
-        elif parts.scheme.split("+")[0] in DATABASE_ENGINES:
+        if urlsplit(uri).scheme.split("+")[0] in DATABASE_ENGINES:
             make_url(uri).get_dialect().import_dbapi()
         else:
             client_of(uri)
-    except (MlflowException, SQLAlchemyError, ImportError, ValueError) as error:
-        raise ConfigError(
-            f"MLFLOW_TRACKING_URI: MLflow cannot use {without_password(uri)} ({explain(error)}); give "
-            "http://HOST:PORT of a server or sqlite:////FOLDER/FILE.db, or unset it for a database in the store"
-        ) from None
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
+        raise ValueError(explain(error)) from None
 
 
 def artifact_root(store: Path) -> Path:
@@ -86,8 +96,8 @@ def open_comparison(
     Call it once, before any worker: it creates or upgrades the database. `artifact_root` holds for a database file;
     a tracking server has a place of its own.
     """
-    if uri.startswith("sqlite:///"):
-        _make_database(Path(uri.removeprefix("sqlite:///")))
+    if uri.startswith(EMBEDDED):
+        _make_database(Path(uri.removeprefix(EMBEDDED)))
     client = client_of(uri)
     experiment = client.get_experiment_by_name(comparison)
     if experiment is None:
@@ -195,12 +205,6 @@ def finished_runs(uri: str, comparison: Comparison) -> dict[str, str]:
 def logged_points(uri: str, run_id: str, metric: str) -> set[tuple[int, int]]:
     """Return (step, time in milliseconds) of all that was logged of a metric."""
     return {(point.step, point.timestamp) for point in client_of(uri).get_metric_history(run_id, metric)}
-
-
-def import_mlflow() -> None:
-    """Import mlflow now: for whoever has the seconds before the first call."""
-    with silence():
-        import mlflow  # noqa: F401
 
 
 def client_of(uri: str) -> "MlflowClient":

@@ -79,6 +79,15 @@ def test_calls_of_several_threads_run_side_by_side_and_one_death_leaves_the_othe
     assert all(gone(pid) for pid in pids)
 
 
+def test_all_that_workers_tell_is_heard_in_order_by_the_end_of_the_block_also_of_one_that_died():
+    heard = []
+    with WorkerPool(1, threads=1, heard=lambda told: heard.append(told["number"])) as pool:
+        pool.call(jobs.tell, 100)
+        with pytest.raises(WorkerDied):
+            pool.call(jobs.tell, 3, True)
+    assert heard == [*range(100), 0, 1, 2]
+
+
 def test_after_an_error_in_the_block_workers_are_ended_at_once(capsys):
     started = time.monotonic()
     with contextlib.suppress(KeyError), ThreadPoolExecutor(1) as callers, WorkerPool(1, threads=1) as pool:

@@ -46,14 +46,18 @@ def test_flow_of_one_run_trains_every_chunk_and_completes(tmp_path):
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.experiment import run_experiment
+    from tasks.outage import Breaker
     from tasks.place import place_of
-    from tasks.run_tracker import track_comparison
+    from tasks.tracking_queue import RunReporter, TrackingQueue
 
     settings = shell.params()
     place, run = place_of(settings, tmp_path, None), settings.runs()[0]
-    with prefect_test_harness(server_startup_timeout=120):
-        tracked = track_comparison(settings, place, None)
-        state = run_experiment(run, place, tracked, return_state=True)
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        TrackingQueue(settings, place, Breaker.of(place.services)) as tracking,
+    ):
+        state = run_experiment(run, place, tracking.put, return_state=True)
+        RunReporter(run, tracking.put).finish()
     assert state.type == StateType.COMPLETED
     assert [record.chunk for record in read_records(place.run_folder(run))] == [1, 2, 3]
     assert shell.mlflow_runs(tmp_path)["warm 0"].info.status == "FINISHED"

@@ -1,0 +1,163 @@
+"""The thread that tracks: in order, after the imports that are more urgent, and never to a run's harm."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from dash_core.errors import ConfigError, RecordError
+from tasks import tracking_queue
+from tasks.outage import Breaker
+from tasks.place import Place
+from tasks.run_tracker import Tracked
+from tasks.tracking_queue import RunReporter, TrackingQueue
+from tests import toy
+
+ROOT = Path(__file__).parents[1]
+PARAMS = toy.params(seeds=[0, 1])
+FIRST, SECOND = (PARAMS.run("warm", seed) for seed in (0, 1))
+
+
+class Tracker:
+    """Stands for MLflow: writes down what it is told; a loss of 13 is more than it can take."""
+
+    def __init__(self, tracked, run, split, facts):
+        self.seed = run.seed
+        self.write("begin", split, facts)
+
+    def write(self, *words):
+        Tracker.told.append((self.seed, *words))
+
+    def log_chunk(self, records):
+        if records == [13]:
+            raise OSError("no answer")
+        if records == [14]:
+            raise RecordError("a damaged record")
+        self.write("log_chunk", records)
+
+    def stop(self):
+        self.write("stop")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What was told, in order."""
+    Tracker.told = []
+    monkeypatch.setattr(tracking_queue, "RunTracker", Tracker)
+    monkeypatch.setattr(
+        tracking_queue.tracking, "close_lost_run", lambda uri, comparison, **of: Tracker.told.append(of)
+    )
+    monkeypatch.setattr(tracking_queue, "track_comparison", lambda params, place, commit, breaker: _opened(breaker))
+    return Tracker.told
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Place(store=tmp_path, data_root=tmp_path, device="cpu")
+
+
+def _opened(breaker):
+    Tracker.told.append(("open", threading.current_thread().name))
+    return Tracked("sqlite:///nowhere", None, breaker)
+
+
+def queue(place):
+    return TrackingQueue(PARAMS, place, Breaker.of(place.services))
+
+
+def test_all_that_was_reported_is_told_in_order_when_the_block_ends(told, place):
+    with queue(place) as tracking:
+        one, two = RunReporter(FIRST, tracking.put), RunReporter(SECOND, tracking.put)
+        one.begin("split", {"device": "cpu"})
+        two.begin("split", {})
+        one.log_chunk([1])
+        two.stop()
+        one.log_chunk([1, 2])
+    assert told == [
+        ("open", "tracking"),
+        (0, "begin", "split", {"device": "cpu"}),
+        (1, "begin", "split", {}),
+        (0, "log_chunk", [1]),
+        (1, "stop"),
+        (0, "log_chunk", [1, 2]),
+    ]
+
+
+def test_the_comparison_is_opened_also_where_no_run_reports(told, place):
+    with queue(place):
+        pass
+    assert told == [("open", "tracking")]
+
+
+def test_a_failure_of_mlflow_turns_tracking_off_and_is_no_failure_of_the_block(told, place):
+    with queue(place) as tracking:
+        one = RunReporter(FIRST, tracking.put)
+        one.begin("split", {})
+        one.log_chunk([13])
+        one.log_chunk([1])
+    assert told[-1] == (0, "begin", "split", {})
+    assert tracking.tracked.breaker.reason == "no answer"
+
+
+def test_an_error_of_ours_is_raised_at_the_end_and_the_rest_is_told(told, place):
+    def report():
+        with queue(place) as tracking:
+            one = RunReporter(FIRST, tracking.put)
+            one.begin("split", {})
+            one.log_chunk([14])
+            one.log_chunk([1])
+
+    with pytest.raises(RecordError, match="damaged"):
+        report()
+    assert told[-1] == (0, "log_chunk", [1])
+
+
+def test_a_comparison_that_cannot_be_opened_is_an_error_for_whoever_asks(told, place, monkeypatch):
+    def refuse(*given):
+        raise ConfigError("no such comparison")
+
+    monkeypatch.setattr(tracking_queue, "track_comparison", refuse)
+    with pytest.raises(ConfigError, match="no such comparison"), queue(place) as tracking:
+        _ = tracking.tracked.uri
+    with pytest.raises(ConfigError, match="no such comparison"), queue(place) as tracking:
+        RunReporter(FIRST, tracking.put).begin("split", {})
+
+
+def test_an_address_that_is_none_is_refused_at_once(place, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://h:1")
+    with pytest.raises(ConfigError, match="MLflow cannot use htp://h:1"):
+        queue(place)
+
+
+def test_what_a_lost_run_had_sent_and_comes_late_is_not_heeded(told, place):
+    with queue(place) as tracking:
+        one = RunReporter(FIRST, tracking.put)
+        one.lose("FAILED", "killed")
+        one.begin("split", {})
+        one.log_chunk([1])
+        RunReporter(SECOND, tracking.put).begin("split", {})
+    assert told[1:] == [{"key": FIRST.id, "status": "FAILED", "reason": "killed"}, (1, "begin", "split", {})]
+
+
+def test_mlflow_is_imported_only_when_there_is_something_to_tell(tmp_path):
+    program = f"""
+        import sys, time
+        from pathlib import Path
+        from tasks.outage import Breaker
+        from tasks.place import Place
+        from tasks.tracking_queue import TrackingQueue
+        from tests import toy
+        place = Place(store={str(tmp_path)!r}, data_root={str(tmp_path)!r}, device="cpu")
+        with TrackingQueue(toy.params(), place, Breaker.of(place.services)) as tracking:
+            time.sleep(0.5)
+            print("mlflow" in sys.modules)
+            print(tracking.tracked.comparison is not None, "mlflow" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.splitlines() == ["False", "True True"], done.stderr
