@@ -4,8 +4,8 @@ FLOPs are counted by torch's own counter on steps that really run, never estimat
 step of each kind and shape is counted while it trains, later ones of the same kind and shape cost the same.
 The counter sees matrix products and convolutions (2 FLOPs a multiply-add), forward and backward.
 
-All seconds from one record to the next are charged: those of no phase, in which the orchestrator schedules, the
-tracker logs and processes wait, are "orchestrate".
+All seconds from one record to the next are charged: those of no phase, in which the orchestrator schedules and the
+process waits, are "orchestrate".
 """
 
 import logging

@@ -54,7 +54,8 @@ def compare(
         from flows import commands
 
         make_writable(place)
-        commands.compare(settings, place, (params, preset, overrides or []), output_console(), again, server)
+        at = commands.Workplace(place, output_console(), server)
+        commands.compare(settings, (params, preset, overrides or []), at, again)
 
 
 @app.command()
@@ -75,7 +76,7 @@ def run(
         from flows import commands
 
         make_writable(place)
-        commands.run(settings, one, place, output_console(), again, server)
+        commands.run(settings, one, commands.Workplace(place, output_console(), server), again)
 
 
 @app.command()

@@ -7,6 +7,7 @@ server import on their own while this process does, and start nothing before the
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,16 +25,24 @@ if TYPE_CHECKING:
 Source = tuple[Path, str | None, list[str]]  # the parameters' file, preset and overrides
 
 
-def compare(
-    settings: Params, place: Place, source: Source, console: Console, again: bool, server: "PrivateServer | None"
-) -> None:
+@dataclass(frozen=True)
+class Workplace:
+    """Where a command works: its folders, its terminal, and the Prefect server that stands by (`standing_by`)."""
+
+    place: Place
+    console: Console
+    server: "PrivateServer | None"  # None where the user's own is used
+
+
+def compare(settings: Params, source: Source, at: Workplace, again: bool) -> None:
     """Run the comparison's flow under a display, and print its table; ComparisonFailed names the runs that failed.
 
-    source: what `settings` were read from. server: one that stands by, None where the user's own is used.
+    source: what `settings` were read from.
     """
+    place, console = at.place, at.console
     check_data(settings, place, console)
     failure = None
-    with _services(settings.name, settings.runs(), place, console, server, again):
+    with _services(settings.name, settings.runs(), at, again):
         from flows.compare import ComparisonFailed, compare_methods
         from flows.display import print_table
 
@@ -63,20 +72,16 @@ def ui_command(place: Place, source: Source) -> str:
 
 def train(settings: Params, label: str, place: Place, console: Console) -> None:
     """Run the flow that trains every seed of one method; what is complete already is left as it is."""
-    runs = [settings.run(label, seed) for seed in settings.seeds]
-    with standing_by(place.store) as server, _services(f"{settings.name}, {label}", runs, place, console, server):
+    what, runs = f"{settings.name}, {label}", [settings.run(label, seed) for seed in settings.seeds]
+    with standing_by(place.store) as server, _services(what, runs, Workplace(place, console, server)):
         from flows.compare import train_method
 
         train_method(settings, label, place)
 
 
-def run(
-    settings: Params, one: RunConfig, place: Place, console: Console, again: bool, server: "PrivateServer | None"
-) -> None:
-    """Do one run of a comparison in this process; a complete run is trained again only if asked.
-
-    server: one that stands by, None where the user's own is used.
-    """
+def run(settings: Params, one: RunConfig, at: Workplace, again: bool) -> None:
+    """Do one run of a comparison in this process; a complete run is trained again only if asked."""
+    place, console, server = at.place, at.console, at.server
     check_data(settings, place, console)
     if server:
         server.start()
@@ -102,42 +107,32 @@ def run(
 
 
 @contextmanager
-def _services(
-    what: str,
-    runs: Sequence[RunConfig],
-    place: Place,
-    console: Console,
-    server: "PrivateServer | None",
-    again: bool = False,
-) -> Iterator[None]:
+def _services(what: str, runs: Sequence[RunConfig], at: Workplace, again: bool = False) -> Iterator[None]:
     """Start all that runs need, show their progress, and end it when the block ends."""
     from tasks.runs import is_complete
 
-    console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
-    with services(place, server, trains=again or not all(is_complete(run, place) for run in runs)):
+    at.console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
+    with services(at, trains=again or not all(is_complete(run, at.place) for run in runs)):
         from flows.display import watched
 
-        with watched(runs, place, console):
+        with watched(runs, at.place, at.console):
             yield
 
 
 @contextmanager
-def services(place: Place, server: "PrivateServer | None", trains: bool) -> Iterator[None]:
-    """Start what flows need, and end it when the block ends.
-
-    server: one that stands by, None where the user's own is used. trains: whether there will be worker processes.
-    """
+def services(at: Workplace, trains: bool) -> Iterator[None]:
+    """Start what flows need, and end it when the block ends; trains: whether there will be worker processes."""
     from flows.prefect_health import loss_told
     from flows.prefect_server import prefect_api
     from flows.workers import start_early
 
-    if server:
-        server.start()
+    if at.server:
+        at.server.start()
     if trains:
         start_early()
     import flows.compare  # noqa: F401
 
-    with prefect_api(place.services, server), loss_told():
+    with prefect_api(at.place.services, at.server), loss_told():
         yield
 
 

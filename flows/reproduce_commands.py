@@ -51,7 +51,7 @@ def reproduce(asked: Request, place: Place, console: Console) -> None:
     failures: dict[str, str] = {}
     console.print(f"{len(asked.items)} item(s), scale {asked.scale}, starting services …", highlight=False)
     trains = not all(item.simulated for item in asked.items)
-    with standing_by(place.store) as server, commands.services(place, server, trains):
+    with standing_by(place.store) as server, commands.services(commands.Workplace(place, console, server), trains):
         for item in asked.items:
             try:
                 if reason := _one(item, asked, place, console):

@@ -174,16 +174,16 @@ def test_what_is_given_reaches_the_command(project, started):
         "run", "--method", "low", "--seed", "3", "--set", "chunks=4", "--store", "store", "--data-root", "d"
     )
     assert answer.exit_code == 0
-    ((settings, one, place, _console, again, server),) = started
+    ((settings, one, at, again),) = started
     assert (settings.chunks, one.method.label, one.method.parameters["floor"], one.seed) == (4, "low", 0.05, 3)
-    assert (place.store, place.data_root, again) == (project / "store", project / "d", False)
-    assert server.store == place.services
+    assert (at.place.store, at.place.data_root, again) == (project / "store", project / "d", False)
+    assert at.server.store == at.place.services
 
 
 def test_without_a_store_everything_lies_beside_the_parameters(project, started, monkeypatch):
     monkeypatch.chdir("/")
     assert invoke("compare", "--params", str(project / "params.yaml")).exit_code == 0
-    assert started[0][1].store == project
+    assert started[0][2].place.store == project
 
 
 @pytest.mark.parametrize(
