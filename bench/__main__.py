@@ -1,4 +1,4 @@
-"""All benchmarks, one after another, into bench/RESULTS.md: `uv run python -m bench --data-root FOLDER` (an hour).
+"""All benchmarks, one after another, into bench/RESULTS.md: `uv run python -m bench --data-root FOLDER` (two hours).
 
 Each is a command of its own as well. `bench.precision`, which trains 40 runs to the end, is not among them.
 """
@@ -13,11 +13,15 @@ ALL = ("training_step", "convolutions", "dash_pass", "scaling", "checkpoints", "
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=Path, help="folder of CIFAR-10; without it no whole comparison is measured")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        help="folder of CIFAR-10; without it no whole comparison and no run of the paper is measured",
+    )
     given = parser.parse_args()
     commands = [[name] for name in ALL]
     if given.data_root:
-        commands.append(["comparison", "--data-root", str(given.data_root)])
+        commands += [[name, "--data-root", str(given.data_root)] for name in ("comparison", "overheads")]
     for name, *options in commands:
         subprocess.run([sys.executable, "-m", f"bench.{name}", *options], check=True)
 

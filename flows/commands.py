@@ -16,6 +16,7 @@ from rich.console import Console
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import Dataset
+from flows.environment import imports_done
 from flows.options import standing_by
 from tasks.place import Place
 
@@ -31,7 +32,7 @@ class Workplace:
 
     place: Place
     console: Console
-    server: "PrivateServer | None"  # None where the user's own is used
+    server: "PrivateServer | None"  # None where the user's own is used, or `prefect_api` is to make one
 
 
 def compare(settings: Params, source: Source, at: Workplace, again: bool) -> None:
@@ -85,7 +86,7 @@ def run(settings: Params, one: RunConfig, at: Workplace, again: bool) -> None:
     check_data(settings, place, console)
     if server:
         server.start()
-    from flows.announce import warned_of_outage
+    from flows.announce import warning_breaker
     from flows.display import watched
     from flows.experiment import carry_out
     from flows.prefect_server import prefect_api
@@ -93,16 +94,17 @@ def run(settings: Params, one: RunConfig, at: Workplace, again: bool) -> None:
     from tasks.runs import is_complete
     from tasks.tracking_queue import TrackingQueue
 
-    with warned_of_outage(place) as breaker:
-        with TrackingQueue(settings, place, breaker) as tracking:
-            if again:
-                forget(one, place, tracking.tracked)
-            elif is_complete(one, place):
-                note = f"{one.id} is complete; --again trains it again"
-                console.print(note, markup=False, highlight=False, soft_wrap=True)
-            with prefect_api(place.services, server), watched([one], place, console):
-                carry_out(one, place, tracking.put)
-        tracking.tracked.close("FINISHED")
+    imports_done()
+    with TrackingQueue(settings, place, warning_breaker()) as tracking:
+        if again:
+            forget(one, place, tracking.tracked)
+        elif is_complete(one, place):
+            note = f"{one.id} is complete; --again trains it again"
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        with prefect_api(place.services, server), watched([one], place, console):
+            carry_out(one, place, tracking.put)
+            tracking.drain()
+    tracking.tracked.close("FINISHED")
     console.print(f"records  {place.run_folder(one)}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -132,6 +134,7 @@ def services(at: Workplace, trains: bool) -> Iterator[None]:
         start_early()
     import flows.compare  # noqa: F401
 
+    imports_done()
     with prefect_api(at.place.services, at.server), loss_told():
         yield
 

@@ -18,14 +18,13 @@ from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import visible_gpus
 from dash_core.errors import DashError
 from dash_core.models import build_model
-from flows.announce import warned_of_outage
+from flows.announce import warning_breaker
 from flows.experiment import carry_out_in_worker
 from flows.settings import as_options, load_params
 from flows.split import split_dataset
 from flows.workers import Ended, WorkerDied, WorkerPool
 from tasks.evidence import Evidence, gather
 from tasks.locking import Busy
-from tasks.outage import Breaker
 from tasks.place import Crew, Place, place_of
 from tasks.progress import mark_progress
 from tasks.publish import Published, publish
@@ -76,24 +75,22 @@ def carry_out_comparison(params: Params, place: Place, command: str, again: bool
 
     command: what makes the comparison again. ComparisonFailed if runs vanish meanwhile.
     """
-    with warned_of_outage(place) as breaker:
-        trained = _train(params, params.runs(), place, breaker, again)
-        splits = {seed: plan.digest for seed, plan in trained.plans.items()}
-        evidence = gather(params, place, splits, describe(trained.dataset))
-        if gone := trained.asked - len(trained.failures) - len(evidence.runs):
-            raise ComparisonFailed(
-                f"{gone} of {trained.asked} runs are no longer there: another command removes them; give this one again"
-            )
-        published = publish(evidence, place, trained.tracked, command, failed=bool(trained.failures))
+    trained = _train(params, params.runs(), place, again)
+    splits = {seed: plan.digest for seed, plan in trained.plans.items()}
+    evidence = gather(params, place, splits, describe(trained.dataset))
+    if gone := trained.asked - len(trained.failures) - len(evidence.runs):
+        raise ComparisonFailed(
+            f"{gone} of {trained.asked} runs are no longer there: another command removes them; give this one again"
+        )
+    published = publish(evidence, place, trained.tracked, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.asked, trained.failures)
 
 
 @flow(name="train-method", flow_run_name="train {params.dataset.name} · {label}", persist_result=False)
 def train_method(params: Params, label: str, place: Place) -> None:
     """Train every seed of one method of a comparison; ComparisonFailed says which failed and why."""
-    with warned_of_outage(place) as breaker:
-        trained = _train(params, [params.run(label, seed) for seed in params.seeds], place, breaker)
-        trained.tracked.close("FAILED" if trained.failures else "FINISHED")
+    trained = _train(params, [params.run(label, seed) for seed in params.seeds], place)
+    trained.tracked.close("FAILED" if trained.failures else "FINISHED")
     _raise_failures(trained.asked, trained.failures)
 
 
@@ -128,13 +125,13 @@ class _Trained:
     failures: Mapping[str, str]
 
 
-def _train(params: Params, runs: Sequence[RunConfig], place: Place, breaker: Breaker, again: bool = False) -> _Trained:
+def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool = False) -> _Trained:
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
     build_model(params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation)  # an early error
     complete = [run for run in runs if is_complete(run, place, splits[run.seed], place.given_code)]
-    with TrackingQueue(params, place, breaker) as tracking:
+    with TrackingQueue(params, place, warning_breaker()) as tracking:
         for run in runs:
             if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
                 forget(run, place, tracking.tracked)

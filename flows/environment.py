@@ -29,7 +29,8 @@ DEFAULTS: Mapping[str, str] = {
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-GARBAGE = 50_000  # new containers, net of those that are gone, after which the young ones are looked at (Python: 700)
+THRESHOLD = gc.get_threshold()[0]  # new containers, net of those that are gone, after which the young are looked at,
+IMPORTING = 50_000  # and while modules are imported
 LOOPBACK = ("127.0.0.1", "localhost")
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
@@ -37,13 +38,19 @@ PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 def prepare_environment(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set the defaults that are not set yet, and keep a configured proxy out of local traffic.
 
-    Garbage is looked for less often: imports make much that stays, and looking at it again and again is a fifth of
-    their time.
+    Until `imports_done` garbage is looked for less often: imports make much that stays, and looking at it again and
+    again is a fifth of their time.
     """
-    gc.set_threshold(GARBAGE)
+    gc.set_threshold(IMPORTING)
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
     if any(environ.get(name) for name in PROXIES):
         for name in ("NO_PROXY", "no_proxy"):
             hosts = [host for host in environ.get(name, "").split(",") if host]
             environ[name] = ",".join(hosts + [host for host in LOOPBACK if host not in hosts])
+
+
+def imports_done() -> None:
+    """Look for garbage as often as Python does, but no more at what the imports left."""
+    gc.freeze()
+    gc.set_threshold(THRESHOLD)

@@ -104,7 +104,7 @@ class PrivateServer:
 
     def stand_by(self) -> Self:
         """Have the server's process import what it needs, which takes seconds; nothing is served or written yet."""
-        if self._process is None:
+        if self._process is None or (self.url is None and self._process.poll() is not None):
             self._process = self._launch()
         return self
 

@@ -141,13 +141,16 @@ class WorkerPool:
 
     def _listen(self, worker: Connection) -> None:
         """Print a worker's warnings and hand on what else it tells, until its end of the pipe is closed."""
-        with contextlib.suppress(EOFError, OSError):
-            while True:
+        while True:
+            try:
                 told = worker.recv()
-                if isinstance(told, Warned):
+            except (EOFError, OSError):
+                return
+            if isinstance(told, Warned):
+                with contextlib.suppress(OSError):  # a terminal that is gone
                     self._notices.say(told.message)
-                else:
-                    self._heard(told)
+            else:
+                self._heard(told)
 
 
 def tell_parent(what: Any) -> None:

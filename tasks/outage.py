@@ -1,17 +1,13 @@
-"""What becomes of tracking when MLflow fails: it is off for the rest of the command, in all of its processes.
+"""What becomes of tracking when MLflow fails: it is off for the rest of the command.
 
-The truth is on disk and MLflow is a view of it, so a run never waits for MLflow twice, nor fails with it.
+The truth is on disk and MLflow is a view of it, so a command never waits for MLflow twice, nor fails with it.
 """
 
-import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from dash_core.errors import DashError
-from dash_core.files import write_atomically
 
 REMEDY = "`uv run dashpipe sync` with the same options completes MLflow from the records"
 LONGEST = 200  # characters of a reason
@@ -21,27 +17,12 @@ class TrackerAway(DashError):
     """MLflow failed where it is all that was asked for."""
 
 
-@dataclass(frozen=True)
 class Breaker:
-    """A switch that the processes of a command share: a file, there once MLflow has failed, that tells why."""
+    """A switch that turns tracking off when MLflow fails; told: called with the reason, once."""
 
-    file: Path
-
-    @classmethod
-    def of(cls, folder: Path) -> Self:
-        """Return the closed breaker of this process, its file in `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"mlflow-failure.{os.getpid()}"
-        file.unlink(missing_ok=True)  # of an earlier process of this number
-        return cls(file)
-
-    @property
-    def reason(self) -> str | None:
-        """Why tracking is off; None while it is on."""
-        try:
-            return self.file.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
+    def __init__(self, told: Callable[[str], None] = lambda reason: None) -> None:
+        self.reason: str | None = None  # why tracking is off; None while it is on
+        self._told = told
 
     def attempt(self, call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
         """Return what the call does, or None if tracking is off; whatever fails turns it off, but for our own errors.
@@ -55,8 +36,14 @@ class Breaker:
         except DashError:
             raise
         except Exception as error:
-            write_atomically(self.file, explain(error).encode())
+            self.trip(error)
             return None
+
+    def trip(self, error: Exception) -> None:
+        """Turn tracking off, for this reason unless there is one."""
+        if self.reason is None:
+            self.reason = explain(error)
+            self._told(self.reason)
 
     def check(self) -> None:
         """Raise TrackerAway, and turn tracking on again, if it is off."""
@@ -66,7 +53,7 @@ class Breaker:
 
     def reset(self) -> None:
         """Turn tracking on again."""
-        self.file.unlink(missing_ok=True)
+        self.reason = None
 
 
 def explain(error: Exception) -> str:

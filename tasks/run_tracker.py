@@ -1,6 +1,7 @@
 """One run as MLflow shows it: its parameters, tags and per-chunk metrics, made from the records on disk."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +60,7 @@ class Tracked:
 
 def track_comparison(params: Params, place: Place, commit: str | None, breaker: Breaker | None = None) -> Tracked:
     """Open the comparison in MLflow: an experiment and its parent run; ConfigError if the address is none."""
-    uri, breaker = tracking.tracking_uri(place.store), breaker or Breaker.of(place.services)
+    uri, breaker = tracking.tracking_uri(place.store), breaker or Breaker()
     tracking.check_uri(uri)
     with locked_tracking(place):
         comparison = breaker.attempt(
@@ -74,10 +75,16 @@ def track_comparison(params: Params, place: Place, commit: str | None, breaker: 
 
 
 class RunTracker:
-    """Tells MLflow of one run; telling it the same again changes nothing. Once MLflow has failed it is silent."""
+    """Tells MLflow of one run; telling it the same again changes nothing. Once MLflow has failed it is silent.
 
-    def __init__(self, tracked: Tracked, run: RunConfig, split: str, facts: Mapping[str, Any]) -> None:
+    since: when that began which it tells of, in milliseconds of Unix time; None: now.
+    """
+
+    def __init__(
+        self, tracked: Tracked, run: RunConfig, split: str, facts: Mapping[str, Any], since: int | None = None
+    ) -> None:
         self._tracked = tracked
+        self._since = since or milliseconds()
         self._key = run.id
         self._open = partial(
             tracked.tell,
@@ -111,9 +118,13 @@ class RunTracker:
         self._tell(tracking.log_chunk, chunk=last.chunk, metrics=metrics, timestamp_ms=last.finished_at)
 
     def log_chunks(self, records: Sequence[ChunkRecord]) -> None:
-        """Log every one of the run's records; what MLflow shows of an earlier training of the run is deleted."""
+        """Log every one of the run's records; what MLflow shows of an earlier training of the run is deleted.
+
+        Points of a later time are another command's, which went on with the run meanwhile: they stay.
+        """
         known = self._tell(tracking.logged_points, "steps") or set()
-        if not known <= {(record.chunk, record.finished_at) for record in records}:
+        own = {(record.chunk, record.finished_at) for record in records}
+        if any(moment < self._since for _, moment in known - own):
             self._tracked.tell(tracking.forget_run, self._tracked.comparison, self._key)
             self._id = self._open()
         for count in range(1, len(records) + 1):
@@ -138,6 +149,11 @@ class RunTracker:
         return self._tracked.tell(call, self._id, *arguments, **settings)
 
 
+def milliseconds() -> int:
+    """Return the time in milliseconds of Unix time, as records tell it."""
+    return time.time_ns() // 1_000_000
+
+
 def tracked_ids(runs: Iterable[RunConfig], folders: RunFolders, tracked: Tracked) -> set[str]:
     """Return the ids of those complete runs that need no tracking: MLflow shows them whole, or it has failed."""
     finished = tracked.tell(tracking.finished_runs, tracked.comparison)
@@ -152,7 +168,7 @@ def track_complete(
 ) -> list[str]:
     """Track those complete runs that MLflow does not show whole, from their records alone; return their ids.
 
-    A run is held meanwhile: the command that trained it may be tracking it in this moment.
+    A run is held meanwhile: another command may be logging its model in this moment.
     """
     known = tracked_ids(evidence.runs, folders, tracked)
     todo = [pair for pair in zip(evidence.runs, evidence.results, strict=True) if pair[0].id not in known]

@@ -53,8 +53,8 @@ def tracking_uri(store: Path) -> str:
 
 def check_uri(uri: str) -> None:
     """Raise ConfigError unless MLflow can use such an address; no server is asked."""
-    parts = urlsplit(uri)
     try:
+        parts = urlsplit(uri)
         if parts.scheme in ("http", "https"):
             if not parts.hostname or parts.port == 0:
                 raise ValueError("it names no host")
@@ -93,8 +93,8 @@ def open_comparison(
 ) -> Comparison:
     """Find or create the experiment and its summary run, which is RUNNING afterwards.
 
-    Call it once, before any worker: it creates or upgrades the database. `artifact_root` holds for a database file;
-    a tracking server has a place of its own.
+    It creates or upgrades the database: one process at a time (`locked_tracking`). `artifact_root` holds for a
+    database file; a tracking server has a place of its own.
     """
     if uri.startswith(EMBEDDED):
         _make_database(Path(uri.removeprefix(EMBEDDED)))
@@ -208,7 +208,7 @@ def logged_points(uri: str, run_id: str, metric: str) -> set[tuple[int, int]]:
 
 
 def client_of(uri: str) -> "MlflowClient":
-    """Return this process's client; a fork must not share its parent's connection."""
+    """Return this process's client: a fork would share its parent's connection."""
     return _client_of_process(uri, os.getpid())
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
+from dash_core.data import Dataset
 from dash_core.errors import DashError
 from dash_core.records import ChunkRecord
 from tasks import tracking
@@ -21,9 +21,10 @@ from tasks.data import open_dataset
 from tasks.locking import locked_run
 from tasks.outage import Breaker
 from tasks.place import Place
-from tasks.run_tracker import RunTracker, Tracked, track_comparison
-from tasks.runs import commit, final_model, input_example
+from tasks.run_tracker import RunTracker, Tracked, milliseconds, track_comparison
+from tasks.runs import commit, final_model, input_example, is_complete
 
+PATIENCE = 10.0  # seconds that a command which was stopped goes on telling
 Event = Literal["begin", "log_chunk", "log_chunks", "finish", "stop", "fail", "lose"]
 
 
@@ -45,7 +46,7 @@ class RunReporter:
 
     def begin(self, split: str, facts: dict[str, Any]) -> None:
         """Open the run: it is made on the chunk plan of this digest, by the hardware and code that the facts tell."""
-        self.send(Report(self.run, "begin", (split, facts)))
+        self.send(Report(self.run, "begin", (split, facts, milliseconds())))
 
     def log_chunk(self, records: Sequence[ChunkRecord]) -> None:
         """Log the last of the run's records, with totals over all of them."""
@@ -76,59 +77,67 @@ class TrackingQueue:
     """A thread that opens a comparison in MLflow and then tells it each report, in their order.
 
     Nothing is opened, nor MLflow imported, before the first report or a look at `tracked`: until then other imports
-    are more urgent. Leaving the block waits until everything is told. An error of ours is raised then; any other turns
-    tracking off.
+    are more urgent. Whatever fails turns tracking off, and nothing else. Leaving the block waits until everything is
+    told; after an exception only until the runs are closed, and no longer than PATIENCE.
     """
 
     def __init__(self, params: Params, place: Place, breaker: Breaker) -> None:
         """ConfigError if the address of MLflow is none; no server is asked before the block is entered."""
-        tracking.check_uri(tracking.tracking_uri(place.store))
+        self._uri = tracking.tracking_uri(place.store)
+        tracking.check_uri(self._uri)
         self._params, self._place, self._breaker = params, place, breaker
         self._reports: SimpleQueue[Report | None] = SimpleQueue()  # None: no more will come
         self._wanted = threading.Event()
-        self._tracked: Future[Tracked] = Future()
+        self._opened: Future[Tracked] = Future()
         self._trackers: dict[str, RunTracker] = {}
         self._lost: set[str] = set()
-        self._error: DashError | None = None
+        self._dataset: Dataset | None = None  # of the comparison, opened for the first model
+        self._leaving = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
 
     @property
     def tracked(self) -> Tracked:
         """Where the runs are tracked; waits until the comparison is open there."""
         self._wanted.set()
-        return self._tracked.result()
+        return self._opened.result()
 
     def put(self, report: Report) -> None:
         """Have a report told."""
         self._reports.put(report)
         self._wanted.set()
 
+    def drain(self, patience: float | None = None) -> None:
+        """Wait until everything is told, or so many seconds; nothing can be reported any more."""
+        self._reports.put(None)
+        self._wanted.set()
+        self._thread.join(patience)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._reports.put(None)
-        self._wanted.set()
-        self._thread.join()
-        if kind is None and (failed := self._error or self._tracked.exception()):
-            raise failed
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if kind is None:
+            self.drain()
+        elif self._wanted.is_set():
+            self._leaving = True
+            self.drain(PATIENCE)
 
     def _work(self) -> None:
         self._wanted.wait()
-        try:
-            tracked = track_comparison(self._params, self._place, commit(), self._breaker)
-        except BaseException as error:  # whoever waits for the comparison gets it
-            self._tracked.set_exception(error)
-            return
-        self._tracked.set_result(tracked)
+        self._opened.set_result(self._open())
         while report := self._reports.get():
             try:
-                self._breaker.attempt(self._tell, tracked, report)
+                self._breaker.attempt(self._tell, self._opened.result(), report)
             except DashError as error:
-                self._error = self._error or error
+                self._breaker.trip(error)
+
+    def _open(self) -> Tracked:
+        try:
+            return track_comparison(self._params, self._place, commit(), self._breaker)
+        except Exception as error:  # its lock or its folder
+            self._breaker.trip(error)
+            return Tracked(self._uri, None, self._breaker)
 
     def _tell(self, tracked: Tracked, report: Report) -> None:
         run, details = report.run, report.details
@@ -142,9 +151,17 @@ class TrackingQueue:
                 status, reason = details
                 tracked.tell(tracking.close_lost_run, tracked.comparison, key=run.id, status=status, reason=reason)
             case "finish":
-                with locked_run(run, self._place):  # nobody trains it again while its files are read
-                    dataset = open_dataset(run.dataset, self._place)
-                    model, example = final_model(run, dataset, self._place), input_example(run, dataset)
-                    self._trackers.pop(run.id).finish(self._place, run, model, example)
+                self._finish(run, self._trackers.pop(run.id))
             case event:
                 getattr(self._trackers[run.id], event)(*details)
+
+    def _finish(self, run: RunConfig, tracker: RunTracker) -> None:
+        """Log a run's model and files, unless another command has begun to train it again."""
+        if self._leaving:
+            return
+        with locked_run(run, self._place):
+            if not is_complete(run, self._place):
+                return
+            self._dataset = self._dataset or open_dataset(run.dataset, self._place)
+            model, example = final_model(run, self._dataset, self._place), input_example(run, self._dataset)
+            tracker.finish(self._place, run, model, example)

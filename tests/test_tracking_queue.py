@@ -4,12 +4,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from dash_core.errors import ConfigError, RecordError
-from tasks import tracking_queue
+from dash_core.files import DiskError
+from tasks import run_tracker, tracking_queue
 from tasks.outage import Breaker
 from tasks.place import Place
 from tasks.run_tracker import Tracked
@@ -24,7 +26,8 @@ FIRST, SECOND = (PARAMS.run("warm", seed) for seed in (0, 1))
 class Tracker:
     """Stands for MLflow: writes down what it is told; a loss of 13 is more than it can take."""
 
-    def __init__(self, tracked, run, split, facts):
+    def __init__(self, tracked, run, split, facts, since):
+        assert since <= run_tracker.milliseconds()
         self.seed = run.seed
         self.write("begin", split, facts)
 
@@ -66,7 +69,7 @@ def _opened(breaker):
 
 
 def queue(place):
-    return TrackingQueue(PARAMS, place, Breaker.of(place.services))
+    return TrackingQueue(PARAMS, place, Breaker())
 
 
 def test_all_that_was_reported_is_told_in_order_when_the_block_ends(told, place):
@@ -103,28 +106,63 @@ def test_a_failure_of_mlflow_turns_tracking_off_and_is_no_failure_of_the_block(t
     assert tracking.tracked.breaker.reason == "no answer"
 
 
-def test_an_error_of_ours_is_raised_at_the_end_and_the_rest_is_told(told, place):
-    def report():
-        with queue(place) as tracking:
-            one = RunReporter(FIRST, tracking.put)
-            one.begin("split", {})
-            one.log_chunk([14])
-            one.log_chunk([1])
-
-    with pytest.raises(RecordError, match="damaged"):
-        report()
-    assert told[-1] == (0, "log_chunk", [1])
+def test_an_error_of_ours_turns_tracking_off_too(told, place):
+    with queue(place) as tracking:
+        one = RunReporter(FIRST, tracking.put)
+        one.begin("split", {})
+        one.log_chunk([14])
+        one.log_chunk([1])
+    assert told[-1] == (0, "begin", "split", {})
+    assert tracking.tracked.breaker.reason == "a damaged record"
 
 
-def test_a_comparison_that_cannot_be_opened_is_an_error_for_whoever_asks(told, place, monkeypatch):
+def test_a_comparison_that_cannot_be_opened_is_not_tracked(told, place, monkeypatch):
     def refuse(*given):
-        raise ConfigError("no such comparison")
+        raise DiskError("no space left")
 
     monkeypatch.setattr(tracking_queue, "track_comparison", refuse)
-    with pytest.raises(ConfigError, match="no such comparison"), queue(place) as tracking:
-        _ = tracking.tracked.uri
-    with pytest.raises(ConfigError, match="no such comparison"), queue(place) as tracking:
+    with queue(place) as tracking:
         RunReporter(FIRST, tracking.put).begin("split", {})
+    assert (tracking.tracked.comparison, tracking.tracked.breaker.reason, told) == (None, "no space left", [])
+
+
+def test_a_run_that_is_no_longer_complete_is_not_finished(told, place):
+    with queue(place) as tracking:
+        one = RunReporter(FIRST, tracking.put)
+        one.begin("split", {})
+        one.finish()  # another command removed it in between
+        one.begin("split", {})
+    assert [words[1] for words in told[1:]] == ["begin", "begin"]
+    assert tracking.tracked.breaker.reason is None
+
+
+def stopped(place):
+    """A run is reported as stopped, and the command ends by Ctrl-C."""
+    with queue(place) as tracking:
+        one = RunReporter(FIRST, tracking.put)
+        one.begin("split", {})
+        one.stop()
+        raise KeyboardInterrupt
+
+
+def test_a_block_that_is_left_by_an_error_closes_its_runs_and_opens_nothing_for_it(told, place):
+    with pytest.raises(KeyboardInterrupt), queue(place):
+        raise KeyboardInterrupt
+    assert told == []
+    with pytest.raises(KeyboardInterrupt):
+        stopped(place)
+    assert told[-1] == (0, "stop")
+
+
+def test_a_block_that_is_left_by_an_error_waits_no_longer_than_its_patience(told, place, monkeypatch):
+    held = threading.Event()
+    monkeypatch.setattr(tracking_queue, "PATIENCE", 0.1)
+    monkeypatch.setattr(Tracker, "stop", lambda self: held.wait(60))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        stopped(place)
+    assert time.monotonic() - began < 30
+    held.set()
 
 
 def test_an_address_that_is_none_is_refused_at_once(place, monkeypatch):
@@ -152,7 +190,7 @@ def test_mlflow_is_imported_only_when_there_is_something_to_tell(tmp_path):
         from tasks.tracking_queue import TrackingQueue
         from tests import toy
         place = Place(store={str(tmp_path)!r}, data_root={str(tmp_path)!r}, device="cpu")
-        with TrackingQueue(toy.params(), place, Breaker.of(place.services)) as tracking:
+        with TrackingQueue(toy.params(), place, Breaker()) as tracking:
             time.sleep(0.5)
             print("mlflow" in sys.modules)
             print(tracking.tracked.comparison is not None, "mlflow" in sys.modules)

@@ -4,6 +4,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dash_core.flops import FlopCounterMode
 from dash_core.modes import in_mode
@@ -22,7 +23,9 @@ def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     found. A model on the meta device is followed by its shapes alone.
     """
     device = next((parameter.device for parameter in model.parameters()), None)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), in_mode(model, training=False):
+    counter = FlopCounterMode(display=False)
+    attention = sdpa_kernel(SDPBackend.MATH)  # not fused, nor by a pass without gradients: the counter would miss it
+    with attention, torch.enable_grad(), in_mode(model, training=False), counter:
         model(torch.zeros(1, *image_shape, device=device))
     return int(counter.get_total_flops())
 

@@ -76,6 +76,12 @@ def test_without_the_max_pool_stages_see_four_times_the_pixels() -> None:
     assert full == 4 * pooled
 
 
+def test_attention_counts_as_its_matrix_products() -> None:
+    """8 rows of 4 numbers: projections in and out, 8x8 scores of 2 heads and their sums, two layers of 16 units."""
+    model = nn.Sequential(nn.Flatten(0, 1), nn.TransformerEncoderLayer(4, 2, 16, batch_first=True))
+    assert forward_flops(model, (1, 8, 4)) == 2 * 8 * (4 * 12 + 8 * 4 + 8 * 4 + 4 * 4 + 2 * 4 * 16)
+
+
 def test_counting_leaves_weights_modes_and_the_generator_as_found() -> None:
     model = build_model("resnet18", CIFAR, 10, seed=0).train()
     model.layer1.eval()

@@ -54,7 +54,7 @@ def test_flow_of_one_run_trains_every_chunk_and_completes(tmp_path):
     place, run = place_of(settings, tmp_path, None), settings.runs()[0]
     with (
         prefect_test_harness(server_startup_timeout=120),
-        TrackingQueue(settings, place, Breaker.of(place.services)) as tracking,
+        TrackingQueue(settings, place, Breaker()) as tracking,
     ):
         state = run_experiment(run, place, tracking.put, return_state=True)
         RunReporter(run, tracking.put).finish()

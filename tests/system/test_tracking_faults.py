@@ -73,8 +73,9 @@ def done(place):
     return _complete(place)
 
 
-def test_a_breaker_tells_the_first_reason_and_calls_no_more(tmp_path):
-    breaker, calls = Breaker.of(tmp_path), []
+def test_a_breaker_tells_the_first_reason_and_calls_no_more():
+    told, calls = [], []
+    breaker = Breaker(told.append)
 
     def fail(word):
         calls.append(word)
@@ -82,19 +83,19 @@ def test_a_breaker_tells_the_first_reason_and_calls_no_more(tmp_path):
 
     assert breaker.attempt(len, "abc") == 3
     assert [breaker.attempt(fail, word) for word in ("first", "second")] == [None, None]
-    assert (calls, breaker.reason) == (["first"], "no first")
-    assert Breaker(breaker.file).attempt(len, "abc") is None  # as another process sees it
+    breaker.trip(OSError("later"))
+    assert (calls, breaker.reason, told) == (["first"], "no first", ["no first"])
     with pytest.raises(TrackerAway, match="no first; nothing is lost"):
         breaker.check()
     assert breaker.attempt(len, "abc") == 3
 
 
-def test_an_error_of_ours_is_not_taken_for_a_failure_of_mlflow(tmp_path):
+def test_an_error_of_ours_is_not_taken_for_a_failure_of_mlflow():
     def refuse():
         raise ConfigError("no such address")
 
     with pytest.raises(ConfigError):
-        Breaker.of(tmp_path).attempt(refuse)
+        Breaker().attempt(refuse)
 
 
 def test_a_reason_is_short_names_the_cause_and_no_password():
@@ -112,7 +113,9 @@ def test_a_reason_is_short_names_the_cause_and_no_password():
     assert explain(KeyError()) == "KeyError"
 
 
-@pytest.mark.parametrize("uri", ["htp://h:1", "127.0.0.1:5000", "http://", "http:/h", "http://h:port", "odd+sql://h"])
+@pytest.mark.parametrize(
+    "uri", ["htp://h:1", "http://[::1", "127.0.0.1:5000", "http://", "http:/h", "http://h:port", "odd+sql://h"]
+)
 def test_an_address_that_is_none_is_refused_before_anything_is_asked(uri, place, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI: MLflow cannot use"):
@@ -158,6 +161,16 @@ def test_records_complete_a_run_that_mlflow_half_knows_without_doubles(embedded,
     run_tracker.RunTracker(tracked, RUN, "split", {}).log_chunks(records[:2])  # here MLflow went away
     added = [run_tracker.track_complete(done, embedded, embedded, tracked, lambda: DATA) for _ in range(2)]
     assert (added, tracked.breaker.reason) == ([[RUN.id], []], None)
+    assert _points(tracked) == [(record.chunk, record.finished_at) for record in records]
+
+
+def test_a_late_report_deletes_nothing_of_a_command_that_went_on_with_the_run(embedded, no_model, done):
+    tracked = run_tracker.track_comparison(PARAMS, embedded, None)
+    (records,) = done.methods[0].runs.values()
+    run_tracker.track_complete(done, embedded, embedded, tracked, lambda: DATA)
+    early = run_tracker.RunTracker(tracked, RUN, "split", {}, since=records[0].finished_at)
+    early.log_chunks([])  # it had none when it began
+    early.finish(embedded, RUN, None, None)
     assert _points(tracked) == [(record.chunk, record.finished_at) for record in records]
 
 
