@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -15,6 +16,11 @@ from dash_core.errors import RecordError
 from dash_core.files import naming, write_atomically
 
 FILE = "chunks.jsonl"
+
+
+def milliseconds() -> int:
+    """Return the Unix time in milliseconds, as records tell it."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from dash_core.models import build_model, forward_flops, model_spec
 from dash_core.optim import build_optimizer
 from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve
-from dash_core.records import FILE, ChunkRecord, append_record, read_records, rewrite_records
+from dash_core.records import FILE, ChunkRecord, append_record, milliseconds, read_records, rewrite_records
 from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, train_chunk
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ class Trajectory:
             converged=outcome.converged,
             cost=self.learner.meter.take(),
             diagnostics=self._diagnostics,
-            finished_at=time.time_ns() // 1_000_000,
+            finished_at=milliseconds(),
         )
         self.records.append(record)
         self._outcome, self._evaluation, self._diagnostics = None, None, {}

@@ -36,18 +36,22 @@ PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 def prepare_environment(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set the defaults that are not set yet, and keep a configured proxy out of local traffic.
-
-    Until `imports_done` garbage is looked for less often: imports make much that stays, and looking at it again and
-    again is a fifth of their time.
-    """
-    gc.set_threshold(IMPORTING)
+    """Set the defaults that are not set yet, and keep a configured proxy out of local traffic; imports begin."""
+    imports_begin()
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
     if any(environ.get(name) for name in PROXIES):
         for name in ("NO_PROXY", "no_proxy"):
             hosts = [host for host in environ.get(name, "").split(",") if host]
             environ[name] = ",".join(hosts + [host for host in LOOPBACK if host not in hosts])
+
+
+def imports_begin() -> None:
+    """Look for garbage less often until `imports_done`.
+
+    Imports make much that stays, and looking at it again and again is a fifth of their time.
+    """
+    gc.set_threshold(IMPORTING)
 
 
 def imports_done() -> None:

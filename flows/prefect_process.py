@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -50,9 +50,12 @@ def main(store: Path, port: int = 0) -> int:
     os.environ.pop("PREFECT_API_URL", None)
     opened: SimpleQueue[socket.socket] = SimpleQueue()
     threading.Thread(target=_open_when_told, args=(store, port, opened), name="opener", daemon=True).start()
-    with contextlib.suppress(Exception), gc_paused():
+    gc.disable()  # imports make much that stays, and each look at it all takes long
+    with contextlib.suppress(Exception):
         import prefect.server.api.server  # noqa: F401  (what fails here fails again, and is logged, in _serve)
         import uvicorn  # noqa: F401
+    gc.freeze()
+    gc.enable()
     return asyncio.run(_serve(opened.get()))
 
 
@@ -71,17 +74,6 @@ def _open_when_told(store: Path, port: int, opened: "SimpleQueue[socket.socket]"
         traceback.print_exc()
         os._exit(1)
     opened.put(listener)
-
-
-@contextlib.contextmanager
-def gc_paused() -> Iterator[None]:
-    """Collect no garbage while modules are imported: they make much that stays, and each look at it all takes long."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def create_database(path: Path) -> None:

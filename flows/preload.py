@@ -4,7 +4,9 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked, also while this imports
 
-from flows.prefect_process import gc_paused  # noqa: E402
+from flows.environment import imports_begin, imports_done  # noqa: E402
 
-with gc_paused():
-    import flows.experiment  # noqa: F401
+imports_begin()
+import flows.experiment  # noqa: F401, E402
+
+imports_done()

@@ -1,7 +1,6 @@
 """One run as MLflow shows it: its parameters, tags and per-chunk metrics, made from the records on disk."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from dash_core.comparison import Params
 from dash_core.config import RunConfig, Setting
 from dash_core.data import Dataset
-from dash_core.records import ChunkRecord, read_records
+from dash_core.records import ChunkRecord, milliseconds, read_records
 from dash_core.summary import total_cost
 from tasks import tracking
 from tasks.evidence import Evidence
@@ -147,11 +146,6 @@ class RunTracker:
 
     def _tell(self, call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
         return self._tracked.tell(call, self._id, *arguments, **settings)
-
-
-def milliseconds() -> int:
-    """Return the time in milliseconds of Unix time, as records tell it."""
-    return time.time_ns() // 1_000_000
 
 
 def tracked_ids(runs: Iterable[RunConfig], folders: RunFolders, tracked: Tracked) -> set[str]:

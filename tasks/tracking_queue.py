@@ -15,13 +15,13 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import Dataset
 from dash_core.errors import DashError
-from dash_core.records import ChunkRecord
+from dash_core.records import ChunkRecord, milliseconds
 from tasks import tracking
 from tasks.data import open_dataset
 from tasks.locking import locked_run
 from tasks.outage import Breaker
 from tasks.place import Place
-from tasks.run_tracker import RunTracker, Tracked, milliseconds, track_comparison
+from tasks.run_tracker import RunTracker, Tracked, track_comparison
 from tasks.runs import commit, final_model, input_example, is_complete
 
 PATIENCE = 10.0  # seconds that a command which was stopped goes on telling
