@@ -64,22 +64,48 @@ class _ByColumns(torch.autograd.Function):
         ctx.stride, ctx.padding = stride, padding
         height, width = _output_size(images.shape[2:], weight.shape[2:], stride, padding)
         columns = _columns(images, weight.shape[2:], stride, padding)
-        return (columns @ _matrix(weight).t()).view(len(images), height, width, len(weight)).permute(0, 3, 1, 2)
+        return _as_images(columns @ _matrix(weight).t(), height, width)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         images, weight = ctx.saved_tensors
-        by_position = gradient.permute(0, 2, 3, 1).reshape(-1, len(weight))
         of_images = of_weight = None
         if ctx.needs_input_grad[0]:
-            columns = by_position @ _matrix(weight)
-            of_images = _add_columns(columns, images, weight.shape[2:], gradient.shape[2:], ctx.stride, ctx.padding)
+            of_images = _images_gradient(gradient, images, weight, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
             columns = _columns(images, weight.shape[2:], ctx.stride, ctx.padding)
             outputs, inputs, height, width = weight.shape
-            of_weight = (by_position.t() @ columns).view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+            by_output = _rows(gradient).t().contiguous()  # copied: products of a transposed view are slower in bf16
+            of_weight = (by_output @ columns).view(outputs, height, width, inputs).permute(0, 3, 1, 2)
         return of_images, of_weight, None, None
+
+
+def _images_gradient(
+    gradient: Tensor, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """Return the images' gradient.
+
+    Where the output has the images' size it is a convolution too: of `gradient`, with the weights turned by 180
+    degrees.
+    """
+    kernel, size = weight.shape[2:], images.shape[2:]
+    if gradient.shape[2:] != size or stride != (1, 1):
+        columns = _rows(gradient) @ _matrix(weight)
+        return _add_columns(columns, images, kernel, gradient.shape[2:], stride, padding)
+    height, width = kernel
+    turned = torch.cat([weight[:, :, i, j] for i in reversed(range(height)) for j in reversed(range(width))])
+    return _as_images(_columns(gradient, kernel, stride, padding) @ turned, *size)
+
+
+def _rows(images: Tensor) -> Tensor:
+    """Return (B, C, H, W) as (B·H·W, C): a view where it is channels-last."""
+    return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
+
+
+def _as_images(rows: Tensor, height: int, width: int) -> Tensor:
+    """Return (B·H·W, C) as (B, C, H, W), channels-last."""
+    return rows.view(-1, height, width, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def _matrix(weight: Tensor) -> Tensor:
