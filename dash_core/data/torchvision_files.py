@@ -14,6 +14,16 @@ from dash_core.errors import DataError
 Split = tuple[Tensor, Tensor]  # images uint8 (N, H, W, C), labels int64 (N,)
 Content = tuple[Split, Split, Sequence[str]]  # train, test, class names
 
+_IDX = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+_CIFAR10 = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
+FILES: dict[str, tuple[str, ...]] = {  # below the data root; known without torchvision, which takes seconds to import
+    "mnist": tuple(f"MNIST/raw/{name}-ubyte" for name in _IDX),
+    "fashion_mnist": tuple(f"FashionMNIST/raw/{name}-ubyte" for name in _IDX),
+    "cifar10": tuple(f"cifar-10-batches-py/{name}" for name in _CIFAR10),
+    "cifar100": tuple(f"cifar-100-python/{name}" for name in ("train", "test", "meta")),
+    "svhn": ("train_32x32.mat", "test_32x32.mat"),
+}
+
 
 @dataclass(frozen=True)
 class Download:

@@ -20,51 +20,52 @@ from dash_core.data.cache import Source, file_identity
 from dash_core.data.download import fetch_from_any, md5_of
 from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.progress import Progress
-from dash_core.data.torchvision_files import Download, family
+from dash_core.data.torchvision_files import FILES, Download, family
 from dash_core.errors import DataError
 from dash_core.files import replaced_when_done
 
 
 def open_torchvision_set(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
     """Find the dataset's files under `data_root`, downloading what is not there."""
-    known = family(config.name)
-    downloads = known.downloads(known.kind)
-    absent = [item for item in downloads if not all((data_root / file).is_file() for file in item.files)]
-    if absent:
-        _provide(config.name, absent, data_root, download, progress)
-    files = {data_root / file: md5 for item in downloads for file, md5 in item.files.items()}
-    return Source(file_identity(data_root, files), lambda: _decode(config.name, data_root, files, progress))
+    files = [data_root / file for file in FILES[config.name]]
+    if not all(file.is_file() for file in files):
+        _provide(config.name, data_root, download, progress)
+    return Source(file_identity(data_root, files), lambda: _decode(config.name, data_root, progress))
 
 
-def _decode(name: str, data_root: Path, files: dict[Path, str | None], progress: Progress) -> Dataset:
+def _decode(name: str, data_root: Path, progress: Progress) -> Dataset:
     """Read both splits; torchvision checks the files' MD5 before it trusts them."""
     known = family(name)
     progress(f"reading {name}", 0, 1)
     try:
         train, test, class_names = known.read(known.kind, data_root)
     except RuntimeError as error:
-        raise _damage(name, files, error) from error
+        raise _damage(name, data_root, error) from error
     progress(f"reading {name}", 1, 1)
     names = tuple(class_names)
     statistics = normalisation.CIFAR10 if name == "cifar10" else normalisation.channel_statistics(train[0])
     try:
         return Dataset(name, ImageSet(*train, names, *statistics), ImageSet(*test, names, *statistics))
     except DataError as error:
-        places = ", ".join(sorted({str(file.parent) for file in files}))
+        places = ", ".join(sorted({str((data_root / file).parent) for file in FILES[name]}))
         raise DataError(f"{places}: the files of {name} do not fit together ({error}); load them again") from error
 
 
-def _damage(name: str, files: dict[Path, str | None], error: RuntimeError) -> DataError:
+def _damage(name: str, data_root: Path, error: RuntimeError) -> DataError:
     """Return the error that names the damaged file, which torchvision does not say."""
+    known = family(name)
+    files = {data_root / file: md5 for item in known.downloads(known.kind) for file, md5 in item.files.items()}
     for file, md5 in files.items():
         if md5 is not None and md5_of(file) != md5:
             return DataError(f"{file}: damaged, its MD5 is not {md5}; delete it and load it again")
     return DataError(f"{name}: torchvision cannot read {', '.join(map(str, files))} ({error}); load them again")
 
 
-def _provide(name: str, absent: list[Download], data_root: Path, download: bool, progress: Progress) -> None:
+def _provide(name: str, data_root: Path, download: bool, progress: Progress) -> None:
     """Download what is absent; each file is put in its place whole."""
-    missing = [file for item in absent for file in item.files if not (data_root / file).is_file()]
+    known = family(name)
+    missing = [file for file in FILES[name] if not (data_root / file).is_file()]
+    absent = [item for item in known.downloads(known.kind) if not set(missing).isdisjoint(item.files)]
     remedy = f"Set the data root to the folder that holds {missing[0]}, or load {name} once on a machine with a network"
     if not download:
         raise DataError(f"{name}: no {', '.join(missing)} in {data_root}, and downloads are off. {remedy}")

@@ -14,6 +14,7 @@ from torchvision import datasets
 from dash_core.config import DatasetConfig
 from dash_core.data import download, load_dataset, torchvision_sets
 from dash_core.data.normalisation import channel_statistics
+from dash_core.data.torchvision_files import FILES
 from dash_core.errors import DataError
 
 MNISTS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
@@ -236,9 +237,10 @@ def test_a_failed_download_names_folder_reason_and_remedy(tmp_path, internet, na
 
 
 def test_every_torchvision_set_says_where_its_files_are_had():
-    for name in ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"):
+    assert set(FILES) == {"mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"}
+    for name in FILES:
         known = torchvision_sets.family(name)
         for item in known.downloads(known.kind):
             assert all(url.startswith("http") for url in item.urls)
             assert len(item.md5) == 32
-            assert item.files
+        assert [file for item in known.downloads(known.kind) for file in item.files] == list(FILES[name])
