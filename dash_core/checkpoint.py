@@ -4,12 +4,14 @@ A checkpoint is a line with the payload's SHA-256, then the payload: torch's own
 `weights_only=True`, so that nothing in it is ever executed. The one before is kept beside it.
 """
 
+import contextlib
 import hashlib
 import io
 import logging
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -25,9 +27,48 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Whenever a crash comes, one of the two is whole: the oldest goes, and leaves its space, before the new one is
     written. DiskError names the file, the reason and the remedy.
     """
+    _write(path, _serialised(state))
+
+
+class CheckpointWriter:
+    """Saves the states of one file as `save_checkpoint` does, while the caller goes on: disks take long, not work.
+
+    A state is saved as it was when it was given. One is written at a time, in the order given. What goes wrong is
+    raised by the next call, or at the end of a `with` block, which leaves no write under way.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
+        self._under_way: Future[None] | None = None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Begin to write a state, once the one before is written."""
+        self.wait()
+        self._under_way = self._thread.submit(_write, self._path, _serialised(state))
+
+    def wait(self) -> None:
+        """Return when what was given is on the disk; DiskError as `save_checkpoint` has it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        """Wait; an error of the block itself comes before that of a write."""
+        with contextlib.suppress(*[Exception] * (kind is not None)):
+            self.wait()
+
+
+def _serialised(state: dict[str, Any]) -> memoryview:
     payload = io.BytesIO()
     torch.save(state, payload)
-    content = payload.getbuffer()
+    return payload.getbuffer()
+
+
+def _write(path: Path, content: memoryview) -> None:
     header = MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
     if path.exists():
         with naming(path):

@@ -5,9 +5,10 @@ An experiment's number, from 1, is called `chunk` here: in the standard protocol
 Its folder holds `chunks.jsonl` (a record a chunk), `state.ckpt` (while the run is under way), and at the end
 `weights.safetensors` and `result.json`, which is written last: a run with a result is complete.
 
-The state is saved at the end of each chunk and, while one is trained, every so many seconds between two steps. Before
-the first of these, an intervention is part of no saved state and is made again from the state before it; after it, it
-is part of the learner's state and is not made again. So it is never applied twice, and never skipped.
+The state is saved at the end of each chunk and, while one is trained, every so many seconds between two steps; these
+are written while training goes on. Before the first of them, an intervention is part of no saved state and is made
+again from the state before it; after it, it is part of the learner's state and is not made again. So it is never
+applied twice, and never skipped.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 from safetensors.torch import save as to_safetensors
 
-from dash_core.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from dash_core.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoint
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset, ImageSet, check_plan, tested_images, training_labels
 from dash_core.diagnostics import Subject, When, diagnose, diagnostics_named
@@ -94,6 +95,7 @@ class Trajectory:
         self._classes = dataset.train.classes
         self._watch = watch
         self._checkpoint = folder / "state.ckpt"
+        self._writer = CheckpointWriter(self._checkpoint)
         optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
@@ -148,7 +150,7 @@ class Trajectory:
         observers = Observers(self._after_epoch, self._after_step)
         doing = f"training chunk {chunk} with {self.run.model.name} in batches of {config.batch_size}"
         remedy = "lower training.batch_size (another run, from its first chunk), or "
-        with self.learner.meter.phase("train"), self._memory_told(doing, remedy):
+        with self._writer, self.learner.meter.phase("train"), self._memory_told(doing, remedy):
             self._outcome = train_chunk(self.learner, data, config, self.intervention, observers, begun)
         self.intervention.after_chunk(self.learner, data)
         self._diagnose("after_training", chunk, self._outcome.epochs)
@@ -188,6 +190,7 @@ class Trajectory:
         self._outcome, self._evaluation, self._diagnostics = None, None, {}
         with self.learner.meter.phase("checkpoint"):  # its cost is part of the next chunk's
             self._save(None)
+            self._writer.wait()  # the checkpoint is the truth: no record is there before it
         append_record(self.folder, record)
         return record
 
@@ -222,12 +225,14 @@ class Trajectory:
         if not stop and time.monotonic() - self._saved < self._watch.seconds:
             return
         with self.learner.meter.aside("checkpoint"):
-            self._save(moment())
+            self._save(moment())  # written while training goes on
+            if stop:
+                self._writer.wait()
         if stop:
             raise StopRequested(f"run {self.run.id} was asked to stop; the same command goes on from there")
 
     def _save(self, moment: Moment | None) -> None:
-        """Put on disk all that the rest of the run depends on."""
+        """Begin to put on disk all that the rest of the run depends on."""
         state = {
             "identity": self._identity,
             "learner": self.learner.state_dict(),
@@ -236,7 +241,7 @@ class Trajectory:
             "diagnostics": self._diagnostics,
             "moment": moment and asdict(moment),
         }
-        save_checkpoint(self._checkpoint, state)
+        self._writer.save(state)
         self._saved = time.monotonic()
 
     def _data(self, chunk: int) -> GrowingData:

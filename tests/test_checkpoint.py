@@ -7,6 +7,7 @@ import pickle
 import random
 import shutil
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dash_core.checkpoint import MAGIC, load_checkpoint, remove_checkpoint, save_checkpoint
+from dash_core import checkpoint
+from dash_core.checkpoint import MAGIC, CheckpointWriter, load_checkpoint, remove_checkpoint, save_checkpoint
+from dash_core.errors import StopRequested
+from dash_core.files import DiskError
+from dash_core.records import read_records
+from dash_core.trajectory import Watch
 from tests import toy
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -260,3 +266,68 @@ def test_every_rename_is_on_disk_before_the_next_step(tmp_path, monkeypatch):
     calls.clear()
     save_checkpoint(tmp_path / "state.ckpt", {})
     assert calls == ["rename", "folder", "file", "rename", "folder"]
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Have each write wait for its turn, which a test gives by releasing the semaphore."""
+    turns, write = threading.Semaphore(0), checkpoint._write
+    monkeypatch.setattr("dash_core.checkpoint._write", lambda *given: (turns.acquire(timeout=30), write(*given)))
+    return turns
+
+
+def test_a_state_is_written_beside_the_work_and_as_it_was_when_it_was_given(tmp_path, slow_disk):
+    path, weights = tmp_path / "state.ckpt", torch.zeros(8)
+    with CheckpointWriter(path) as writer:
+        writer.save({"weights": weights})
+        weights += 1  # training goes on
+        assert not path.exists()
+        slow_disk.release()
+        writer.save({"weights": weights})
+        assert load_checkpoint(path)["weights"].sum() == 0
+        slow_disk.release()
+    assert load_checkpoint(path)["weights"].sum() == 8
+
+
+def test_a_write_that_fails_is_told_by_the_next_call_or_the_blocks_end(tmp_path, full_disk):
+    writer = CheckpointWriter(tmp_path / "state.ckpt")
+    writer.save({})
+    with pytest.raises(DiskError, match=r"state\.ckpt"):
+        writer.save({})
+    with pytest.raises(DiskError, match=r"state\.ckpt"), writer:
+        writer.save({})
+    writer.save({})
+    with pytest.raises(ZeroDivisionError), writer:  # the block's own error comes first
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    def fail(path, content):
+        raise DiskError(f"{path}: no space left")
+
+    monkeypatch.setattr("dash_core.checkpoint._write", fail)
+
+
+def test_a_state_that_cannot_be_saved_is_no_stop_and_leaves_no_record(tmp_path, full_disk):
+    run, data = toy.params().run("warm", 0), toy.dataset()
+    stopping = toy.trajectory(tmp_path / "stopped", run, data, watch=Watch(stop=lambda: True))
+    with pytest.raises(DiskError):  # and not StopRequested, which says that the same command goes on from there
+        stopping.train(1)
+    ending = toy.trajectory(tmp_path / "ended", run, data)
+    ending.train(1)
+    ending.evaluate(1)
+    with pytest.raises(DiskError):
+        ending.record(1)
+    assert read_records(tmp_path / "ended") == []
+
+
+def test_training_that_ends_leaves_no_write_under_way(tmp_path, slow_disk):
+    run, data = toy.params().run("warm", 0), toy.dataset()
+    asked = iter([False, True])
+    watch = Watch(stop=lambda: next(asked), seconds=0.0)  # a save after the first step, and the last at the stop
+    slow_disk.release(2)
+    with pytest.raises(StopRequested):
+        toy.trajectory(tmp_path, run, data, watch=watch).train(1)
+    assert len(load_checkpoint(tmp_path / "state.ckpt")["moment"]["measured"]) == 2
+    assert len(load_checkpoint(tmp_path / "state.ckpt.previous")["moment"]["measured"]) == 1
