@@ -40,10 +40,16 @@ def compare(settings: Params, source: Source, at: Workplace, again: bool) -> Non
 
     source: what `settings` were read from.
     """
+    from flows.workers import start_early
+    from tasks.runs import is_complete
+
     place, console = at.place, at.console
+    trains = again or not all(is_complete(run, place) for run in settings.runs())
+    if trains:
+        start_early()
     check_data(settings, place, console)
     failure = None
-    with _services(settings.name, settings.runs(), at, again):
+    with _services(settings.name, settings.runs(), at, trains):
         from flows.compare import ComparisonFailed, compare_methods
         from flows.display import print_table
 
@@ -73,8 +79,11 @@ def ui_command(place: Place, source: Source) -> str:
 
 def train(settings: Params, label: str, place: Place, console: Console) -> None:
     """Run the flow that trains every seed of one method; what is complete already is left as it is."""
+    from tasks.runs import is_complete
+
     what, runs = f"{settings.name}, {label}", [settings.run(label, seed) for seed in settings.seeds]
-    with standing_by(place.store) as server, _services(what, runs, Workplace(place, console, server)):
+    trains = not all(is_complete(run, place) for run in runs)
+    with standing_by(place.store) as server, _services(what, runs, Workplace(place, console, server), trains):
         from flows.compare import train_method
 
         train_method(settings, label, place)
@@ -109,12 +118,10 @@ def run(settings: Params, one: RunConfig, at: Workplace, again: bool) -> None:
 
 
 @contextmanager
-def _services(what: str, runs: Sequence[RunConfig], at: Workplace, again: bool = False) -> Iterator[None]:
-    """Start all that runs need, show their progress, and end it when the block ends."""
-    from tasks.runs import is_complete
-
+def _services(what: str, runs: Sequence[RunConfig], at: Workplace, trains: bool) -> Iterator[None]:
+    """Start all that runs need, show their progress, and end it when the block ends; trains: as `services` has it."""
     at.console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
-    with services(at, trains=again or not all(is_complete(run, at.place) for run in runs)):
+    with services(at, trains):
         from flows.display import watched
 
         with watched(runs, at.place, at.console):
