@@ -1,6 +1,8 @@
 """The command line: what it lists, and how it refuses bad input before anything is started or written."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -236,3 +238,31 @@ def test_the_doctor_ends_with_1_if_the_configured_prefect_does_not_answer(projec
     answer = invoke("doctor")
     assert answer.exit_code == 1
     assert "no Prefect API answers at http://127.0.0.1:9/api" in answer.output
+
+
+ENDING = """
+import atexit, sys
+from flows import cli
+
+class Kept:
+    def __del__(self):
+        print("taken apart")
+
+def app():
+    atexit.register(print, "exit handler")
+    real() if sys.argv[1:] else 1 / 0
+
+kept, real, cli.app = Kept(), cli.app, app
+sys.argv = ["dashpipe", *{words!r}]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [(["methods"], 0), (["methods", "--nope"], 2), ([], 1)])
+def test_a_command_ends_with_its_code_and_all_it_said_but_takes_nothing_apart(words, code):
+    done = subprocess.run([sys.executable, "-c", ENDING.format(words=words)], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stdout.endswith("exit handler\n")
+    assert "taken apart" not in done.stdout
+    assert ("Shin et al. 2024" in done.stdout) == (code == 0)
+    assert ("ZeroDivisionError" in done.stderr) == (code == 1)
