@@ -69,16 +69,21 @@ class CostMeter:
             self._end()
 
     @contextmanager
-    def aside(self, name: str) -> Iterator[None]:
-        """Charge the block to another phase than the one under way, if any, which it interrupts."""
+    def aside(self, name: str, *, own_memory: bool = True) -> Iterator[None]:
+        """Charge the block to another phase than the one under way, if any, which it interrupts.
+
+        own_memory: both phases' peaks are told apart, for which the process hands back its freed memory, twice, and
+        then has it cleared anew; without, each may be the other's.
+        """
         interrupted = self._running
         self._end()
+        self._begin(name, reset=own_memory)
         try:
-            with self.phase(name):
-                yield
+            yield
         finally:
+            self._end()
             if interrupted:
-                self._begin(interrupted)
+                self._begin(interrupted, reset=own_memory)
 
     @contextmanager
     def counted(self, step: Hashable) -> Iterator[None]:
@@ -114,10 +119,11 @@ class CostMeter:
         self._since = time.perf_counter() - state["elapsed"]
         self._known = dict(state["known"])
 
-    def _begin(self, name: str) -> None:
+    def _begin(self, name: str, *, reset: bool = True) -> None:
         self._flops = 0
         _synchronise(self._device)
-        _reset_peak_memory(self._device)
+        if reset:
+            _reset_peak_memory(self._device)
         self._running, self._started = name, time.perf_counter()
 
     def _end(self) -> None:

@@ -224,7 +224,7 @@ class Trajectory:
         stop = self._watch.stop()
         if not stop and time.monotonic() - self._saved < self._watch.seconds:
             return
-        with self.learner.meter.aside("checkpoint"):
+        with self.learner.meter.aside("checkpoint", own_memory=False):
             self._save(moment())  # written while training goes on
             if stop:
                 self._writer.wait()

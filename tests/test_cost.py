@@ -160,6 +160,22 @@ def test_what_is_spent_aside_is_charged_to_its_own_phase_and_the_interrupted_one
     assert spent["diagnose"].peak_memory - spent["train"].peak_memory > 195e6
 
 
+def test_an_aside_without_memory_of_its_own_leaves_the_freed_memory_where_it_is(monkeypatch):
+    handed_back = []
+    monkeypatch.setattr("dash_core.cost.give_back_freed_memory", lambda: handed_back.append(1))
+    monkeypatch.setattr("dash_core.cost._peak_can_be_reset", lambda: True)
+    meter = CostMeter(toy.CPU)
+    with meter.phase("train"):
+        before = len(handed_back)
+        with meter.aside("checkpoint", own_memory=False), meter.counted("product"):
+            torch.ones(2, 2) @ torch.ones(2, 2)
+        assert len(handed_back) == before
+    spent = meter.take()
+    assert spent["checkpoint"].flops == 16
+    assert spent["train"].flops == 0
+    assert spent["train"].peak_memory >= spent["checkpoint"].peak_memory > 50e6
+
+
 def test_a_state_taken_aside_holds_what_the_interrupted_phase_had_spent():
     meter, again = CostMeter(toy.CPU), CostMeter(toy.CPU)
     with meter.phase("train"):
