@@ -1,7 +1,6 @@
 """The command line: dashpipe. Heavy imports wait inside the commands, so that --help is quick."""
 
 import atexit
-import contextlib
 import logging
 import os
 import signal
@@ -30,6 +29,8 @@ from flows.options import (
     standing_by,
 )
 
+UNWRITTEN = 120  # exit status, Python's too: the end of what was said could not be written, as on a full disk
+
 app = typer.Typer(
     help="Train on growing data, chunk by chunk, with DASH, Shrink & Perturb and their baselines, and compare them.",
     no_args_is_help=True,
@@ -44,9 +45,14 @@ def main() -> None:
     code = 128 + signal.SIGINT
 
     def leave() -> None:
+        nonlocal code
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):  # nobody reads it any more
+            try:
                 stream.flush()
+            except BrokenPipeError:
+                continue  # nobody reads it any more
+            except OSError:
+                code = code or UNWRITTEN
         logging.shutdown()  # its turn would have come after this
         os._exit(code)
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +15,7 @@ from dash_core.errors import ConfigError, DashError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
 from flows import commands
-from flows.cli import app
+from flows.cli import UNWRITTEN, app
 from flows.prefect_server import PrivateServer
 from flows.settings import load_params
 from tasks.data import open_plan
@@ -240,6 +241,7 @@ def test_the_doctor_ends_with_1_if_the_configured_prefect_does_not_answer(projec
     assert "no Prefect API answers at http://127.0.0.1:9/api" in answer.output
 
 
+FULL = Path("/dev/full")
 ENDING = """
 import atexit, sys
 from flows import cli
@@ -266,3 +268,11 @@ def test_a_command_ends_with_its_code_and_all_it_said_but_takes_nothing_apart(wo
     assert "taken apart" not in done.stdout
     assert ("Shin et al. 2024" in done.stdout) == (code == 0)
     assert ("ZeroDivisionError" in done.stderr) == (code == 1)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+def test_a_command_whose_words_do_not_fit_on_the_disk_does_not_end_with_0():
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with FULL.open("w") as full:
+        words = [sys.executable, "-c", "from flows.cli import main; main()", "methods"]
+        assert subprocess.run(words, stdout=full, env=buffered).returncode == UNWRITTEN
