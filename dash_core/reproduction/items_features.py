@@ -13,7 +13,7 @@ from dash_core.reproduction.figures import Box, Curve, bars, boxes_with_line, me
 from dash_core.reproduction.item import Drawing, Item, Overlay, Scale, View
 from dash_core.reproduction.orderings import ordered
 from dash_core.reproduction.outcome import Outcome
-from dash_core.reproduction.reading import correlation, diagnosed, measured
+from dash_core.reproduction.reading import correlation, diagnosed, diagnosed_last, measured
 from dash_core.reproduction.settings import FOUR, OURS_PROTOCOL, small, smoke, standard, watched
 from dash_core.reproduction.views import SPREAD, lines_view, rows_table, setting, tables
 from dash_core.summary import Column, MethodRuns, Spread
@@ -170,7 +170,7 @@ FIGURE_16 = Item(
     claims=lambda keys: [
         Claim(
             "warm has no more dead units than cold",
-            [Above(measured("cold", DEAD, keys[0]), measured("warm", DEAD, keys[0]), NO_MORE)],
+            [Above(diagnosed_last("cold", DEAD, keys[0]), diagnosed_last("warm", DEAD, keys[0]), NO_MORE)],
             f"what the figure shows, with a margin of ours of {NO_MORE:g} point of the units",
         )
     ],

@@ -42,6 +42,17 @@ def measured(label: str, column: Column, key: str, name: str | None = None) -> R
     return Reading(name or label, column, values)
 
 
+def diagnosed_last(label: str, column: Column, key: str) -> Reading:
+    """Return a column, named as the diagnostic that it reads, on the seeds whose last experiment has measured that."""
+
+    def values(outcome: Outcome) -> Mapping[int, float]:
+        runs = outcome[key].method(label).runs
+        having = {seed: records for seed, records in runs.items() if column.key in records[-1].diagnostics}
+        return {seed: column.measure(records) * column.scale for seed, records in having.items()}
+
+    return Reading(label, column, values)
+
+
 def gap(left: Reading, right: Reading, name: str) -> Reading:
     """Return left − right, on the seeds that both have."""
 

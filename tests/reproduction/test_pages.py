@@ -42,6 +42,13 @@ def test_the_same_content_gives_the_same_page():
     assert one == other
 
 
+def test_dead_units_of_a_network_without_relu_are_no_numbers_but_a_page():
+    item, methods = ITEMS["figure-16"], (runs("cold", (0.80, 0.81, 0.83)), runs("warm", (0.70, 0.72, 0.72)))
+    made = Reproduced(item, "smoke", dict.fromkeys(item.scales["smoke"].comparisons, measured(*methods)), 1.0, "")
+    assert [finding.judgement for finding in made.findings] == ["too few seeds"]
+    assert "81.33 (1.25)" in item_html(made)  # the accuracies are told
+
+
 def figure_1(dash=(0.90, 0.92, 0.91)):
     methods = (
         runs("cold", (0.80, 0.81, 0.83), [200, 210, 190]),
