@@ -65,6 +65,8 @@ def _provide(name: str, data_root: Path, download: bool, progress: Progress) -> 
     """Download what is absent; each file is put in its place whole."""
     known = family(name)
     missing = [file for file in FILES[name] if not (data_root / file).is_file()]
+    if not missing:
+        return  # another command has just brought them
     absent = [item for item in known.downloads(known.kind) if not set(missing).isdisjoint(item.files)]
     remedy = f"Set the data root to the folder that holds {missing[0]}, or load {name} once on a machine with a network"
     if not download:

@@ -14,7 +14,7 @@ from torchvision import datasets
 from dash_core.config import DatasetConfig
 from dash_core.data import download, load_dataset, torchvision_sets
 from dash_core.data.normalisation import channel_statistics
-from dash_core.data.torchvision_files import FILES
+from dash_core.data.torchvision_files import FILES, family
 from dash_core.errors import DataError
 
 MNISTS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
@@ -226,6 +226,18 @@ def test_only_the_missing_file_is_downloaded(svhn, internet):
     url, name, _ = datasets.SVHN.split_list["test"]
     internet[url] = (svhn / name).read_bytes()
     (svhn / name).unlink()
+    assert len(load("svhn", svhn).test) == 4
+
+
+def test_files_that_another_command_brings_meanwhile_are_not_downloaded(svhn, internet, monkeypatch):
+    content = (svhn / "test_32x32.mat").read_bytes()
+    (svhn / "test_32x32.mat").unlink()
+
+    def importing_torchvision(name):
+        (svhn / "test_32x32.mat").write_bytes(content)
+        return family(name)
+
+    monkeypatch.setattr(torchvision_sets, "family", importing_torchvision)
     assert len(load("svhn", svhn).test) == 4
 
 
