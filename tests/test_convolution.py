@@ -34,6 +34,19 @@ def both(layer: nn.Conv2d, images: torch.Tensor) -> list[list[torch.Tensor]]:
     channels_last=st.booleans(),
 )
 def test_outputs_and_gradients_are_those_of_torch(side, kernel, stride, padding, bias, channels_last):
+    assert_as_torch(side, kernel, stride, padding, bias, channels_last)
+
+
+@given(
+    side=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    kernel=st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3, 5])),
+    channels_last=st.booleans(),
+)
+def test_and_so_they_are_where_the_output_has_the_images_size(side, kernel, channels_last):
+    assert_as_torch(side, kernel, (1, 1), (kernel[0] // 2, kernel[1] // 2), False, channels_last)
+
+
+def assert_as_torch(side, kernel, stride, padding, bias, channels_last):
     draws = torch.Generator().manual_seed(0)
     layer = nn.Conv2d(3, 5, kernel, stride, padding, bias=bias).double()
     images = torch.randn(4, 3, *side, generator=draws, dtype=torch.float64)
