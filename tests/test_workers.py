@@ -150,6 +150,27 @@ def test_a_worker_at_work_ends_when_its_parent_is_killed(tmp_path, kind):
     assert gone(worker)
 
 
+REFUSED = """
+import pathlib, sys, time
+from flows.workers import start_early
+
+start_early()
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.1)
+print("bad data")
+"""
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server here")
+def test_a_fork_server_that_still_imports_ends_with_its_parent_and_keeps_no_output_open(tmp_path):
+    begun = tmp_path / "begun"
+    (tmp_path / "torch.py").write_text(f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(60)")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    program = [sys.executable, "-c", REFUSED, str(begun)]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=50)
+    assert done.stdout == "bad data\n"
+
+
 def test_workers_take_the_gpus_in_turn_and_their_successors_too():
     with WorkerPool(3, threads=1, gpus=["0", "5"]) as pool, ThreadPoolExecutor(3) as threads:
         together = multiprocessing.get_context("spawn").Manager().Barrier(3)
