@@ -1,11 +1,12 @@
 """The command line: dashpipe. Heavy imports wait inside the commands, so that --help is quick."""
 
 import atexit
+import contextlib
 import logging
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -42,19 +43,16 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line, and end as Python does but for taking apart what was imported, which takes a second."""
-    code = 128 + signal.SIGINT
+    code = 0
 
     def leave() -> None:
         nonlocal code
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except BrokenPipeError:
-                continue  # nobody reads it any more
-            except OSError:
+        try:
+            logging.shutdown()  # its turn would have come after this
+            if not all([_flushed(stream) for stream in (sys.stdout, sys.stderr)]):
                 code = code or UNWRITTEN
-        logging.shutdown()  # its turn would have come after this
-        os._exit(code)
+        finally:
+            os._exit(code)
 
     atexit.register(leave)  # registered first, called last
     try:
@@ -62,9 +60,27 @@ def main() -> None:
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         raise
-    except Exception:
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+        raise
+    except BaseException:
         code = 1
         raise
+
+
+def _flushed(stream: TextIO | None) -> bool:
+    """Write out what a stream holds, and tell whether that went well; where nobody reads it any more it does."""
+    if stream is None or stream.closed:
+        return True
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        return True
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            print(f"the end of the output could not be written: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 @app.callback()

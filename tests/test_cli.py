@@ -270,9 +270,19 @@ def test_a_command_ends_with_its_code_and_all_it_said_but_takes_nothing_apart(wo
     assert ("ZeroDivisionError" in done.stderr) == (code == 1)
 
 
+MAIN = [sys.executable, "-c", "from flows.cli import main; main()"]
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
-def test_a_command_whose_words_do_not_fit_on_the_disk_does_not_end_with_0():
+def test_a_command_whose_words_do_not_fit_on_the_disk_says_so_and_does_not_end_with_0():
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with FULL.open("w") as full:
-        words = [sys.executable, "-c", "from flows.cli import main; main()", "methods"]
-        assert subprocess.run(words, stdout=full, env=buffered).returncode == UNWRITTEN
+        done = subprocess.run([*MAIN, "methods"], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered)
+    assert done.returncode == UNWRITTEN
+    assert done.stderr == "the end of the output could not be written: [Errno 28] No space left on device\n"
+
+
+def test_a_command_without_an_output_ends_as_any_other():
+    words = ["sh", "-c", '"$@" >&-', "sh", *MAIN, "methods"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
