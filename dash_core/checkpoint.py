@@ -4,62 +4,72 @@ A checkpoint is a line with the payload's SHA-256, then the payload: torch's own
 `weights_only=True`, so that nothing in it is ever executed. The one before is kept beside it.
 """
 
-import contextlib
 import hashlib
 import io
 import logging
 import os
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from dash_core.files import naming, sync, write_atomically
+from dash_core.files import DiskError, naming, sync, write_atomically
 
 logger = logging.getLogger(__name__)
 MAGIC = b"dashpipe checkpoint 2 sha256 "
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings and nestings of them to `path`; the previous file stays as `<path>.previous`.
-
-    Whenever a crash comes, one of the two is whole: the oldest goes, and leaves its space, before the new one is
-    written. DiskError names the file, the reason and the remedy.
-    """
-    _write(path, _serialised(state))
-
-
 class CheckpointWriter:
-    """Saves the states of one file as `save_checkpoint` does, while the caller goes on: disks take long, not work.
+    """Saves states in one file while the caller goes on: disks take long, not work.
 
-    A state is saved as it was when it was given. One is written at a time, in the order given. What goes wrong is
-    raised by the next call, or at the end of a `with` block, which leaves no write under way.
+    States are tensors, numbers, strings and nestings of them; each is saved as it was when it was given. One is written
+    at a time, the one before stays as `<path>.previous`. Whenever a crash comes, one of the two is whole: the oldest
+    goes, and leaves its space, before the new one is written. DiskError names the file, the reason and the remedy; it
+    is raised by the next `check` or `wait`. A `with` block leaves no write under way.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
         self._under_way: Future[None] | None = None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Begin to write a state, once the one before is written."""
-        self.wait()
-        self._under_way = self._thread.submit(_write, self._path, _serialised(state))
+        """Begin to write a state, once the one before is written; this one makes up for it if that failed."""
+        self._end_whatever_comes()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
+        self._under_way = thread.submit(_write, self._path, _serialised(state))
+        thread.shutdown(wait=False)  # it ends with this write
+
+    def check(self) -> None:
+        """Raise what went wrong, if that is known by now."""
+        if self._under_way is not None and self._under_way.done():
+            self.wait()
 
     def wait(self) -> None:
-        """Return when what was given is on the disk; DiskError as `save_checkpoint` has it."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way.result()
+        """Return when what was given is on the disk."""
+        if self._under_way is None:
+            return
+        futures.wait([self._under_way])  # interrupted here, it is still under way, and waited for at the block's end
+        written, self._under_way = self._under_way, None
+        written.result()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         """Wait; an error of the block itself comes before that of a write."""
-        with contextlib.suppress(*[Exception] * (kind is not None)):
+        if kind is None:
             self.wait()
+        else:
+            self._end_whatever_comes()
+
+    def _end_whatever_comes(self) -> None:
+        """Wait, and only log what goes wrong: what comes next matters more."""
+        try:
+            self.wait()
+        except DiskError as error:
+            logger.warning("%s", error)
 
 
 def _serialised(state: dict[str, Any]) -> memoryview:

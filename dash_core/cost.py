@@ -72,8 +72,8 @@ class CostMeter:
     def aside(self, name: str, *, own_memory: bool = True) -> Iterator[None]:
         """Charge the block to another phase than the one under way, if any, which it interrupts.
 
-        own_memory: both phases' peaks are told apart, for which the process hands back its freed memory, twice, and
-        then has it cleared anew; without, each may be the other's.
+        own_memory: the two phases' peaks are told apart; for that the process hands its freed memory back, twice, and
+        the steps that follow pay for getting it again. Without, the peak of each may be the other's.
         """
         interrupted = self._running
         self._end()

@@ -150,8 +150,11 @@ class Trajectory:
         observers = Observers(self._after_epoch, self._after_step)
         doing = f"training chunk {chunk} with {self.run.model.name} in batches of {config.batch_size}"
         remedy = "lower training.batch_size (another run, from its first chunk), or "
-        with self._writer, self.learner.meter.phase("train"), self._memory_told(doing, remedy):
+        meter = self.learner.meter
+        with meter.phase("train"), self._memory_told(doing, remedy), self._writer:
             self._outcome = train_chunk(self.learner, data, config, self.intervention, observers, begun)
+            with meter.aside("checkpoint", own_memory=False):
+                self._writer.wait()
         self.intervention.after_chunk(self.learner, data)
         self._diagnose("after_training", chunk, self._outcome.epochs)
         return self._outcome
@@ -188,9 +191,9 @@ class Trajectory:
         )
         self.records.append(record)
         self._outcome, self._evaluation, self._diagnostics = None, None, {}
-        with self.learner.meter.phase("checkpoint"):  # its cost is part of the next chunk's
+        with self.learner.meter.phase("checkpoint"), self._writer:  # its cost is part of the next chunk's
             self._save(None)
-            self._writer.wait()  # the checkpoint is the truth: no record is there before it
+        # the checkpoint is the truth: no record is there before it
         append_record(self.folder, record)
         return record
 
@@ -222,8 +225,10 @@ class Trajectory:
 
     def _after_step(self, moment: Callable[[], Moment]) -> None:
         stop = self._watch.stop()
-        if not stop and time.monotonic() - self._saved < self._watch.seconds:
-            return
+        if not stop:
+            self._writer.check()
+            if time.monotonic() - self._saved < self._watch.seconds:
+                return
         with self.learner.meter.aside("checkpoint", own_memory=False):
             self._save(moment())  # written while training goes on
             if stop:

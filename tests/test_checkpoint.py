@@ -8,6 +8,7 @@ import random
 import shutil
 import stat
 import threading
+from concurrent import futures
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dash_core import checkpoint
-from dash_core.checkpoint import MAGIC, CheckpointWriter, load_checkpoint, remove_checkpoint, save_checkpoint
+from dash_core.checkpoint import MAGIC, CheckpointWriter, load_checkpoint, remove_checkpoint
 from dash_core.errors import StopRequested
 from dash_core.files import DiskError
 from dash_core.records import read_records
@@ -49,14 +50,14 @@ def sealed(path: Path, payload: bytes) -> None:
 
 def two(path: Path) -> None:
     for number in (1, 2):
-        save_checkpoint(path, {"number": number, "weights": torch.full((64,), number)})
+        toy.save_checkpoint(path, {"number": number, "weights": torch.full((64,), number)})
 
 
 @settings(max_examples=40)
 @given(states)
 def test_a_state_comes_back_as_it_was(tmp_path_factory, state):
     path = tmp_path_factory.getbasetemp() / "round-trip.ckpt"
-    save_checkpoint(path, state)
+    toy.save_checkpoint(path, state)
     assert same(load_checkpoint(path), state)
 
 
@@ -65,7 +66,7 @@ def test_an_optimisers_state_comes_back_and_goes_on_alike(tmp_path):
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    save_checkpoint(tmp_path / "state.ckpt", {"optimizer": optimizer.state_dict()})
+    toy.save_checkpoint(tmp_path / "state.ckpt", {"optimizer": optimizer.state_dict()})
     again = torch.optim.AdamW(model.parameters())
     again.load_state_dict(load_checkpoint(tmp_path / "state.ckpt")["optimizer"])
     assert all(same(again.state[p], optimizer.state[p]) for p in model.parameters())
@@ -78,7 +79,7 @@ def test_there_is_none_before_the_first(tmp_path):
 def test_the_newest_is_loaded_and_only_the_one_before_is_kept(tmp_path):
     path = tmp_path / "state.ckpt"
     two(path)
-    save_checkpoint(path, {"number": 3})
+    toy.save_checkpoint(path, {"number": 3})
     assert load_checkpoint(path)["number"] == 3
     assert sorted(file.name for file in tmp_path.iterdir()) == ["state.ckpt", "state.ckpt.previous"]
     remove_checkpoint(path)
@@ -147,7 +148,7 @@ def archive(content: object) -> bytes:
 )
 def test_nothing_in_a_checkpoint_is_executed_even_if_its_checksum_is_right(tmp_path, caplog, pack):
     path, mark = tmp_path / "state.ckpt", tmp_path / "mark"
-    save_checkpoint(path, {"number": 1})
+    toy.save_checkpoint(path, {"number": 1})
     path.rename(tmp_path / "state.ckpt.previous")
     payload = pack(Touch(mark))
     sealed(path, payload)
@@ -178,7 +179,7 @@ def test_a_disk_that_fails_while_saving_leaves_the_one_before_and_no_temporary_f
     monkeypatch.setattr(f"os.{failing}", fail)
     for _ in range(2):
         with pytest.raises(OSError, match="No space left"):
-            save_checkpoint(path, {"number": 3})
+            toy.save_checkpoint(path, {"number": 3})
     assert load_checkpoint(path)["number"] == 2
     assert [file.name for file in tmp_path.iterdir()] == ["state.ckpt.previous"]
 
@@ -244,7 +245,7 @@ def test_a_crash_between_the_two_renames_leaves_the_newest_state_to_go_on_from(u
 
     monkeypatch.setattr("dash_core.checkpoint.write_atomically", crash)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(folder / "state.ckpt", {})
+        toy.save_checkpoint(folder / "state.ckpt", {})
     monkeypatch.undo()
     assert not (folder / "state.ckpt").exists()
     again = toy.trajectory(folder, run, data)
@@ -262,9 +263,9 @@ def test_every_rename_is_on_disk_before_the_next_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", watched)
     monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("rename"), replace(*paths)))
-    save_checkpoint(tmp_path / "state.ckpt", {})
+    toy.save_checkpoint(tmp_path / "state.ckpt", {})
     calls.clear()
-    save_checkpoint(tmp_path / "state.ckpt", {})
+    toy.save_checkpoint(tmp_path / "state.ckpt", {})
     assert calls == ["rename", "folder", "file", "rename", "folder"]
 
 
@@ -289,24 +290,64 @@ def test_a_state_is_written_beside_the_work_and_as_it_was_when_it_was_given(tmp_
     assert load_checkpoint(path)["weights"].sum() == 8
 
 
-def test_a_write_that_fails_is_told_by_the_next_call_or_the_blocks_end(tmp_path, full_disk):
+def test_a_write_that_fails_is_told_as_soon_as_asked_or_at_the_blocks_end(tmp_path, full_disk, caplog):
     writer = CheckpointWriter(tmp_path / "state.ckpt")
+    writer.check()
     writer.save({})
+    futures.wait([writer._under_way])
     with pytest.raises(DiskError, match=r"state\.ckpt"):
-        writer.save({})
+        writer.check()
     with pytest.raises(DiskError, match=r"state\.ckpt"), writer:
         writer.save({})
-    writer.save({})
-    with pytest.raises(ZeroDivisionError), writer:  # the block's own error comes first
-        raise ZeroDivisionError
+    assert not caplog.text
+
+    def fail() -> None:
+        with writer:
+            writer.save({})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):  # the block's own error comes first
+        fail()
+    assert "no space left" in caplog.text
+
+
+def test_a_state_that_is_saved_makes_up_for_one_that_could_not_be(tmp_path, monkeypatch, caplog):
+    real, fails = checkpoint._write, iter([True, False])
+    monkeypatch.setattr(checkpoint, "_write", lambda *given: no_space(*given) if next(fails) else real(*given))
+    with CheckpointWriter(tmp_path / "state.ckpt") as writer:
+        writer.save({"number": 1})
+        writer.save({"number": 2})
+    assert load_checkpoint(tmp_path / "state.ckpt") == {"number": 2}
+    assert "no space left" in caplog.text
+
+
+def test_a_wait_that_is_interrupted_leaves_the_write_to_the_blocks_end(tmp_path, slow_disk, monkeypatch):
+    wait, interrupts = checkpoint.futures.wait, iter([KeyboardInterrupt])
+
+    def interrupted(writes):
+        for interrupt in interrupts:
+            raise interrupt
+        slow_disk.release()
+        return wait(writes)
+
+    def save_and_wait() -> None:
+        with CheckpointWriter(tmp_path / "state.ckpt") as writer:
+            writer.save({"number": 1})
+            writer.wait()
+
+    monkeypatch.setattr("dash_core.checkpoint.futures.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_and_wait()
+    assert load_checkpoint(tmp_path / "state.ckpt") == {"number": 1}
+
+
+def no_space(path: Path, content: memoryview) -> None:
+    raise DiskError(f"{path}: no space left")
 
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    def fail(path, content):
-        raise DiskError(f"{path}: no space left")
-
-    monkeypatch.setattr("dash_core.checkpoint._write", fail)
+    monkeypatch.setattr("dash_core.checkpoint._write", no_space)
 
 
 def test_a_state_that_cannot_be_saved_is_no_stop_and_leaves_no_record(tmp_path, full_disk):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dash_core.checkpoint import load_checkpoint, save_checkpoint
+from dash_core.checkpoint import load_checkpoint
 from dash_core.data import ChunkPlan
 from dash_core.errors import DashError
 from dash_core.files import REMEDIES, DiskError, naming, remove_unfinished, telling_when_full, write_atomically
@@ -92,16 +92,16 @@ def test_a_plan_that_does_not_fit_is_not_there(disk):
 def test_a_checkpoint_that_does_not_fit_leaves_the_newest_one_to_go_on_from(disk, leave):
     path = disk / "state.ckpt"
     for number in (1, 2):
-        save_checkpoint(path, {"number": number, "weights": toy.torch.zeros(1000)})
+        toy.save_checkpoint(path, {"number": number, "weights": toy.torch.zeros(1000)})
     stuffing = fill(disk, leave)
     large = {"number": 3, "weights": toy.torch.zeros(100_000)}
     for _ in range(2):
         with pytest.raises(DiskError, match=FULL.format(path)):
-            save_checkpoint(path, large)
+            toy.save_checkpoint(path, large)
         assert load_checkpoint(path)["number"] == 2
     assert not list(disk.glob(".*"))
     stuffing.unlink()
-    save_checkpoint(path, large)
+    toy.save_checkpoint(path, large)
     assert load_checkpoint(path)["number"] == 3
 
 
@@ -140,7 +140,7 @@ def writes(folder: Path):
     return [
         (lambda: write_atomically(folder / "table.md", b"new"), folder / "table.md"),
         (lambda: write_atomically(folder / "new" / "table.md", b"new"), folder / "new" / "table.md"),
-        (lambda: save_checkpoint(folder / "state.ckpt", {"number": 3}), folder / "state.ckpt"),
+        (lambda: toy.save_checkpoint(folder / "state.ckpt", {"number": 3}), folder / "state.ckpt"),
         (lambda: append_record(folder, record(1)), folder / FILE),
         (lambda: locked(folder / "run.lock", "run").__enter__(), folder / "run.lock"),
     ]
@@ -148,7 +148,7 @@ def writes(folder: Path):
 
 def test_a_read_only_disk_is_named_with_the_remedy_and_nothing_changes(disk):
     write_atomically(disk / "table.md", b"old")
-    save_checkpoint(disk / "state.ckpt", {"number": 1})
+    toy.save_checkpoint(disk / "state.ckpt", {"number": 1})
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     before = content(disk)
     for write, path in writes(disk):

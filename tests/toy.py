@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dash_core.checkpoint import CheckpointWriter
 from dash_core.comparison import Params
 from dash_core.config import RunConfig, merge, parse
 from dash_core.data import ChunkPlan, Dataset, ImageSet
@@ -64,3 +65,9 @@ def interrupted(folder: Path, run: RunConfig, data: Dataset, stops: Sequence[int
 
 def results(moving: Trajectory) -> list[dict]:
     return [record.result() for record in moving.records]
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Save a state, and wait for it."""
+    with CheckpointWriter(path) as writer:
+        writer.save(state)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dash_core.checkpoint import MAGIC, load_checkpoint, save_checkpoint
+from dash_core.checkpoint import MAGIC, load_checkpoint
 from dash_core.config import DatasetConfig
 from dash_core.data import ChunkPlan, load_dataset
 from dash_core.records import FILE, read_records
@@ -167,7 +167,7 @@ def test_a_checkpoint_of_anything_else_is_passed_over_or_refused_by_name(tmp_pat
         folder = tmp_path / "run"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        save_checkpoint(folder / "state.ckpt", state)
+        toy.save_checkpoint(folder / "state.ckpt", state)
         words = refusal(lambda folder=folder: toy.trajectory(folder, RUN, DATA))
         assert words is None or "state.ckpt" in words
 
