@@ -35,7 +35,7 @@ def make_images(folder: Path, count: int) -> ImageFiles:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=256, help="decoded in a turn, 2 or more (default: 256)")
-    parser.add_argument("--turns", type=int, default=3, help="of each number of threads (default: 3)")
+    parser.add_argument("--turns", type=int, default=9, help="of each number of threads (default: 9)")
     given = parser.parse_args()
 
     cores = usable_cores()

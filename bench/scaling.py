@@ -1,4 +1,4 @@
-"""How time grows with chunks, images, methods and workers: `uv run python -m bench.scaling` (some minutes).
+"""How time grows with chunks, images, methods and workers: `uv run python -m bench.scaling` (ten minutes).
 
 Runs of the MLP on images that arrive in chunks, the epochs of each chunk given, so that the work is known; seconds
 of the command's trainings side by side, without the start of its services.
@@ -6,6 +6,7 @@ of the command's trainings side by side, without the start of its services.
 
 import argparse
 import multiprocessing
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests import toy
 
 METHODS = ("cold", "warm", "shrink_perturb", "dash")
 EPOCHS = 4  # of each chunk
+TURNS = 3
 
 
 def train(job: tuple[RunConfig, int]) -> None:
@@ -48,13 +50,17 @@ def seconds(chunks: int = 5, images: int = 2000, methods: int = 4, workers: int 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     axes = {"chunks": (5, 10, 20), "images": (1000, 2000, 4000), "methods": (2, 4, 8), "workers": (1, 2)}
+    points = [(name, value) for name, values in axes.items() for value in values]
+    turns = [{point: seconds(**dict([point])) for point in points} for _ in range(TURNS)]
+    middle = {point: statistics.median(turn[point] for turn in turns) for point in points}
     rows = [
-        [name, ", ".join(map(str, values)), ", ".join(f"{seconds(**{name: value}):.1f}" for value in values)]
+        [name, ", ".join(map(str, values)), ", ".join(f"{middle[name, value]:.1f}" for value in values)]
         for name, values in axes.items()
     ]
     lines = [
         f"`mlp`, {EPOCHS} epochs of each chunk; where not varied 5 chunks, 2,000 images of 3×32×32, 4 methods, 2 "
-        "workers of one thread. The images of all experiments together are images × (chunks + 1) / 2.",
+        f"workers of one thread; medians of {TURNS}, taken in turns. The images of all experiments together are "
+        "images × (chunks + 1) / 2.",
         "",
         *table(["varied", "values", "seconds"], rows),
     ]
