@@ -14,7 +14,7 @@ import torch
 
 from bench import authors_way
 from bench.sections import table, write_section
-from dash_core.convolution import use_small_map_convolutions_
+from dash_core.convolution import use_fast_convolutions_
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.interventions import dash_
 from dash_core.models import build_model
@@ -32,7 +32,7 @@ def measured(way: str, model: str, chunks: int, images: int) -> tuple[float, flo
     else:
         prepare_device(choose_device("cpu"), 1)
         network = build_model(model, (3, 32, 32), 10, seed=0).to(memory_format=torch.channels_last)
-        use_small_map_convolutions_(network)
+        use_fast_convolutions_(network)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     if way == "authors' way":
         authors_way.dash(network, data)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dash_core.convolution import use_small_map_convolutions_
+from dash_core.convolution import use_fast_convolutions_
 from dash_core.cost import CostMeter
 from dash_core.seeding import derive_seed, generator
 
@@ -36,7 +36,7 @@ class Learner:
         self.head = head
         self.meter = CostMeter(device)
         self.model = build(derive_seed(seed, "init", 1)).to(device, memory_format=torch.channels_last)
-        use_small_map_convolutions_(self.model)
+        use_fast_convolutions_(self.model)
         self.optimizer = make_optimizer(self.model)
 
     def generator(self, *purpose: str | int) -> torch.Generator:

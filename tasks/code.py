@@ -9,7 +9,7 @@ TRAINING = (  # the stage `train` of dvc.yaml depends on the same
     "dash_core/augmentation.py",
     "dash_core/checkpoint.py",
     "dash_core/config.py",
-    "dash_core/convolution.py",
+    "dash_core/convolution",
     "dash_core/cost.py",
     "dash_core/data",
     "dash_core/device.py",

@@ -1,4 +1,4 @@
-"""Convolutions of small feature maps as matrix products, on the CPU.
+"""Convolutions of small feature maps as products of written-out receptive fields, on the CPU.
 
 oneDNN's convolutions are made for large maps: of the 512 -> 512 convolutions of ResNet-18's last stage, which see 2x2
 of a 32x32 image, they reach a tenth of what the processor multiplies. Here each output position's receptive field is
@@ -7,45 +7,12 @@ same sums in another order, with the same FLOPs.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-SMALL_MAP = 16  # output positions of an image, up to which products are faster (bench/convolutions.py),
-MANY_CHANNELS = 128  # of the input, from which on they are
 
-
-class SmallMapConv2d(nn.Conv2d):
-    """nn.Conv2d that takes small maps of many channels on the CPU by matrix products; all else is as it is there."""
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if input.device.type != "cpu" or not _is_suited(self) or _positions(self, input) > SMALL_MAP:
-            return super()._conv_forward(input, weight, bias)
-        if torch.is_autocast_enabled("cpu"):
-            kind = torch.get_autocast_dtype("cpu")
-            input, weight, bias = input.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
-        output = _ByColumns.apply(input, weight, self.stride, self.padding)
-        return output if bias is None else output + bias.view(-1, 1, 1)
-
-
-def use_small_map_convolutions_(model: nn.Module) -> None:
-    """Make every plain nn.Conv2d of the model a SmallMapConv2d; names, weights and state stay what they are."""
-    for module in model.modules():
-        if type(module) is nn.Conv2d:
-            module.__class__ = SmallMapConv2d
-
-
-def _is_suited(layer: nn.Conv2d) -> bool:
-    numeric = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
-    return layer.in_channels >= MANY_CHANNELS and numeric and layer.groups == 1 and layer.dilation == (1, 1)
-
-
-def _positions(layer: nn.Conv2d, images: Tensor) -> int:
-    height, width = _output_size(images.shape[-2:], layer.kernel_size, layer.stride, layer.padding)
-    return height * width
-
-
-def _output_size(
+def output_size(
     size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> tuple[int, int]:
     """Return height and width of the output for images of a height and width."""
@@ -53,22 +20,24 @@ def _output_size(
     return height, width
 
 
-class _ByColumns(torch.autograd.Function):
+class ConvolutionByColumns(torch.autograd.Function):
     """(B, C, H, W) * (O, C, h, w) -> (B, O, H', W'), zero padding, groups and dilation 1; channels-last throughout."""
 
     @staticmethod
     def forward(
         ctx: FunctionCtx, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
     ) -> Tensor:
+        """Return the output."""
         ctx.save_for_backward(images, weight)
         ctx.stride, ctx.padding = stride, padding
-        height, width = _output_size(images.shape[2:], weight.shape[2:], stride, padding)
+        height, width = output_size(images.shape[2:], weight.shape[2:], stride, padding)
         columns = _columns(images, weight.shape[2:], stride, padding)
         return _as_images(columns @ _matrix(weight).t(), height, width)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """Return the gradients of images and weight, where they are needed."""
         images, weight = ctx.saved_tensors
         of_images = of_weight = None
         if ctx.needs_input_grad[0]:
@@ -118,7 +87,7 @@ def _columns(images: Tensor, kernel: tuple[int, int], stride: tuple[int, int], p
     rows = images.permute(0, 2, 3, 1)
     padded = functional.pad(rows, (0, 0, padding[1], padding[1], padding[0], padding[0]))
     batch, down, right, channel = padded.stride()
-    (height, width), (tall, wide) = _output_size(images.shape[2:], kernel, stride, padding), kernel
+    (height, width), (tall, wide) = output_size(images.shape[2:], kernel, stride, padding), kernel
     fields = padded.as_strided(
         (len(images), height, width, tall, wide, images.shape[1]),
         (batch, down * stride[0], right * stride[1], down, right, channel),

@@ -1,0 +1,92 @@
+"""Minimal filtering: convolutions of three taps with fewer multiplications (Winograd 1980; Lavin and Gray, CVPR 2016).
+
+In one dimension, m neighbouring outputs y of three taps g over inputs d are, exactly::
+
+    y = Aᵀ [(G g) ⊙ (Bᵀ d)]
+
+with n products where the sum takes 3 m: F(4, 3) has n = 6. Two outputs between zeros take 3, one takes a single one.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, reduce
+from operator import mul
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Filtering:
+    """A minimal algorithm for m outputs of three taps, y = outputs @ ((taps @ g) * (inputs @ d)), in float64.
+
+    outputs: Aᵀ (m, n). taps: G (n, 3). inputs: Bᵀ (n, m + 2); d begins one before y and ends one after.
+    """
+
+    outputs: Tensor
+    taps: Tensor
+    inputs: Tensor
+
+
+def toom_cook(points: tuple[Fraction | int, ...], outputs: int) -> Filtering:
+    """Return F(m, 3) for m outputs, which evaluates polynomials at m + 1 distinct points and at infinity."""
+    degree = len(points)
+    others = [[q for q in points if q != p] for p in points]
+    scales = [reduce(mul, (p - q for q in rest), Fraction(1)) for p, rest in zip(points, others, strict=True)]
+    of_outputs = [*([Fraction(p) ** k for k in range(outputs)] for p in points), _last(outputs)]
+    of_taps = [[Fraction(p) ** k / scale for k in range(3)] for p, scale in zip(points, scales, strict=True)]
+    of_inputs = [_polynomial(roots, degree) for roots in (*others, points)]
+    return Filtering(_matrix(of_outputs).t(), _matrix([*of_taps, _last(3)]), _matrix(of_inputs))
+
+
+def _polynomial(roots: tuple[Fraction | int, ...] | list[Fraction | int], degree: int) -> list[Fraction]:
+    """Return the coefficients of Π (x − root), the lowest first, up to the given degree."""
+    found = [Fraction(1)]
+    for root in roots:
+        found = [above - root * here for above, here in zip([0, *found], [*found, 0], strict=True)]
+    return found + [Fraction(0)] * (degree + 1 - len(found))
+
+
+def _last(size: int) -> list[int]:
+    return [0] * (size - 1) + [1]
+
+
+def _matrix(rows: list[list[Fraction | int]]) -> Tensor:
+    return torch.tensor([[float(value) for value in row] for row in rows], dtype=torch.float64)
+
+
+ONE = Filtering(_matrix([[1]]), _matrix([[0, 1, 0]]), _matrix([[0, 1, 0]]))  # one output between zeros
+TWO = Filtering(  # two outputs between zeros: Karatsuba's
+    _matrix([[1, 1, 0], [1, 0, 1]]),
+    _matrix([[0, 1, 0], [0, -1, 1], [1, -1, 0]]),
+    _matrix([[0, 1, 1, 0], [0, 0, 1, 0], [0, 1, 0, 0]]),
+)
+FOUR = toom_cook((0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)), 4)  # ±1 and ±2 round twice as
+# much; these too are exact in binary
+
+
+def filtering(size: int) -> Filtering:
+    """Return the algorithm for maps of a size along one dimension."""
+    return {1: ONE, 2: TWO}.get(size, FOUR)
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Neighbouring outputs along one dimension and the inputs they see: where they are, and their part of Aᵀ and Bᵀ."""
+
+    to: slice
+    of: slice
+    outputs: Tensor
+    inputs: Tensor
+
+
+@cache
+def tiles(size: int, kind: torch.dtype) -> list[Tile]:
+    """Return the tiles that cover a map of a size; what lies outside of it is zero, and not in the matrices."""
+    algorithm, found = filtering(size), []
+    step = len(algorithm.outputs)
+    for start in range(0, size, step):
+        to, of = slice(start, min(start + step, size)), slice(max(start - 1, 0), min(start + step + 1, size))
+        inputs = algorithm.inputs[:, of.start - start + 1 : of.stop - start + 1]
+        found.append(Tile(to, of, algorithm.outputs[: to.stop - to.start].to(kind), inputs.to(kind)))
+    return found

@@ -1,0 +1,195 @@
+"""Convolutions by matrix products give what torch's give, in every geometry, and are used where they are faster."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dash_core.convolution import (
+    LEAST_CHANNELS,
+    LEAST_IMAGES,
+    MANY_CHANNELS,
+    SMALL_MAP,
+    FastConv2d,
+    use_fast_convolutions_,
+)
+
+SIDES = st.tuples(st.integers(3, 9), st.integers(3, 9))
+
+
+def both(layer: nn.Conv2d, images: torch.Tensor) -> list[list[torch.Tensor]]:
+    """Return output and gradients (images, weight, bias) of a layer as torch has it, and as it is made here."""
+    found = []
+    for kind in (nn.Conv2d, FastConv2d):
+        layer.__class__ = kind
+        given = images.clone().requires_grad_()
+        layer.zero_grad()
+        output = layer(given)
+        (output * torch.arange(output.numel(), dtype=output.dtype).view_as(output).cos()).sum().backward()
+        found.append([output.detach(), given.grad, *(parameter.grad.clone() for parameter in layer.parameters())])
+    return found
+
+
+@given(
+    side=SIDES,
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    bias=st.booleans(),
+    channels_last=st.booleans(),
+)
+def test_outputs_and_gradients_are_those_of_torch(side, kernel, stride, padding, bias, channels_last):
+    assert_as_torch(side, kernel, stride, padding, bias, channels_last)
+
+
+@given(
+    side=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    kernel=st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3, 5])),
+    channels_last=st.booleans(),
+)
+def test_and_so_they_are_where_the_output_has_the_images_size(side, kernel, channels_last):
+    assert_as_torch(side, kernel, (1, 1), (kernel[0] // 2, kernel[1] // 2), False, channels_last)
+
+
+def assert_as_torch(side, kernel, stride, padding, bias, channels_last):
+    draws = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(3, 5, kernel, stride, padding, bias=bias).double()
+    images = torch.randn(4, 3, *side, generator=draws, dtype=torch.float64)
+    if channels_last:
+        layer, images = layer.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dash_core.convolution.SMALL_MAP", 10_000)  # every map is a small one,
+        patch.setattr("dash_core.convolution.MANY_CHANNELS", 1)  # of many channels
+        theirs_and_ours = zip(*both(layer, images), strict=True)
+    for theirs, ours in theirs_and_ours:
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("images", "outputs"), [(2, 16), (LEAST_IMAGES, 64)])  # by columns, and by minimal filtering
+def test_every_way_costs_the_flops_of_the_convolution(images, outputs):
+    layer, given = nn.Conv2d(128, outputs, 3, padding=1), torch.randn(images, 128, 4, 4, requires_grad=True)
+    counts = []
+    for kind in (nn.Conv2d, FastConv2d):
+        layer.__class__ = kind
+        with FlopCounterMode(display=False) as counter:
+            layer(given).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] == 3 * 2 * (images * 4 * 4) * outputs * 128 * 9
+
+
+def test_only_small_maps_are_taken_by_products(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "dash_core.convolution.columns._columns", lambda images, *rest: seen.append(images.shape) or 1 / 0
+    )
+    layer, narrow = nn.Conv2d(MANY_CHANNELS, 2, 3, padding=1), nn.Conv2d(MANY_CHANNELS - 1, 2, 3, padding=1)
+    use_fast_convolutions_(nn.ModuleList([layer, narrow]))
+    layer(torch.zeros(1, MANY_CHANNELS, 4, 5))
+    narrow(torch.zeros(1, MANY_CHANNELS - 1, 4, 4))
+    assert not seen
+    assert (SMALL_MAP, MANY_CHANNELS) == (16, 128)
+    with pytest.raises(ZeroDivisionError):
+        layer(torch.zeros(1, MANY_CHANNELS, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(128, 4, 3, padding=1, groups=2),
+        nn.Conv2d(128, 128, 3, padding=1, groups=2),
+        nn.Conv2d(128, 4, 3, padding=1, dilation=2),
+        nn.Conv2d(128, 4, 3, padding="same"),
+        nn.Conv2d(128, 4, 3, padding=1, padding_mode="reflect"),
+    ],
+)
+def test_convolutions_of_other_kinds_stay_as_they_are(layer):
+    images = torch.randn(LEAST_IMAGES, 128, 4, 4)
+    expected = layer(images)
+    use_fast_convolutions_(layer)
+    assert torch.equal(layer(images), expected)
+
+
+def test_autocast_computes_in_bf16_and_gives_fp32_gradients():
+    layer, images = nn.Conv2d(128, 16, 3, padding=1), torch.randn(4, 128, 4, 4)
+    exact = layer(images)
+    use_fast_convolutions_(layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(images)
+    output.float().sum().backward()
+    assert output.dtype == torch.bfloat16
+    assert layer.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(output.float(), exact, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "images", "bf16", "filtered"),
+    [
+        (64, 64, LEAST_IMAGES, False, True),
+        (63, 64, LEAST_IMAGES, False, False),
+        (64, 63, LEAST_IMAGES, False, False),
+        (64, 64, LEAST_IMAGES - 1, False, False),
+        (64, 64, LEAST_IMAGES, True, False),  # bf16 is faster there
+        (128, 128, LEAST_IMAGES, True, True),
+    ],
+)
+def test_multiplications_are_saved_where_channels_and_images_are_many(inputs, outputs, images, bf16, filtered):
+    assert (LEAST_CHANNELS[torch.float32], LEAST_CHANNELS[torch.bfloat16]) == (64, 128)
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    use_fast_convolutions_(layer)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        made_by = layer(torch.zeros(images, inputs, 4, 5)).grad_fn.name()
+    assert ("FilteredConvolution" in made_by) == filtered
+
+
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2)])
+def test_outputs_apart_from_each_other_are_no_filtering(stride):
+    layer, images = nn.Conv2d(64, 64, 3, stride, padding=1, bias=False), torch.randn(LEAST_IMAGES, 64, 8, 8)
+    expected = layer(images)
+    use_fast_convolutions_(layer)
+    assert torch.equal(layer(images), expected)
+
+
+def test_under_autocast_filtering_rounds_less_than_bf16():
+    draws = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(128, 128, 3, padding=1, bias=False)
+    images = torch.randn(LEAST_IMAGES, 128, 6, 6, generator=draws)
+    exact = layer(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = layer(images)
+        use_fast_convolutions_(layer)
+        ours = layer(images)
+    ours.float().sum().backward()
+    assert ours.dtype == torch.bfloat16
+    assert layer.weight.grad.dtype == torch.float32
+    assert (ours - exact).pow(2).mean() < (theirs - exact).pow(2).mean()
+
+
+@pytest.mark.parametrize("images", [torch.zeros(64, 8, 8), torch.zeros(LEAST_IMAGES, 64, 8, 8).double()])
+def test_an_image_alone_and_a_wrong_type_are_torchs_to_take_or_refuse(images):
+    found = []
+    for kind in (nn.Conv2d, FastConv2d):
+        layer = nn.Conv2d(64, 64, 3, padding=1)
+        layer.__class__ = kind
+        try:
+            found.append(layer(images).shape)
+        except RuntimeError as error:
+            found.append(str(error))
+    assert found[0] == found[1]
+
+
+def test_compiled_it_gives_the_same():
+    layer, images = nn.Conv2d(64, 64, 3, padding=1), torch.randn(LEAST_IMAGES, 64, 5, 6)
+    use_fast_convolutions_(layer)
+    expected, found = (
+        _output_and_gradient(f, layer, images) for f in (layer, torch.compile(layer, backend="aot_eager"))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def _output_and_gradient(call, layer, images):
+    layer.zero_grad()
+    output = call(images)
+    output.sum().backward()
+    return output.detach(), layer.weight.grad.clone()
