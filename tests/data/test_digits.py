@@ -2,6 +2,7 @@ import sys
 
 import pytest
 import torch
+from sklearn import datasets
 
 from dash_core.config import DatasetConfig
 from dash_core.data import DATASETS, load_dataset
@@ -25,9 +26,19 @@ def test_digits_need_no_folder_of_data(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_digits_kept_in_the_cache_are_the_same_and_spare_the_import(tmp_path, monkeypatch):
-    first = load_dataset(DatasetConfig(), data_root=tmp_path, cache=tmp_path / "cache")
+def test_digits_are_those_that_scikit_learn_gives():
+    digits, theirs = load_digits(0.2), datasets.load_digits()
+    train, test = stratified_hold_out(torch.from_numpy(theirs.target).long(), digits.train.class_names, 0.2)
+    for part, indices in ((digits.train, train), (digits.test, test)):
+        assert part.labels.tolist() == theirs.target[indices].tolist()
+        levels = part.images.squeeze(3).double() * 16 / 255
+        assert torch.equal(levels.round(), torch.from_numpy(theirs.images[indices]))
+    assert digits.train.class_names == tuple(map(str, theirs.target_names))
+
+
+def test_digits_are_read_without_the_import_of_scikit_learn_and_kept_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)  # its import fails
+    first = load_dataset(DatasetConfig(), data_root=tmp_path, cache=tmp_path / "cache")
     again = load_dataset(DatasetConfig(), data_root=tmp_path, cache=tmp_path / "cache")
     assert (again.train.digest, again.test.digest) == (first.train.digest, first.test.digest)
     assert (again.train.mean, again.train.std) == (first.train.mean, first.train.std)
