@@ -21,7 +21,7 @@ def main() -> None:
     given = parser.parse_args()
     commands = [[name] for name in ALL]
     if given.data_root:
-        commands += [[name, "--data-root", str(given.data_root)] for name in ("comparison", "overheads")]
+        commands += [[name, "--data-root", str(given.data_root)] for name in ("rounding", "comparison", "overheads")]
     for name, *options in commands:
         subprocess.run([sys.executable, "-m", f"bench.{name}", *options], check=True)
 

@@ -1,6 +1,7 @@
-"""From which map size on torch's convolutions are faster than matrix products: `uv run python -m bench.convolutions`.
+"""Which convolutions are faster how: `uv run python -m bench.convolutions`.
 
-Forward and backward pass of the convolutions of ResNet-18 and their neighbours, 128 images, one thread, in turns.
+Forward and backward pass of the convolutions of ResNet-18 and of the 3-layer CNN, one thread, in turns: torch's,
+products of columns, and minimal filtering (dash_core/convolution). bf16 where the processor multiplies in it by itself.
 """
 
 import argparse
@@ -13,52 +14,76 @@ from torch import nn
 from bench.sections import table, write_section
 from dash_core import convolution
 from dash_core.device import choose_device, describe_machine, prepare_device
+from dash_core.precision import has_bf16
 
-BATCH, TURNS = 128, 5
+IMAGES, TURNS = (128, 32), 5
 SHAPES = (  # channels in and out, side of the map, kernel, stride
+    (64, 64, 32, 3, 1),
     (64, 64, 16, 3, 1),
+    (64, 128, 16, 3, 1),
     (128, 128, 8, 3, 1),
+    (128, 256, 8, 3, 1),
     (128, 256, 8, 3, 2),
     (256, 256, 4, 3, 1),
     (256, 512, 4, 3, 2),
     (256, 512, 4, 1, 2),
     (512, 512, 2, 3, 1),
 )
+EVERY, NEVER = 0, 10**9
+WAYS = {  # the least images that are filtered, and the largest map of which columns are taken
+    "torch": (NEVER, 0),
+    "columns": (NEVER, 10_000),
+    "filtering": (EVERY, 0),
+}
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def milliseconds(layer: nn.Conv2d, images: torch.Tensor) -> float:
-    started = time.perf_counter()
-    layer(images).float().sum().backward()
+def milliseconds(layer: nn.Conv2d, images: torch.Tensor, way: str, kind: str) -> float:
+    """Return the time of a forward and backward pass in one way."""
+    convolution.LEAST_IMAGES, convolution.SMALL_MAP = WAYS[way]
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
+        started = time.perf_counter()
+        output = layer(images).float()
+    output.sum().backward()
     return 1000 * (time.perf_counter() - started)
+
+
+def ways_of(kernel: int, stride: int) -> list[str]:
+    """Return the ways that a convolution can be made in."""
+    return [way for way in WAYS if way != "filtering" or (kernel, stride) == (3, 1)]
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    prepare_device(choose_device("cpu"), 1)
-    convolution.SMALL_MAP = 10_000
-    rows = []
-    for inputs, outputs, side, kernel, stride in SHAPES:
-        layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False).to(
-            memory_format=torch.channels_last
-        )
-        positions = ((side + stride - 1) // stride) ** 2
-        cells = [f"{inputs}→{outputs}, {kernel}×{kernel}/{stride}", str(positions)]
-        for bf16 in (False, True):
-            images = torch.randn(BATCH, inputs, side, side).to(memory_format=torch.channels_last).requires_grad_()
-            found = {nn.Conv2d: [], convolution.SmallMapConv2d: []}
-            for turn in range(TURNS + 1):
-                for kind, times in found.items():
-                    layer.__class__ = kind
-                    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                        taken = milliseconds(layer, images)
-                    times += [taken] if turn else []
-            theirs, ours = (statistics.median(times) for times in found.values())
-            cells += [f"{theirs:.0f}", f"{ours:.0f}", f"{theirs / ours:.1f}"]
-        rows.append(cells)
-    headings = ["convolution", "positions", "fp32 torch, ms", "products", "×", "bf16 torch, ms", "products", "×"]
-    lines = [f"Forward and backward pass of {BATCH} images, one thread.", "", *table(headings, rows)]
-    machine = describe_machine(choose_device("cpu"), 1)
-    write_section("Convolutions of small maps", "uv run python -m bench.convolutions", machine, lines)
+    device = choose_device("cpu")
+    prepare_device(device, 1)
+    convolution.MANY_CHANNELS, convolution.LEAST_CHANNELS = 1, dict.fromkeys(KINDS.values(), 1)
+    kinds = [kind for kind in KINDS if kind == "fp32" or has_bf16(device)]
+    headings = ["convolution", "map", "images", *(f"{kind} {way}, ms" for kind in kinds for way in WAYS)]
+    rows = [measured(shape, images, kinds) for images in IMAGES for shape in SHAPES]
+    lines = ["Forward and backward pass, one thread; the fastest in bold.", "", *table(headings, rows)]
+    write_section("Convolutions", "uv run python -m bench.convolutions", describe_machine(device, 1), lines)
+
+
+def measured(shape: tuple[int, ...], count: int, kinds: list[str]) -> list[str]:
+    """Return a row of the table: a convolution of so many images."""
+    inputs, outputs, side, kernel, stride = shape
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False).to(memory_format=torch.channels_last)
+    convolution.use_fast_convolutions_(layer)
+    images = torch.randn(count, inputs, side, side).to(memory_format=torch.channels_last).requires_grad_()
+    cells = [f"{inputs}→{outputs}, {kernel}×{kernel}/{stride}", f"{side}×{side}", str(count)]
+    for kind in kinds:
+        taken = {way: [] for way in ways_of(kernel, stride)}
+        for turn in range(TURNS + 1):
+            for way, times in taken.items():
+                found = milliseconds(layer, images, way, kind)
+                times += [found] if turn else []
+        middle = {way: statistics.median(times) for way, times in taken.items()}
+        best = min(middle.values())
+        told = {way: f"**{value:.1f}**" if value == best else f"{value:.1f}" for way, value in middle.items()}
+        cells += [told.get(way, "–") for way in WAYS]
+    print(cells, flush=True)
+    return cells
 
 
 if __name__ == "__main__":

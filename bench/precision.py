@@ -1,8 +1,9 @@
-"""Whether bf16 changes the science: `uv run python -m bench.precision --data-root FOLDER` (half an hour on two cores).
+"""Whether speed changes the science: `uv run python -m bench.precision --data-root FOLDER` (half an hour on two cores).
 
-Cold, warm, S&P and DASH on a subset of CIFAR-10 with cnn3, each seed once in fp32 and once in bf16, with the same
-chunks, first weights and batches; then bf16 - exact, paired by seed, in accuracy and steps. Runs are kept in a folder,
-and the same command goes on where it was stopped.
+Cold, warm, S&P and DASH on a subset of CIFAR-10 with cnn3, each seed once in fp32 and once in bf16, or with
+`--of filtering` in fp32 by torch's convolutions and by minimal filtering; with the same chunks, first weights and
+batches. Then the difference of the two, paired by seed, in accuracy and steps. Runs are kept in a folder, and the same
+command goes on where it was stopped.
 """
 
 import argparse
@@ -10,8 +11,10 @@ import multiprocessing
 from pathlib import Path
 
 from bench.sections import table, write_section
+from dash_core import convolution
 from dash_core.comparison import Params
 from dash_core.config import DatasetConfig, RunConfig, merge, parse
+from dash_core.convolution import LEAST_IMAGES
 from dash_core.data import ChunkPlan, load_dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.records import ChunkRecord, read_records
@@ -25,14 +28,18 @@ COLUMNS = ("last_accuracy", "average_accuracy", "last_steps", "average_steps")
 TEST = 1000  # images
 STOP = 0.95  # train accuracy
 CHUNKS, BATCH = 3, 32
+NEVER = 10**9  # images
+PAIRS = {"bf16": ("exact", "bf16"), "filtering": ("direct", "exact")}  # what is compared, the plainer first
+NAMES = {"exact": "fp32", "bf16": "bf16", "direct": "fp32 by torch's convolutions"}
 
 
-def records(job: tuple[RunConfig, Path, Path]) -> list[ChunkRecord]:
+def records(job: tuple[str, RunConfig, Path, Path]) -> list[ChunkRecord]:
     """Return what one run gives."""
-    run, root, kept = job
-    folder = kept / run.id
+    kind, run, root, kept = job
+    folder = kept / kind / run.id
     if read_result(folder, run):
         return read_records(folder)
+    convolution.LEAST_IMAGES = NEVER if kind == "direct" else LEAST_IMAGES
     prepare_device(choose_device("cpu"), 1)
     data = load_dataset(run.dataset, data_root=root, cache=kept / ".cache")
     plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed)
@@ -43,6 +50,7 @@ def records(job: tuple[RunConfig, Path, Path]) -> list[ChunkRecord]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True, help="folder of CIFAR-10 as torchvision has it")
+    parser.add_argument("--of", choices=list(PAIRS), default="bf16", help="what is compared with what is plainer")
     parser.add_argument("--images", type=int, default=240, help="of the training set (default: 240)")
     parser.add_argument("--seeds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--runs", type=Path, default=Path("bench/.runs"), help="where runs are kept")
@@ -54,28 +62,35 @@ def main() -> None:
         "model": {"name": "cnn3"},
         "training": {"batch_size": BATCH, "stop_accuracy": STOP},
     }
-    kinds = {kind: parse(Params, merge(base, {"training": {"precision": kind}})) for kind in ("exact", "bf16")}
+    kinds = {
+        kind: parse(Params, merge(base, {"training": {"precision": "bf16" if kind == "bf16" else "exact"}}))
+        for kind in PAIRS[given.of]
+    }
     load_dataset(DatasetConfig(name="cifar10"), data_root=given.data_root, cache=given.runs / ".cache")
     jobs = [(kind, m, s) for s in range(given.seeds) for m in METHODS for kind in kinds]
     with multiprocessing.get_context("forkserver").Pool(2) as pool:
-        runs = [(kinds[kind].run(m, s), given.data_root, given.runs) for kind, m, s in jobs]
+        runs = [(kind, kinds[kind].run(m, s), given.data_root, given.runs) for kind, m, s in jobs]
         found = dict(zip(jobs, pool.map(records, runs, chunksize=1), strict=True))
     rows, held = [], []
     for method in METHODS:
-        by_kind = [MethodRuns(kind, method, {s: found[kind, method, s] for s in range(given.seeds)}) for kind in kinds]
+        by_kind = [
+            MethodRuns(NAMES[kind], method, {s: found[kind, method, s] for s in range(given.seeds)}) for kind in kinds
+        ]
         differences = {d.column.key: d for d in paired_differences(by_kind, by_kind[0])}
         held += [differences[key].low <= 0 <= differences[key].high for key in COLUMNS]
         rows.append([method, *(differences[key].write() for key in COLUMNS)])
-    command = f"uv run python -m bench.precision --images {given.images} --seeds {given.seeds} --data-root FOLDER"
+    options = f"--of {given.of} --images {given.images} --seeds {given.seeds} --data-root FOLDER"
+    plain, fast = (NAMES[kind] for kind in kinds)
     lines = [
-        f"bf16 − exact, mean and 95 % interval, paired by seed: {given.seeds} seeds, cnn3 on {given.images} images of "
-        f"CIFAR-10 in {CHUNKS} chunks, batch {BATCH}, to {STOP:.0%} train accuracy; {TEST:,} test images.",
+        f"{fast} − {plain}, mean and 95 % interval, paired by seed: {given.seeds} seeds, cnn3 on {given.images} images "
+        f"of CIFAR-10 in {CHUNKS} chunks, batch {BATCH}, to {STOP:.0%} train accuracy; {TEST:,} test images.",
         "",
         *table(["method", "last accuracy", "average accuracy", "last steps", "average steps"], rows),
         "",
         f"{sum(held)} of {len(held)} intervals hold 0; at 95 % about one in twenty would not by chance.",
     ]
-    write_section("Precision: bf16 against fp32", command, describe_machine(toy.CPU, 1), lines)
+    machine = describe_machine(toy.CPU, 1)
+    write_section(f"Precision: {fast} against {plain}", f"uv run python -m bench.precision {options}", machine, lines)
 
 
 if __name__ == "__main__":

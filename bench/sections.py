@@ -1,20 +1,23 @@
-"""bench/RESULTS.md: a section a benchmark, each written anew by its own command, the others left as they are."""
+"""bench/RESULTS.md: a section a benchmark and processor, written anew by its own command; the others are left."""
 
 import re
 from pathlib import Path
 
 from dash_core.files import write_atomically
+from tasks.runs import commit
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEAD = """# Measured
 
-Each section is written by the command it names. Ratios are of medians, taken in turns within one run.
+Each section is written by the command it names, one for each processor. Ratios are of medians, taken in turns within
+one run.
 """
 
 
 def write_section(title: str, command: str, machine: dict, lines: list[str]) -> None:
-    """Replace the section of that title, or add it; print it as well."""
-    facts = f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}, Python {machine['python']}"
+    """Replace the section of that title and processor, or add it; print it as well."""
+    title = f"{title} · {machine['device']}"
+    facts = f"{machine['cores']} cores, torch {machine['torch']}, Python {machine['python']}, commit {commit()}"
     body = "\n".join([f"## {title}", "", f"`{command}` · {facts}", "", *lines, ""])
     print(body)
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else HEAD

@@ -1,0 +1,84 @@
+"""What convolutions by minimal filtering round: `uv run python -m bench.rounding --data-root FOLDER` (a minute).
+
+DASH's shrink factors of a lightly trained network on real images, in fp32 by torch's convolutions and by minimal
+filtering, against those in float64: a factor is a cosine, which amplifies what is small.
+"""
+
+import argparse
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.authors_way import images
+from bench.comparison import RATES
+from bench.sections import table, write_section
+from dash_core import convolution
+from dash_core.device import choose_device, describe_machine, prepare_device, usable_cores
+from dash_core.interventions.dash import averaged_gradient, cosine_similarity
+from dash_core.interventions.shrink import weights_and_biases
+from dash_core.models import build_model
+
+CHUNKS, CHUNK, EPOCHS = 8, 128, 6  # trained on the first half of the chunks
+FLOOR = 0.3
+NEVER = 10**9  # images
+WAYS = {"torch's": NEVER, "filtering": convolution.LEAST_IMAGES}
+
+
+def trained(model: str, chunks: list[tuple[Tensor, Tensor]]) -> nn.Module:
+    """Return a network that was trained for some epochs."""
+    network = build_model(model, (3, 32, 32), 10, seed=0).to(memory_format=torch.channels_last)
+    convolution.use_fast_convolutions_(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=RATES.get(model, 0.01), momentum=0.9)
+    for inputs, labels in chunks[: CHUNKS // 2] * EPOCHS:
+        functional.cross_entropy(network(inputs), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return network
+
+
+def factors(network: nn.Module, chunks: list[tuple[Tensor, Tensor]], kind: torch.dtype, least_images: int) -> Tensor:
+    """Return the factors of all weight vectors, (V,), float64."""
+    convolution.LEAST_IMAGES = least_images
+    twin = copy.deepcopy(network).to(kind)
+    gradient = averaged_gradient(twin, [(inputs.to(kind), labels) for inputs, labels in chunks])
+    vectors = weights_and_biases(twin)
+    return torch.cat(
+        [
+            cosine_similarity(weight.detach(), gradient[name], dims).neg().clamp(min=FLOOR).double().flatten()
+            for name, weight, dims in vectors
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, required=True, help="folder of CIFAR-10 as torchvision has it")
+    given = parser.parse_args()
+
+    device, rows = choose_device("cpu"), []
+    prepare_device(device, usable_cores())
+    for model in ("cnn3", "resnet18"):
+        data, _ = images(given.data_root, model, CHUNKS * CHUNK, 1)
+        pixels, labels = (torch.stack([torch.as_tensor(data[i][part]) for i in range(len(data))]) for part in (0, 1))
+        chunks = list(zip(pixels.split(CHUNK), labels.split(CHUNK), strict=True))
+        network = trained(model, chunks)
+        judge = factors(network, chunks, torch.float64, NEVER)
+        for way, least_images in WAYS.items():
+            off = (factors(network, chunks, torch.float32, least_images) - judge).abs()
+            shares = (f"{float((off > bound).double().mean()):.3%}" for bound in (1e-3, 1e-2))
+            rows.append([model, way, f"{len(off):,}", f"{float(off.mean()):.1e}", *shares])
+    lines = [
+        f"DASH's factors (floor {FLOOR}) in fp32 against float64: {CHUNKS} chunks of {CHUNK} images of CIFAR-10, the "
+        f"network trained for {EPOCHS} epochs on half of them.",
+        "",
+        *table(["model", "convolutions", "weight vectors", "mean error", "off by > 0.001", "off by > 0.01"], rows),
+    ]
+    command = "uv run python -m bench.rounding --data-root FOLDER"
+    write_section("Rounding of DASH's factors", command, describe_machine(device, usable_cores()), lines)
+
+
+if __name__ == "__main__":
+    main()
