@@ -9,13 +9,15 @@ import statistics
 import time
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from bench.convolution_ways import take
 from bench.sections import table, write_section
-from dash_core import convolution
+from dash_core.convolution import use_fast_convolutions_
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.precision import has_bf16
 
+COMPARED = ("torch", "columns", "filtering")
 IMAGES, TURNS = (128, 32), 5
 SHAPES = (  # channels in and out, side of the map, kernel, stride
     (64, 64, 32, 3, 1),
@@ -29,37 +31,31 @@ SHAPES = (  # channels in and out, side of the map, kernel, stride
     (256, 512, 4, 1, 2),
     (512, 512, 2, 3, 1),
 )
-EVERY, NEVER = 0, 10**9
-WAYS = {  # the least images that are filtered, and the largest map of which columns are taken
-    "torch": (NEVER, 0),
-    "columns": (NEVER, 10_000),
-    "filtering": (EVERY, 0),
-}
-KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+KINDS = {"fp32": False, "bf16": True}
 
 
-def milliseconds(layer: nn.Conv2d, images: torch.Tensor, way: str, kind: str) -> float:
+def milliseconds(layer: nn.Conv2d, images: Tensor, gradient: Tensor, way: str, bf16: bool) -> float:
     """Return the time of a forward and backward pass in one way."""
-    convolution.LEAST_IMAGES, convolution.SMALL_MAP = WAYS[way]
-    with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
+    take(way)
+    layer.weight.grad = images.grad = None
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         started = time.perf_counter()
-        output = layer(images).float()
-    output.sum().backward()
+        output = layer(images)
+    output.backward(gradient.to(output.dtype))
     return 1000 * (time.perf_counter() - started)
 
 
 def ways_of(kernel: int, stride: int) -> list[str]:
     """Return the ways that a convolution can be made in."""
-    return [way for way in WAYS if way != "filtering" or (kernel, stride) == (3, 1)]
+    return [way for way in COMPARED if way != "filtering" or (kernel, stride) == (3, 1)]
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     device = choose_device("cpu")
     prepare_device(device, 1)
-    convolution.MANY_CHANNELS, convolution.LEAST_CHANNELS = 1, dict.fromkeys(KINDS.values(), 1)
     kinds = [kind for kind in KINDS if kind == "fp32" or has_bf16(device)]
-    headings = ["convolution", "map", "images", *(f"{kind} {way}, ms" for kind in kinds for way in WAYS)]
+    headings = ["convolution", "map", "images", *(f"{kind} {way}, ms" for kind in kinds for way in COMPARED)]
     rows = [measured(shape, images, kinds) for images in IMAGES for shape in SHAPES]
     lines = ["Forward and backward pass, one thread; the fastest in bold.", "", *table(headings, rows)]
     write_section("Convolutions", "uv run python -m bench.convolutions", describe_machine(device, 1), lines)
@@ -69,19 +65,20 @@ def measured(shape: tuple[int, ...], count: int, kinds: list[str]) -> list[str]:
     """Return a row of the table: a convolution of so many images."""
     inputs, outputs, side, kernel, stride = shape
     layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False).to(memory_format=torch.channels_last)
-    convolution.use_fast_convolutions_(layer)
+    use_fast_convolutions_(layer)
     images = torch.randn(count, inputs, side, side).to(memory_format=torch.channels_last).requires_grad_()
+    gradient = torch.randn_like(layer(images))
     cells = [f"{inputs}→{outputs}, {kernel}×{kernel}/{stride}", f"{side}×{side}", str(count)]
     for kind in kinds:
         taken = {way: [] for way in ways_of(kernel, stride)}
         for turn in range(TURNS + 1):
             for way, times in taken.items():
-                found = milliseconds(layer, images, way, kind)
+                found = milliseconds(layer, images, gradient, way, KINDS[kind])
                 times += [found] if turn else []
         middle = {way: statistics.median(times) for way, times in taken.items()}
         best = min(middle.values())
         told = {way: f"**{value:.1f}**" if value == best else f"{value:.1f}" for way, value in middle.items()}
-        cells += [told.get(way, "–") for way in WAYS]
+        cells += [told.get(way, "–") for way in COMPARED]
     print(cells, flush=True)
     return cells
 

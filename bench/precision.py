@@ -10,17 +10,17 @@ import argparse
 import multiprocessing
 from pathlib import Path
 
+from bench.convolution_ways import take
 from bench.sections import table, write_section
-from dash_core import convolution
 from dash_core.comparison import Params
 from dash_core.config import DatasetConfig, RunConfig, merge, parse
-from dash_core.convolution import LEAST_IMAGES
 from dash_core.data import ChunkPlan, load_dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.records import ChunkRecord, read_records
 from dash_core.statistics import paired_differences
 from dash_core.summary import MethodRuns
 from dash_core.trajectory import Trajectory, read_result
+from tasks.code import code_digest
 from tests import toy
 
 METHODS = ("cold", "warm", "shrink_perturb", "dash")
@@ -28,23 +28,25 @@ COLUMNS = ("last_accuracy", "average_accuracy", "last_steps", "average_steps")
 TEST = 1000  # images
 STOP = 0.95  # train accuracy
 CHUNKS, BATCH = 3, 32
-NEVER = 10**9  # images
-PAIRS = {"bf16": ("exact", "bf16"), "filtering": ("direct", "exact")}  # what is compared, the plainer first
-NAMES = {"exact": "fp32", "bf16": "bf16", "direct": "fp32 by torch's convolutions"}
+PAIRS = {"bf16": ("exact", "bf16"), "filtering": ("torch", "exact")}  # what is compared, the plainer first
+NAMES = {
+    "bf16": {"exact": "fp32", "bf16": "bf16"},
+    "filtering": {"torch": "torch's convolutions", "exact": "filtering"},
+}
 
 
 def records(job: tuple[str, RunConfig, Path, Path]) -> list[ChunkRecord]:
     """Return what one run gives."""
     kind, run, root, kept = job
     folder = kept / kind / run.id
-    if read_result(folder, run):
+    if read_result(folder, run, code=code_digest()):
         return read_records(folder)
-    convolution.LEAST_IMAGES = NEVER if kind == "direct" else LEAST_IMAGES
+    take("torch" if kind == "torch" else "ours")
     prepare_device(choose_device("cpu"), 1)
     data = load_dataset(run.dataset, data_root=root, cache=kept / ".cache")
     plan = ChunkPlan.split(data.train, run.dataset, run.chunks, run.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    return toy.advance(Trajectory(run, data, plan, folder, device=toy.CPU)).records
+    return toy.advance(Trajectory(run, data, plan, folder, device=toy.CPU, code=code_digest())).records
 
 
 def main() -> None:
@@ -71,16 +73,16 @@ def main() -> None:
     with multiprocessing.get_context("forkserver").Pool(2) as pool:
         runs = [(kind, kinds[kind].run(m, s), given.data_root, given.runs) for kind, m, s in jobs]
         found = dict(zip(jobs, pool.map(records, runs, chunksize=1), strict=True))
-    rows, held = [], []
+    names, rows, held = NAMES[given.of], [], []
     for method in METHODS:
         by_kind = [
-            MethodRuns(NAMES[kind], method, {s: found[kind, method, s] for s in range(given.seeds)}) for kind in kinds
+            MethodRuns(names[kind], method, {s: found[kind, method, s] for s in range(given.seeds)}) for kind in kinds
         ]
         differences = {d.column.key: d for d in paired_differences(by_kind, by_kind[0])}
         held += [differences[key].low <= 0 <= differences[key].high for key in COLUMNS]
         rows.append([method, *(differences[key].write() for key in COLUMNS)])
     options = f"--of {given.of} --images {given.images} --seeds {given.seeds} --data-root FOLDER"
-    plain, fast = (NAMES[kind] for kind in kinds)
+    plain, fast = names.values()
     lines = [
         f"{fast} − {plain}, mean and 95 % interval, paired by seed: {given.seeds} seeds, cnn3 on {given.images} images "
         f"of CIFAR-10 in {CHUNKS} chunks, batch {BATCH}, to {STOP:.0%} train accuracy; {TEST:,} test images.",

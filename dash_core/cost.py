@@ -2,7 +2,8 @@
 
 FLOPs are counted by torch's own counter on steps that really run, never estimated by hand: the first
 step of each kind and shape is counted while it trains, later ones of the same kind and shape cost the same.
-The counter sees matrix products and convolutions (2 FLOPs a multiply-add), forward and backward.
+The counter sees matrix products and convolutions (2 FLOPs a multiply-add), forward and backward; a convolution counts
+as its direct sum, also where it is made with fewer multiplications, so that costs compare from machine to machine.
 
 All seconds from one record to the next are charged: those of no phase, in which the orchestrator schedules and the
 process waits, are "orchestrate".

@@ -1,6 +1,6 @@
 """nn.Conv2d that is faster on the CPU than oneDNN's where it can be: the same sums, rounded otherwise.
 
-3x3 convolutions that keep the map's size take fewer multiplications (`filtering`), others of small maps fewer seconds
+3x3 convolutions that keep the map's size take fewer multiplications (`filtered`), others of small maps fewer seconds
 as matrix products (`columns`). bench/convolutions.py measures what is faster where.
 """
 
@@ -10,31 +10,28 @@ from torch import Tensor, nn
 from dash_core.convolution.columns import ConvolutionByColumns, output_size
 from dash_core.convolution.filtered import FilteredConvolution
 
-SMALL_MAP = 16  # output positions of an image, up to which products of columns are faster,
-MANY_CHANNELS = 128  # of the input, from which on they are
-LEAST_IMAGES = 32  # in a batch, from which on fewer multiplications are faster than all of them,
-LEAST_CHANNELS = {torch.float32: 64, torch.float64: 64, torch.bfloat16: 128}  # in and out, where all are in that type
+# filtering is faster from so many images in a batch and channels in and out on,
+LEAST_IMAGES, LEAST_CHANNELS = 32, 64
+# and columns, where there is no filtering, up to so many output positions and from so many channels in on
+SMALL_MAP, MANY_CHANNELS = 16, 128
 
 
 class FastConv2d(nn.Conv2d):
-    """nn.Conv2d by fewer multiplications or by matrix products where they are faster; all else is as it is there.
-
-    Under torch's autocast to bf16 the matrix products are in bf16; what takes fewer multiplications is in fp32, and
-    only its output in bf16.
-    """
+    """nn.Conv2d that filters in fp32 and multiplies columns in any type where that is faster; else as it is there."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
-        if not _is_plain(self, input) or (input.dtype != weight.dtype and input.dtype != kind):
+        autocast = torch.is_autocast_enabled("cpu")
+        known = weight.dtype == torch.float32 if autocast else input.dtype == weight.dtype
+        if not (known and _is_plain(self, input)):
             return super()._conv_forward(input, weight, bias)
-        if _has_filtering(self, len(input), kind):
-            with torch.autocast("cpu", enabled=False):
-                output = FilteredConvolution.apply(input.to(kind), weight)
+        if not autocast and _is_filtered(self, input):
+            output = FilteredConvolution.apply(input, weight)
         elif self.in_channels >= MANY_CHANNELS and _positions(self, input) <= SMALL_MAP:
-            output = ConvolutionByColumns.apply(input.to(kind), weight.to(kind), self.stride, self.padding)
+            dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
+            output = ConvolutionByColumns.apply(input.to(dtype), weight.to(dtype), self.stride, self.padding)
         else:
             return super()._conv_forward(input, weight, bias)
-        return output if bias is None else output + bias.to(kind).view(-1, 1, 1)
+        return output if bias is None else output + bias.to(output.dtype).view(-1, 1, 1)
 
 
 def use_fast_convolutions_(model: nn.Module) -> None:
@@ -50,10 +47,10 @@ def _is_plain(layer: nn.Conv2d, images: Tensor) -> bool:
     return plain and images.device.type == "cpu" and images.dim() == 4 and images.shape[1] == layer.in_channels
 
 
-def _has_filtering(layer: nn.Conv2d, images: int, kind: torch.dtype) -> bool:
+def _is_filtered(layer: nn.Conv2d, images: Tensor) -> bool:
     keeps_size = layer.kernel_size == (3, 3) and layer.stride == layer.padding == (1, 1)
-    channels = min(layer.in_channels, layer.out_channels)
-    return keeps_size and images >= LEAST_IMAGES and channels >= LEAST_CHANNELS.get(kind, channels + 1)
+    many = len(images) >= LEAST_IMAGES and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS
+    return keeps_size and many and images.dtype == torch.float32
 
 
 def _positions(layer: nn.Conv2d, images: Tensor) -> int:

@@ -8,8 +8,7 @@ where ⊙ is n² products of a matrix (images x input channels) by one (input ch
 sum takes 144, 9 instead of 36 on a map of 2x2. The gradients are the adjoints of the same linear maps. All of it is
 matrix products, one tile after another.
 
-The sums are those of the convolution, rounded otherwise: in fp32 an output is off by 1e-6 of its size, where the direct
-sum is off by 4e-7. In bf16 it would be off by 2 %: the sums are never in bf16.
+The sums are those of the convolution, rounded otherwise: bench/rounding.py measures it.
 """
 
 from functools import cache
@@ -23,40 +22,30 @@ from dash_core.convolution.filtering import filtering, tiles
 
 
 class FilteredConvolution(torch.autograd.Function):
-    """(B, C, H, W) * (O, C, 3, 3) -> (B, O, H, W), stride and padding 1; channels-last.
-
-    Sums are in the weights' type; the output and the images' gradient have that of the images.
-    """
+    """(B, C, H, W) * (O, C, 3, 3) -> (B, O, H, W), stride and padding 1, in fp32 or fp64; channels-last."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, images: Tensor, weight: Tensor) -> Tensor:
         """Return the output."""
         ctx.save_for_backward(images, weight)
-        return torch.ops.dash_core.filtered(images, weight)
+        with torch.autocast("cpu", enabled=False):
+            return torch.ops.dash_core.filtered(images, weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradients of images and weight."""
-        return torch.ops.dash_core.filtered_backward(gradient, *ctx.saved_tensors)
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients of images and weight, where they are needed."""
+        needed = ctx.needs_input_grad
+        with torch.autocast("cpu", enabled=False):
+            found = torch.ops.dash_core.filtered_backward(gradient, *ctx.saved_tensors, needed)
+        return tuple(made if asked else None for made, asked in zip(found, needed, strict=True))
 
 
 # Operators of torch's own kind: its counter of FLOPs is told a formula, so that it counts those of the convolution, not
 # of what is done in its place, and costs compare from machine to machine; and its compiler is told their shapes.
 _LIBRARY = torch.library.Library("dash_core", "DEF")
 _LIBRARY.define("filtered(Tensor images, Tensor weight) -> Tensor")
-_LIBRARY.define("filtered_backward(Tensor gradient, Tensor images, Tensor weight) -> (Tensor, Tensor)")
-
-
-@torch.library.impl(_LIBRARY, "filtered", "Meta")
-def _forward_shape(images: Tensor, weight: Tensor) -> Tensor:
-    shape = len(images), len(weight), *images.shape[2:]
-    return torch.empty(shape, dtype=images.dtype, device="meta", memory_format=torch.channels_last)
-
-
-@torch.library.impl(_LIBRARY, "filtered_backward", "Meta")
-def _backward_shapes(gradient: Tensor, images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    return tuple(torch.empty_like(tensor, memory_format=torch.channels_last) for tensor in (images, weight))
+_LIBRARY.define("filtered_backward(Tensor gradient, Tensor images, Tensor weight, bool[2] needed) -> (Tensor, Tensor)")
 
 
 @register_flop_formula(torch.ops.dash_core.filtered)
@@ -65,68 +54,88 @@ def _forward_flops(images: torch.Size, weight: torch.Size, *_: object, out_shape
 
 
 @register_flop_formula(torch.ops.dash_core.filtered_backward)
-def _backward_flops(gradient: torch.Size, images: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
-    return 2 * 2 * gradient.numel() * weight[1:].numel()
+def _backward_flops(
+    gradient: torch.Size, images: torch.Size, weight: torch.Size, needed: list[bool], **_: object
+) -> int:
+    return sum(needed) * 2 * gradient.numel() * weight[1:].numel()
+
+
+@torch.library.impl(_LIBRARY, "filtered", "Meta")
+def _forward_shape(images: Tensor, weight: Tensor) -> Tensor:
+    return images.new_empty(images.shape[0], *images.shape[2:], weight.shape[0]).permute(0, 3, 1, 2)
+
+
+@torch.library.impl(_LIBRARY, "filtered_backward", "Meta")
+def _backward_shapes(gradient: Tensor, images: Tensor, weight: Tensor, needed: list[bool]) -> tuple[Tensor, Tensor]:
+    of_images, of_weight = (
+        torch.empty_like(tensor, memory_format=torch.channels_last) if asked else tensor.new_empty(0)
+        for tensor, asked in zip((images, weight), needed, strict=True)
+    )
+    return of_images, of_weight
 
 
 @torch.library.impl(_LIBRARY, "filtered", "CPU")
 def _forward(images: Tensor, weight: Tensor) -> Tensor:
-    inner, kind = _batch_inner(images, weight.dtype), weight.dtype
-    rows, columns = (tiles(size, kind) for size in images.shape[2:])
-    spectrum = _spectrum(weight, _taps(*images.shape[2:], kind))
-    output = inner.new_empty(*images.shape[2:], len(images), len(weight))
-    for row in rows:
-        strip = _along_rows(row.inputs, inner[row.of])
-        for column in columns:
-            seen = _along_columns(column.inputs, strip[:, column.of])
-            products = torch.bmm(seen.flatten(0, 1), spectrum.transpose(1, 2)).view(*seen.shape[:3], -1)
-            output[row.to, column.to] = _along_rows(row.outputs, _along_columns(column.outputs, products))
-    return _batch_outer(output, images.dtype)
+    height, width = images.shape[2:]
+    products_with = _transformed(weight, _taps(height, width, weight.dtype)).transpose(1, 2)
+    output = images.new_empty(len(images), height, width, len(weight))
+    for row in tiles(height, images.dtype):
+        strip = _along_rows(row.inputs, _batch_inner(images[:, :, row.seen]))
+        for column in tiles(width, images.dtype):
+            seen = _along_columns(column.inputs, strip[:, column.seen])
+            products = torch.bmm(seen.flatten(0, 1), products_with).view(*seen.shape[:3], -1)
+            made = _along_rows(row.outputs, _along_columns(column.outputs, products))
+            output[:, row.made, column.made] = _batch_outer(made)
+    return output.permute(0, 3, 1, 2)
 
 
 @torch.library.impl(_LIBRARY, "filtered_backward", "CPU")
-def _backward(gradient: Tensor, images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    inner, given, kind = _batch_inner(images, weight.dtype), _batch_inner(gradient, weight.dtype), weight.dtype
-    rows, columns = (tiles(size, kind) for size in images.shape[2:])
-    taps = _taps(*images.shape[2:], kind)
-    spectrum = _spectrum(weight, taps)
-    of_inner, of_spectrum = torch.zeros_like(inner), torch.zeros_like(spectrum)
-    for row in rows:
-        strip, given_strip = _along_rows(row.inputs, inner[row.of]), _along_rows(row.outputs.t(), given[row.to])
+def _backward(gradient: Tensor, images: Tensor, weight: Tensor, needed: list[bool]) -> tuple[Tensor, Tensor]:
+    """Return the gradients of images and weight; one that is not needed is empty."""
+    height, width = images.shape[2:]
+    taps = _taps(height, width, weight.dtype)
+    products_with = _transformed(weight, taps)
+    of_products_with = torch.zeros_like(products_with)
+    of_images = images.new_zeros(len(images), height, width, images.shape[1])
+    for row in tiles(height, images.dtype):
+        strip = _along_rows(row.inputs, _batch_inner(images[:, :, row.seen]))
+        of_made = _along_rows(row.outputs.t(), _batch_inner(gradient[:, :, row.made]))
         of_strip = torch.zeros_like(strip)
-        for column in columns:
-            seen = _along_columns(column.inputs, strip[:, column.of])
-            of_products = _along_columns(column.outputs.t(), given_strip[:, column.to]).flatten(0, 1)
-            of_spectrum.baddbmm_(of_products.transpose(1, 2), seen.flatten(0, 1))
-            of_seen = torch.bmm(of_products, spectrum).view_as(seen)
-            of_strip[:, column.of] += _along_columns(column.inputs.t(), of_seen)
-        of_inner[row.of] += _along_rows(row.inputs.t(), of_strip)
-    of_weight = (taps.t() @ of_spectrum.flatten(1)).view(3, 3, *of_spectrum.shape[1:])
-    return _batch_outer(of_inner, images.dtype), _batch_outer(of_weight, kind)
+        for column in tiles(width, images.dtype):
+            of_products = _along_columns(column.outputs.t(), of_made[:, column.made]).flatten(0, 1)
+            if needed[1]:
+                seen = _along_columns(column.inputs, strip[:, column.seen]).flatten(0, 1)
+                of_products_with.baddbmm_(of_products.transpose(1, 2), seen)
+            if needed[0]:
+                of_seen = torch.bmm(of_products, products_with).view(*of_strip.shape[:1], -1, *of_strip.shape[2:])
+                of_strip[:, column.seen] += _along_columns(column.inputs.t(), of_seen)
+        if needed[0]:
+            of_images[:, row.seen] += _batch_outer(_along_rows(row.inputs.t(), of_strip))
+    of_weight = (taps.t() @ of_products_with.flatten(1)).view(3, 3, *weight.shape[:2])
+    found = of_images.permute(0, 3, 1, 2), _batch_outer(of_weight).contiguous().permute(0, 3, 1, 2)
+    return tuple(made if asked else made.new_empty(0) for made, asked in zip(found, needed, strict=True))
 
 
 @cache
-def _taps(height: int, width: int, kind: torch.dtype) -> Tensor:
-    """Return G ⊗ G, (n·n, 9), for images of a height and width."""
+def _taps(height: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Return G ⊗ G, (n·n, 9), for maps of a height and width."""
     of_rows, of_columns = (filtering(size).taps for size in (height, width))
-    return torch.kron(of_rows, of_columns).to(kind)
+    return torch.kron(of_rows, of_columns).to(dtype)
 
 
-def _spectrum(weight: Tensor, taps: Tensor) -> Tensor:
+def _transformed(weight: Tensor, taps: Tensor) -> Tensor:
     """Return G g Gᵀ of weights (O, C, 3, 3), as (n·n, O, C)."""
     return (taps @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(-1, *weight.shape[:2])
 
 
-def _batch_inner(images: Tensor, kind: torch.dtype) -> Tensor:
+def _batch_inner(images: Tensor) -> Tensor:
     """Return (B, C, H, W) as (H, W, B, C), contiguous: what is done at a position is done to all images in one row."""
-    inner = images.permute(2, 3, 0, 1)
-    return torch.empty(inner.shape, dtype=kind).copy_(inner)
+    return images.permute(2, 3, 0, 1).contiguous()
 
 
-def _batch_outer(inner: Tensor, kind: torch.dtype) -> Tensor:
-    """Return (H, W, B, C) as (B, C, H, W), channels-last."""
-    outer = inner.permute(2, 0, 1, 3)
-    return torch.empty(outer.shape, dtype=kind).copy_(outer).permute(0, 3, 1, 2)
+def _batch_outer(inner: Tensor) -> Tensor:
+    """Return (H, W, B, C) as (B, H, W, C), a view."""
+    return inner.permute(2, 0, 1, 3)
 
 
 def _along_rows(matrix: Tensor, inner: Tensor) -> Tensor:

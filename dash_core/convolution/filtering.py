@@ -28,18 +28,18 @@ class Filtering:
     inputs: Tensor
 
 
-def toom_cook(points: tuple[Fraction | int, ...], outputs: int) -> Filtering:
-    """Return F(m, 3) for m outputs, which evaluates polynomials at m + 1 distinct points and at infinity."""
-    degree = len(points)
+def toom_cook(*points: Fraction | int) -> Filtering:
+    """Return F(m, 3), which evaluates polynomials at m + 1 distinct points and at infinity."""
+    degree, outputs = len(points), len(points) - 1
     others = [[q for q in points if q != p] for p in points]
     scales = [reduce(mul, (p - q for q in rest), Fraction(1)) for p, rest in zip(points, others, strict=True)]
     of_outputs = [*([Fraction(p) ** k for k in range(outputs)] for p in points), _last(outputs)]
     of_taps = [[Fraction(p) ** k / scale for k in range(3)] for p, scale in zip(points, scales, strict=True)]
-    of_inputs = [_polynomial(roots, degree) for roots in (*others, points)]
+    of_inputs = [_polynomial(roots, degree) for roots in (*others, list(points))]
     return Filtering(_matrix(of_outputs).t(), _matrix([*of_taps, _last(3)]), _matrix(of_inputs))
 
 
-def _polynomial(roots: tuple[Fraction | int, ...] | list[Fraction | int], degree: int) -> list[Fraction]:
+def _polynomial(roots: list[Fraction | int], degree: int) -> list[Fraction]:
     """Return the coefficients of Π (x − root), the lowest first, up to the given degree."""
     found = [Fraction(1)]
     for root in roots:
@@ -61,8 +61,8 @@ TWO = Filtering(  # two outputs between zeros: Karatsuba's
     _matrix([[0, 1, 0], [0, -1, 1], [1, -1, 0]]),
     _matrix([[0, 1, 1, 0], [0, 0, 1, 0], [0, 1, 0, 0]]),
 )
-FOUR = toom_cook((0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)), 4)  # ±1 and ±2 round twice as
-# much; these too are exact in binary
+# ±1 and ±2 would round twice as much; with these too Aᵀ and Bᵀ are exact in binary
+FOUR = toom_cook(0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))
 
 
 def filtering(size: int) -> Filtering:
@@ -74,19 +74,19 @@ def filtering(size: int) -> Filtering:
 class Tile:
     """Neighbouring outputs along one dimension and the inputs they see: where they are, and their part of Aᵀ and Bᵀ."""
 
-    to: slice
-    of: slice
+    made: slice
+    seen: slice
     outputs: Tensor
     inputs: Tensor
 
 
 @cache
-def tiles(size: int, kind: torch.dtype) -> list[Tile]:
+def tiles(size: int, dtype: torch.dtype) -> list[Tile]:
     """Return the tiles that cover a map of a size; what lies outside of it is zero, and not in the matrices."""
     algorithm, found = filtering(size), []
     step = len(algorithm.outputs)
     for start in range(0, size, step):
-        to, of = slice(start, min(start + step, size)), slice(max(start - 1, 0), min(start + step + 1, size))
-        inputs = algorithm.inputs[:, of.start - start + 1 : of.stop - start + 1]
-        found.append(Tile(to, of, algorithm.outputs[: to.stop - to.start].to(kind), inputs.to(kind)))
+        made, seen = slice(start, min(start + step, size)), slice(max(start - 1, 0), min(start + step + 1, size))
+        inputs = algorithm.inputs[:, seen.start - start + 1 : seen.stop - start + 1]
+        found.append(Tile(made, seen, algorithm.outputs[: made.stop - start].to(dtype), inputs.to(dtype)))
     return found
