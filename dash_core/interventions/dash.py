@@ -34,7 +34,7 @@ from dash_core.seeding import borrowed_global_generator, derive_seed
 logger = logging.getLogger(__name__)
 Chunk = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
-KEPT = 2**31  # bytes that the forward pass of a gradient on the CPU may keep for its backward pass
+KEPT = 2**30  # bytes that the forward pass of a gradient on the CPU may keep for its backward pass
 NORM_FLOOR = 1e-8  # torch.cosine_similarity clamps each norm here; averaged gradients do fall below it
 
 
