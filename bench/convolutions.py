@@ -1,7 +1,8 @@
 """Which convolutions are faster how: `uv run python -m bench.convolutions`.
 
 Forward and backward pass of the convolutions of ResNet-18 and of the 3-layer CNN, one thread, in turns: torch's,
-products of columns, and minimal filtering (dash_core/convolution). bf16 where the processor multiplies in it by itself.
+products of columns, and minimal filtering (dash_core/convolution), which is for fp32 alone. bf16 where the processor
+multiplies in it by itself.
 """
 
 import argparse
@@ -17,7 +18,6 @@ from dash_core.convolution import use_fast_convolutions_
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.precision import has_bf16
 
-COMPARED = ("torch", "columns", "filtering")
 IMAGES, TURNS = (128, 32), 5
 SHAPES = (  # channels in and out, side of the map, kernel, stride
     (64, 64, 32, 3, 1),
@@ -31,7 +31,7 @@ SHAPES = (  # channels in and out, side of the map, kernel, stride
     (256, 512, 4, 1, 2),
     (512, 512, 2, 3, 1),
 )
-KINDS = {"fp32": False, "bf16": True}
+KINDS = {"fp32": ("torch", "columns", "filtering"), "bf16": ("torch", "columns")}
 
 
 def milliseconds(layer: nn.Conv2d, images: Tensor, gradient: Tensor, way: str, bf16: bool) -> float:
@@ -45,17 +45,12 @@ def milliseconds(layer: nn.Conv2d, images: Tensor, gradient: Tensor, way: str, b
     return 1000 * (time.perf_counter() - started)
 
 
-def ways_of(kernel: int, stride: int) -> list[str]:
-    """Return the ways that a convolution can be made in."""
-    return [way for way in COMPARED if way != "filtering" or (kernel, stride) == (3, 1)]
-
-
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     device = choose_device("cpu")
     prepare_device(device, 1)
     kinds = [kind for kind in KINDS if kind == "fp32" or has_bf16(device)]
-    headings = ["convolution", "map", "images", *(f"{kind} {way}, ms" for kind in kinds for way in COMPARED)]
+    headings = ["convolution", "map", "images", *(f"{kind} {way}, ms" for kind in kinds for way in KINDS[kind])]
     rows = [measured(shape, images, kinds) for images in IMAGES for shape in SHAPES]
     lines = ["Forward and backward pass, one thread; the fastest in bold.", "", *table(headings, rows)]
     write_section("Convolutions", "uv run python -m bench.convolutions", describe_machine(device, 1), lines)
@@ -70,15 +65,15 @@ def measured(shape: tuple[int, ...], count: int, kinds: list[str]) -> list[str]:
     gradient = torch.randn_like(layer(images))
     cells = [f"{inputs}→{outputs}, {kernel}×{kernel}/{stride}", f"{side}×{side}", str(count)]
     for kind in kinds:
-        taken = {way: [] for way in ways_of(kernel, stride)}
+        taken = {way: [] for way in KINDS[kind] if way != "filtering" or (kernel, stride) == (3, 1)}
         for turn in range(TURNS + 1):
             for way, times in taken.items():
-                found = milliseconds(layer, images, gradient, way, KINDS[kind])
+                found = milliseconds(layer, images, gradient, way, kind == "bf16")
                 times += [found] if turn else []
         middle = {way: statistics.median(times) for way, times in taken.items()}
         best = min(middle.values())
         told = {way: f"**{value:.1f}**" if value == best else f"{value:.1f}" for way, value in middle.items()}
-        cells += [told.get(way, "–") for way in COMPARED]
+        cells += [told.get(way, "–") for way in KINDS[kind]]
     print(cells, flush=True)
     return cells
 
