@@ -44,7 +44,8 @@ def use_fast_convolutions_(model: nn.Module) -> None:
 def _is_plain(layer: nn.Conv2d, images: Tensor) -> bool:
     numeric = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
     plain = numeric and layer.groups == 1 and layer.dilation == (1, 1)
-    return plain and images.device.type == "cpu" and images.dim() == 4 and images.shape[1] == layer.in_channels
+    given = images.device.type == "cpu" and images.dim() == 4 and images.numel() > 0
+    return plain and given and images.shape[1] == layer.in_channels
 
 
 def _is_filtered(layer: nn.Conv2d, images: Tensor) -> bool:

@@ -8,7 +8,8 @@ where ⊙ is n² products of a matrix (images x input channels) by one (input ch
 sum takes 144, 9 instead of 36 on a map of 2x2. The gradients are the adjoints of the same linear maps. All of it is
 matrix products, one tile after another.
 
-The sums are those of the convolution, rounded otherwise: bench/rounding.py measures it.
+The sums are those of the convolution, rounded otherwise (bench/rounding.py measures it), by what is largest in a tile:
+a pixel of 1e5 among ones is felt in its neighbours' third digit, one that is not finite in the whole tile of its image.
 """
 
 from functools import cache
@@ -62,7 +63,8 @@ def _backward_flops(
 
 @torch.library.impl(_LIBRARY, "filtered", "Meta")
 def _forward_shape(images: Tensor, weight: Tensor) -> Tensor:
-    return images.new_empty(images.shape[0], *images.shape[2:], weight.shape[0]).permute(0, 3, 1, 2)
+    shape = images.shape[0], weight.shape[0], *images.shape[2:]
+    return torch.empty(shape, dtype=images.dtype, device="meta", memory_format=torch.channels_last)
 
 
 @torch.library.impl(_LIBRARY, "filtered_backward", "Meta")
@@ -78,15 +80,17 @@ def _backward_shapes(gradient: Tensor, images: Tensor, weight: Tensor, needed: l
 def _forward(images: Tensor, weight: Tensor) -> Tensor:
     height, width = images.shape[2:]
     products_with = _transformed(weight, _taps(height, width, weight.dtype)).transpose(1, 2)
-    output = images.new_empty(len(images), height, width, len(weight))
+    output = torch.empty(
+        (len(images), len(weight), height, width), dtype=weight.dtype, memory_format=torch.channels_last
+    )
     for row in tiles(height, images.dtype):
         strip = _along_rows(row.inputs, _batch_inner(images[:, :, row.seen]))
         for column in tiles(width, images.dtype):
             seen = _along_columns(column.inputs, strip[:, column.seen])
             products = torch.bmm(seen.flatten(0, 1), products_with).view(*seen.shape[:3], -1)
             made = _along_rows(row.outputs, _along_columns(column.outputs, products))
-            output[:, row.made, column.made] = _batch_outer(made)
-    return output.permute(0, 3, 1, 2)
+            output[:, :, row.made, column.made] = _batch_outer(made)
+    return output  # no view, so that it can be changed in place
 
 
 @torch.library.impl(_LIBRARY, "filtered_backward", "CPU")
@@ -96,7 +100,7 @@ def _backward(gradient: Tensor, images: Tensor, weight: Tensor, needed: list[boo
     taps = _taps(height, width, weight.dtype)
     products_with = _transformed(weight, taps)
     of_products_with = torch.zeros_like(products_with)
-    of_images = images.new_zeros(len(images), height, width, images.shape[1])
+    of_images = torch.zeros_like(images, memory_format=torch.channels_last)
     for row in tiles(height, images.dtype):
         strip = _along_rows(row.inputs, _batch_inner(images[:, :, row.seen]))
         of_made = _along_rows(row.outputs.t(), _batch_inner(gradient[:, :, row.made]))
@@ -110,9 +114,9 @@ def _backward(gradient: Tensor, images: Tensor, weight: Tensor, needed: list[boo
                 of_seen = torch.bmm(of_products, products_with).view(*of_strip.shape[:1], -1, *of_strip.shape[2:])
                 of_strip[:, column.seen] += _along_columns(column.inputs.t(), of_seen)
         if needed[0]:
-            of_images[:, row.seen] += _batch_outer(_along_rows(row.inputs.t(), of_strip))
+            of_images[:, :, row.seen] += _batch_outer(_along_rows(row.inputs.t(), of_strip))
     of_weight = (taps.t() @ of_products_with.flatten(1)).view(3, 3, *weight.shape[:2])
-    found = of_images.permute(0, 3, 1, 2), _batch_outer(of_weight).contiguous().permute(0, 3, 1, 2)
+    found = of_images, _batch_outer(of_weight).contiguous(memory_format=torch.channels_last)
     return tuple(made if asked else made.new_empty(0) for made, asked in zip(found, needed, strict=True))
 
 
@@ -134,8 +138,8 @@ def _batch_inner(images: Tensor) -> Tensor:
 
 
 def _batch_outer(inner: Tensor) -> Tensor:
-    """Return (H, W, B, C) as (B, H, W, C), a view."""
-    return inner.permute(2, 0, 1, 3)
+    """Return (H, W, B, C) as (B, C, H, W), a view."""
+    return inner.permute(2, 3, 0, 1)
 
 
 def _along_rows(matrix: Tensor, inner: Tensor) -> Tensor:

@@ -183,8 +183,9 @@ def test_an_image_alone_and_a_wrong_type_are_torchs_to_take_or_refuse(images):
     assert found[0] == found[1]
 
 
-def test_compiled_it_gives_the_same():
-    layer, images = nn.Conv2d(64, 64, 3, padding=1), torch.randn(LEAST_IMAGES, 64, 5, 6)
+@pytest.mark.parametrize(("images", "side"), [(LEAST_IMAGES, 5), (2, 3)])  # by filtering, and by columns
+def test_compiled_it_gives_the_same(images, side):
+    layer, images = nn.Conv2d(128, 128, 3, padding=1), torch.randn(images, 128, side, side)
     use_fast_convolutions_(layer)
     expected, found = (
         _output_and_gradient(f, layer, images)
@@ -198,3 +199,19 @@ def _output_and_gradient(call, layer, images):
     output = call(images)
     output.sum().backward()
     return output.detach(), layer.weight.grad.clone()
+
+
+@pytest.mark.parametrize(("images", "side"), [(LEAST_IMAGES, 5), (2, 3)])  # by filtering, and by columns
+def test_outputs_can_be_changed_in_place(images, side):
+    layer, given = nn.Conv2d(128, 128, 3, padding=1, bias=False), torch.randn(images, 128, side, side)
+    network = nn.Sequential(layer, nn.ReLU(inplace=True))
+    expected = _output_and_gradient(network, layer, given)
+    use_fast_convolutions_(network)
+    for theirs, ours in zip(expected, _output_and_gradient(network, layer, given), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_no_image_gives_no_output():
+    layer = nn.Conv2d(128, 96, 3, padding=1)
+    use_fast_convolutions_(layer)
+    assert layer(torch.zeros(0, 128, 4, 4)).shape == (0, 96, 4, 4)
