@@ -28,8 +28,7 @@ COLUMNS = ("last_accuracy", "average_accuracy", "last_steps", "average_steps")
 TEST = 1000  # images
 STOP = 0.95  # train accuracy
 CHUNKS, BATCH = 3, 32
-PAIRS = {"bf16": ("exact", "bf16"), "filtering": ("torch", "exact")}  # what is compared, the plainer first
-NAMES = {
+PAIRS = {  # what is compared, the plainer first, by the names that the table gives it
     "bf16": {"exact": "fp32", "bf16": "bf16"},
     "filtering": {"torch": "torch's convolutions", "exact": "filtering"},
 }
@@ -73,7 +72,7 @@ def main() -> None:
     with multiprocessing.get_context("forkserver").Pool(2) as pool:
         runs = [(kind, kinds[kind].run(m, s), given.data_root, given.runs) for kind, m, s in jobs]
         found = dict(zip(jobs, pool.map(records, runs, chunksize=1), strict=True))
-    names, rows, held = NAMES[given.of], [], []
+    names, rows, held = PAIRS[given.of], [], []
     for method in METHODS:
         by_kind = [
             MethodRuns(names[kind], method, {s: found[kind, method, s] for s in range(given.seeds)}) for kind in kinds

@@ -111,7 +111,7 @@ def _backward(gradient: Tensor, images: Tensor, weight: Tensor, needed: list[boo
                 seen = _along_columns(column.inputs, strip[:, column.seen]).flatten(0, 1)
                 of_products_with.baddbmm_(of_products.transpose(1, 2), seen)
             if needed[0]:
-                of_seen = torch.bmm(of_products, products_with).view(*of_strip.shape[:1], -1, *of_strip.shape[2:])
+                of_seen = torch.bmm(of_products, products_with).view(len(of_strip), -1, *of_strip.shape[2:])
                 of_strip[:, column.seen] += _along_columns(column.inputs.t(), of_seen)
         if needed[0]:
             of_images[:, :, row.seen] += _batch_outer(_along_rows(row.inputs.t(), of_strip))
