@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def cnn3(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -29,12 +29,10 @@ def cnn3_small(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 def _three_layers(image_shape: tuple[int, int, int], classes: int, widths: tuple[int, int, int]) -> nn.Module:
     first, second, third = widths
-    channels, height, width = image_shape
-    whole = nn.AvgPool2d((height // 4, width // 4))  # its backward pass is faster than that of an adaptive one
     parts = OrderedDict(
-        block1=_block(channels, first, nn.MaxPool2d(2)),
+        block1=_block(image_shape[0], first, nn.MaxPool2d(2)),
         block2=_block(first, second, nn.MaxPool2d(2)),
-        block3=_block(second, third, whole),
+        block3=_block(second, third, GlobalAverage()),
         flatten=nn.Flatten(),
         fc=nn.Linear(third, classes),
     )
@@ -46,3 +44,11 @@ def _block(channels: int, filters: int, pool: nn.Module) -> nn.Sequential:
     if isinstance(pool, nn.MaxPool2d):  # commutes with ReLU, and leaves a quarter to rectify
         return nn.Sequential(convolution, nn.BatchNorm2d(filters), pool, relu)
     return nn.Sequential(convolution, nn.BatchNorm2d(filters), relu, pool)
+
+
+class GlobalAverage(nn.Module):
+    """(B, C, H, W) → (B, C, 1, 1): each map's mean, whose gradient is one number a map and is not written out."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the means."""
+        return maps.sum((2, 3), keepdim=True) / maps.shape[2:].numel()

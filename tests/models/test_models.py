@@ -10,6 +10,7 @@ from torch import nn
 
 from dash_core.errors import ConfigError
 from dash_core.models import MODELS, build_model, forward_flops, model_spec, parameter_count
+from dash_core.models.cnn import GlobalAverage
 from dash_core.models.vgg import AveragePoolTo
 
 CIFAR = (3, 32, 32)
@@ -123,6 +124,19 @@ def test_vgg16_bn_draws_linear_layers_from_a_narrow_normal_and_all_biases_are_ze
 def test_pooling_equals_torchs_adaptive_average(given: tuple[int, int]) -> None:
     x = torch.rand(2, 3, *given, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(AveragePoolTo(given, 7)(x), nn.AdaptiveAvgPool2d(7)(x))
+
+
+@pytest.mark.parametrize("given", [(1, 1), (8, 8), (3, 7)])
+def test_the_global_average_is_torchs_and_its_gradient_takes_no_map(given: tuple[int, int]) -> None:
+    maps = torch.rand(2, 3, *given, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    maps = maps.to(memory_format=torch.channels_last).requires_grad_()
+    torch.testing.assert_close(GlobalAverage()(maps), nn.AdaptiveAvgPool2d(1)(maps))
+    weights = torch.rand(2, 3, 1, 1, dtype=torch.float64)
+    (ours,), (theirs,) = (
+        torch.autograd.grad((pool(maps) * weights).sum(), maps) for pool in (GlobalAverage(), nn.AdaptiveAvgPool2d(1))
+    )
+    torch.testing.assert_close(ours, theirs)
+    assert ours.untyped_storage().nbytes() == weights.nbytes
 
 
 @pytest.mark.parametrize("name", MODELS)
