@@ -40,13 +40,14 @@ def compare(settings: Params, source: Source, at: Workplace, again: bool) -> Non
 
     source: what `settings` were read from.
     """
+    from dash_core.models import model_spec
     from flows.workers import start_early
     from tasks.runs import is_complete
 
     place, console = at.place, at.console
     trains = again or not all(is_complete(run, place) for run in settings.runs())
     if trains:
-        start_early()
+        start_early(model_spec(settings.model.name).imports)
     check_data(settings, place, console)
     failure = None
     with _services(settings.name, settings.runs(), at, trains):

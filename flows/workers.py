@@ -159,20 +159,23 @@ def tell_parent(what: Any) -> None:
         _parent.send(what)
 
 
-def start_early() -> None:
-    """Start the fork server, whose imports take seconds, while this process still prepares."""
+def start_early(modules: Sequence[str] = ()) -> None:
+    """Start the fork server, whose imports take seconds, while this process still prepares.
+
+    modules: what the workers will import besides. A server that runs already stays as it is.
+    """
     if "forkserver" in multiprocessing.get_all_start_methods():
         from multiprocessing import forkserver
 
-        _context()
+        _context(modules)
         forkserver.ensure_running()
 
 
-def _context() -> multiprocessing.context.BaseContext:
+def _context(modules: Sequence[str] = ()) -> multiprocessing.context.BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flows.preload"])
+    context.set_forkserver_preload(["flows.preload", *modules])
     return context
 
 

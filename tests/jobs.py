@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 from dash_core.errors import ConfigError
@@ -18,6 +19,10 @@ def die() -> None:
 
 def refuse(word: str) -> None:
     raise ConfigError(f"refused: {word}")
+
+
+def has_imported(module: str) -> bool:
+    return module in sys.modules
 
 
 def divide(a: int, b: int) -> float:

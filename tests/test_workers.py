@@ -171,6 +171,26 @@ def test_a_fork_server_that_still_imports_ends_with_its_parent_and_keeps_no_outp
     assert done.stdout == "bad data\n"
 
 
+FORKED = """
+from flows.workers import WorkerPool, start_early
+from tests import jobs
+
+if __name__ == "__main__":
+    start_early(["wave"])
+    with WorkerPool(1, threads=1) as pool:
+        print(pool.call(jobs.has_imported, "wave"), pool.call(jobs.has_imported, "chunk"))
+"""
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server here")
+def test_workers_are_forked_with_the_modules_that_their_work_will_import(tmp_path):
+    program = tmp_path / "parent.py"
+    program.write_text(FORKED)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment, timeout=50)
+    assert done.stdout == "True False\n", done.stderr
+
+
 def test_workers_take_the_gpus_in_turn_and_their_successors_too():
     with WorkerPool(3, threads=1, gpus=["0", "5"]) as pool, ThreadPoolExecutor(3) as threads:
         together = multiprocessing.get_context("spawn").Manager().Barrier(3)

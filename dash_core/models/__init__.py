@@ -30,7 +30,8 @@ class ModelSpec:
     build: (image_shape (C, H, W), classes) -> the network, its weights drawn from the global generator;
     head: names of the submodules that make up the classifier; normalised: takes images normalised by
     channel, else scaled to [0, 1]; smallest: the smallest image side it takes; normalisations: those that
-    `build` takes as its keyword `normalisation`, none where the network has its own.
+    `build` takes as its keyword `normalisation`, none where the network has its own; imports: modules that `build`
+    imports, which takes seconds.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelSpec:
     normalised: bool = True
     smallest: int = 1
     normalisations: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
 
 
 _SPECS = (
@@ -52,6 +54,7 @@ _SPECS = (
         head=("fc",),
         smallest=8,
         normalisations=tuple(NORMALISATIONS),
+        imports=("torchvision.models",),
     ),
     ModelSpec(
         name="resnet18_sota",
@@ -61,6 +64,7 @@ _SPECS = (
         head=("fc",),
         smallest=8,
         normalisations=tuple(NORMALISATIONS),
+        imports=("torchvision.models",),
     ),
     ModelSpec(
         name="vgg16_bn",
@@ -69,6 +73,7 @@ _SPECS = (
         build=vgg16_bn,
         head=("classifier.0", "classifier.3", "classifier.6"),
         smallest=32,
+        imports=("torchvision.models",),
     ),
     ModelSpec("mlp", "three layers of width 1024, BatchNorm", "DASH, section 5", mlp, ("7",), normalised=False),
     ModelSpec("cnn3", "three convolutions 64-128-256, BatchNorm", "ours; cf. DASH, fig. 14", cnn3, ("fc",), smallest=4),
@@ -126,4 +131,5 @@ def _torchvision_spec(name: str) -> ModelSpec:
         build=partial(torchvision_models.build, name),
         head=(torchvision_models.head(name),),
         smallest=torchvision_models.smallest(name),
+        imports=("torchvision.models",),
     )

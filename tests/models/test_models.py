@@ -1,6 +1,8 @@
 """The models: their sizes against hand counts, their seeds, and the images they take."""
 
 import dataclasses
+import subprocess
+import sys
 from functools import cache
 from itertools import pairwise
 
@@ -137,6 +139,18 @@ def test_the_global_average_is_torchs_and_its_gradient_takes_no_map(given: tuple
     )
     torch.testing.assert_close(ours, theirs)
     assert ours.untyped_storage().nbytes() == weights.nbytes
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("mlp", False), ("cnn3", False), ("resnet18", True), ("vgg16_bn", True), ("torchvision:squeezenet1_1", True)],
+)
+def test_a_model_tells_what_its_building_imports(name: str, taken: bool) -> None:
+    program = "import sys; from dash_core.models import build_model; build_model(sys.argv[1], (3, 64, 64), 10, seed=0)"
+    program += "; print('torchvision.models' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == str(taken), done.stderr
+    assert model_spec(name).imports == ("torchvision.models",) * taken
 
 
 @pytest.mark.parametrize("name", MODELS)
