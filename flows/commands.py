@@ -5,7 +5,7 @@ server import on their own while this process does, and start nothing before the
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,14 +40,12 @@ def compare(settings: Params, source: Source, at: Workplace, again: bool) -> Non
 
     source: what `settings` were read from.
     """
-    from dash_core.models import model_spec
-    from flows.workers import start_early
     from tasks.runs import is_complete
 
     place, console = at.place, at.console
     trains = again or not all(is_complete(run, place) for run in settings.runs())
     if trains:
-        start_early(model_spec(settings.model.name).imports)
+        _fork_early({settings.model.name})
     check_data(settings, place, console)
     failure = None
     with _services(settings.name, settings.runs(), at, trains):
@@ -120,9 +118,9 @@ def run(settings: Params, one: RunConfig, at: Workplace, again: bool) -> None:
 
 @contextmanager
 def _services(what: str, runs: Sequence[RunConfig], at: Workplace, trains: bool) -> Iterator[None]:
-    """Start all that runs need, show their progress, and end it when the block ends; trains: as `services` has it."""
+    """Start all that runs need, show their progress, and end it when the block ends; trains: by workers."""
     at.console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
-    with services(at, trains):
+    with services(at, {run.model.name for run in runs if trains}):
         from flows.display import watched
 
         with watched(runs, at.place, at.console):
@@ -130,21 +128,28 @@ def _services(what: str, runs: Sequence[RunConfig], at: Workplace, trains: bool)
 
 
 @contextmanager
-def services(at: Workplace, trains: bool) -> Iterator[None]:
-    """Start what flows need, and end it when the block ends; trains: whether there will be worker processes."""
+def services(at: Workplace, models: Collection[str]) -> Iterator[None]:
+    """Start what flows need, and end it when the block ends; models: those that worker processes will build, if any."""
     from flows.prefect_health import loss_told
     from flows.prefect_server import prefect_api
-    from flows.workers import start_early
 
     if at.server:
         at.server.start()
-    if trains:
-        start_early()
+    if models:
+        _fork_early(models)
     import flows.compare  # noqa: F401
 
     imports_done()
     with prefect_api(at.place.services, at.server), loss_told():
         yield
+
+
+def _fork_early(models: Collection[str]) -> None:
+    """Start the process that workers are forked from, with what they need to build the models."""
+    from dash_core.models import model_spec
+    from flows.workers import start_early
+
+    start_early(sorted({module for name in models for module in model_spec(name).imports}))
 
 
 def check_data(settings: Params, place: Place, console: Console) -> Dataset:

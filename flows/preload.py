@@ -1,4 +1,7 @@
-"""What every worker process needs, imported once, in the process that workers are forked from."""
+"""What every worker process needs, imported once, in the process that workers are forked from.
+
+`flows.preloaded` comes last: until then this process ends at once if its parent does.
+"""
 
 import os
 import signal
@@ -6,7 +9,7 @@ import threading
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked, also while this imports
 
-from flows.environment import imports_begin, imports_done  # noqa: E402
+from flows.environment import imports_begin  # noqa: E402
 
 SECONDS = 0.1  # between two looks at the parent
 _imported, _parent = threading.Event(), os.getppid()
@@ -19,6 +22,12 @@ def _end_with_parent() -> None:
             os._exit(0)
 
 
+def stop_watching() -> None:
+    """Leave the process with one thread, as one must be that is to be forked."""
+    _imported.set()
+    _watch.join()
+
+
 _watch = threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True)
 _watch.start()
 imports_begin()
@@ -26,6 +35,3 @@ import flows.experiment  # noqa: F401, E402
 from tasks.code import code_digest  # noqa: E402
 
 code_digest()  # of the code that is imported here, whatever is edited before the first worker asks
-imports_done()
-_imported.set()
-_watch.join()  # to be forked, a process has one thread

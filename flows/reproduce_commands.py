@@ -50,8 +50,9 @@ def reproduce(asked: Request, place: Place, console: Console) -> None:
     """Reproduce the items, print their verdicts; ReproductionFailed names those that failed, the others are done."""
     failures: dict[str, str] = {}
     console.print(f"{len(asked.items)} item(s), scale {asked.scale}, starting services …", highlight=False)
-    trains = not all(item.simulated for item in asked.items)
-    with standing_by(place.store) as server, commands.services(commands.Workplace(place, console, server), trains):
+    settings = [settings_of(item, asked.scale, asked.overrides) for item in asked.items if not item.simulated]
+    models = {params.model.name for compared in settings for params in compared.values()}
+    with standing_by(place.store) as server, commands.services(commands.Workplace(place, console, server), models):
         for item in asked.items:
             try:
                 if reason := _one(item, asked, place, console):

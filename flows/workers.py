@@ -175,7 +175,7 @@ def _context(modules: Sequence[str] = ()) -> multiprocessing.context.BaseContext
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flows.preload", *modules])
+    context.set_forkserver_preload(["flows.preload", *modules, "flows.preloaded"])
     return context
 
 

@@ -154,7 +154,7 @@ REFUSED = """
 import pathlib, sys, time
 from flows.workers import start_early
 
-start_early()
+start_early(["late"])
 while not pathlib.Path(sys.argv[1]).exists():
     time.sleep(0.1)
 print("bad data")
@@ -162,9 +162,10 @@ print("bad data")
 
 
 @pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server here")
-def test_a_fork_server_that_still_imports_ends_with_its_parent_and_keeps_no_output_open(tmp_path):
+@pytest.mark.parametrize("slow", ["torch", "late"])  # what all workers import, and what this command's do besides
+def test_a_fork_server_that_still_imports_ends_with_its_parent_and_keeps_no_output_open(tmp_path, slow):
     begun = tmp_path / "begun"
-    (tmp_path / "torch.py").write_text(f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(60)")
+    (tmp_path / f"{slow}.py").write_text(f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(60)")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     program = [sys.executable, "-c", REFUSED, str(begun)]
     done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=50)

@@ -129,28 +129,42 @@ def test_pooling_equals_torchs_adaptive_average(given: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("given", [(1, 1), (8, 8), (3, 7)])
-def test_the_global_average_is_torchs_and_its_gradient_takes_no_map(given: tuple[int, int]) -> None:
-    maps = torch.rand(2, 3, *given, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def test_the_global_average_is_torchs(given: tuple[int, int]) -> None:
+    for ours, theirs in zip(*_averages(given, torch.float64), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_of_a_global_average_holds_one_number_a_map(dtype: torch.dtype) -> None:
+    (_, gradient), _ = _averages((3, 7), dtype)
+    assert gradient.shape == (2, 3, 3, 7)
+    assert gradient.untyped_storage().nbytes() == 2 * 3 * dtype.itemsize
+
+
+def _averages(size: tuple[int, int], dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return averages of maps of a size and their gradients, ours and torch's."""
+    draws = torch.Generator().manual_seed(0)
+    maps, weights = (torch.rand(2, 3, *sides, generator=draws, dtype=dtype) for sides in (size, (1, 1)))
     maps = maps.to(memory_format=torch.channels_last).requires_grad_()
-    torch.testing.assert_close(GlobalAverage()(maps), nn.AdaptiveAvgPool2d(1)(maps))
-    weights = torch.rand(2, 3, 1, 1, dtype=torch.float64)
-    (ours,), (theirs,) = (
-        torch.autograd.grad((pool(maps) * weights).sum(), maps) for pool in (GlobalAverage(), nn.AdaptiveAvgPool2d(1))
-    )
-    torch.testing.assert_close(ours, theirs)
-    assert ours.untyped_storage().nbytes() == weights.nbytes
+    averages = [pool(maps) for pool in (GlobalAverage(), nn.AdaptiveAvgPool2d(1))]
+    return [(average, *torch.autograd.grad((average * weights).sum(), maps)) for average in averages]
 
 
-@pytest.mark.parametrize(
-    ("name", "taken"),
-    [("mlp", False), ("cnn3", False), ("resnet18", True), ("vgg16_bn", True), ("torchvision:squeezenet1_1", True)],
-)
-def test_a_model_tells_what_its_building_imports(name: str, taken: bool) -> None:
-    program = "import sys; from dash_core.models import build_model; build_model(sys.argv[1], (3, 64, 64), 10, seed=0)"
-    program += "; print('torchvision.models' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == str(taken), done.stderr
-    assert model_spec(name).imports == ("torchvision.models",) * taken
+BUILDING = """
+import sys
+from dash_core.models import build_model, model_spec
+
+for name in sys.argv[1:]:
+    build_model(name, (3, 32, 32), 10, seed=0)
+    print("torchvision.models" in sys.modules, *model_spec(name).imports)
+"""
+
+
+def test_models_tell_what_their_building_imports() -> None:
+    own, others = ["mlp", "cnn3", "cnn3_small"], ["resnet18", "resnet18_sota", "vgg16_bn", *TORCHVISION]
+    done = subprocess.run([sys.executable, "-c", BUILDING, *own, *others], capture_output=True, text=True, timeout=60)
+    told = done.stdout.splitlines()
+    assert told == ["False"] * len(own) + ["True torchvision.models"] * len(others), done.stderr
 
 
 @pytest.mark.parametrize("name", MODELS)
