@@ -51,4 +51,5 @@ class GlobalAverage(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the means."""
-        return maps.sum((2, 3), keepdim=True) / maps.shape[2:].numel()
+        # in the maps' own type: autocast on CUDA would sum to fp32, and the gradient be written out to be cast back
+        return maps.sum((2, 3), keepdim=True, dtype=maps.dtype) / maps.shape[2:].numel()
