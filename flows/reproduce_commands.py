@@ -1,7 +1,7 @@
 """What the command `reproduce` does: items of the paper one by one, their verdicts, their list, their summary."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,13 @@ class ReproductionFailed(DashError):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be reproduced: items at a scale, with overrides; again: train what is complete as well."""
+    """What is to be reproduced: items at a scale, with overrides; again: train what is complete as well.
+
+    settings: of each item's comparisons, by its name.
+    """
 
     items: Sequence[Item]
+    settings: Mapping[str, Mapping[str, Params]]
     scale: str
     overrides: Sequence[str] = ()
     again: bool = False
@@ -41,17 +45,16 @@ class Request:
     def of(cls, names: Sequence[str], scale: str, overrides: Sequence[str], again: bool) -> "Request":
         """Return the request of items by name, each once; ConfigError if there is no such item or scale."""
         items = {item.name: item for name in names for item in select(name)}
-        for item in items.values():
-            settings_of(item, scale, overrides)  # an early error
-        return cls(list(items.values()), scale, overrides, again)
+        settings = {name: settings_of(item, scale, overrides) for name, item in items.items()}
+        return cls(list(items.values()), settings, scale, overrides, again)
 
 
 def reproduce(asked: Request, place: Place, console: Console) -> None:
     """Reproduce the items, print their verdicts; ReproductionFailed names those that failed, the others are done."""
     failures: dict[str, str] = {}
     console.print(f"{len(asked.items)} item(s), scale {asked.scale}, starting services …", highlight=False)
-    settings = [settings_of(item, asked.scale, asked.overrides) for item in asked.items if not item.simulated]
-    models = {params.model.name for compared in settings for params in compared.values()}
+    trained = [params for item in asked.items if not item.simulated for params in asked.settings[item.name].values()]
+    models = {params.model.name for params in trained}
     with standing_by(place.store) as server, commands.services(commands.Workplace(place, console, server), models):
         for item in asked.items:
             try:
@@ -71,7 +74,7 @@ def _one(item: Item, asked: Request, place: Place, console: Console) -> str:
     """Reproduce one item, print its verdicts, and return why it is not whole, or nothing."""
     from flows.display import watched
 
-    settings = settings_of(item, asked.scale, asked.overrides)
+    settings = asked.settings[item.name]
     console.print(f"\n{item.name}: {item.shows}", style="bold", markup=False, highlight=False, soft_wrap=True)
     runs = {} if item.simulated else {run.id: run for params in settings.values() for run in params.runs()}
     if not item.simulated:

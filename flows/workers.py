@@ -159,7 +159,7 @@ def tell_parent(what: Any) -> None:
         _parent.send(what)
 
 
-def start_early(modules: Sequence[str] = ()) -> None:
+def start_early(modules: Sequence[str]) -> None:
     """Start the fork server, whose imports take seconds, while this process still prepares.
 
     modules: what the workers will import besides. A server that runs already stays as it is.

@@ -45,6 +45,7 @@ class ModelSpec:
     imports: tuple[str, ...] = ()
 
 
+_TORCHVISION = ("torchvision.models",)
 _SPECS = (
     ModelSpec(
         name="resnet18",
@@ -54,7 +55,7 @@ _SPECS = (
         head=("fc",),
         smallest=8,
         normalisations=tuple(NORMALISATIONS),
-        imports=("torchvision.models",),
+        imports=_TORCHVISION,
     ),
     ModelSpec(
         name="resnet18_sota",
@@ -64,7 +65,7 @@ _SPECS = (
         head=("fc",),
         smallest=8,
         normalisations=tuple(NORMALISATIONS),
-        imports=("torchvision.models",),
+        imports=_TORCHVISION,
     ),
     ModelSpec(
         name="vgg16_bn",
@@ -73,7 +74,7 @@ _SPECS = (
         build=vgg16_bn,
         head=("classifier.0", "classifier.3", "classifier.6"),
         smallest=32,
-        imports=("torchvision.models",),
+        imports=_TORCHVISION,
     ),
     ModelSpec("mlp", "three layers of width 1024, BatchNorm", "DASH, section 5", mlp, ("7",), normalised=False),
     ModelSpec("cnn3", "three convolutions 64-128-256, BatchNorm", "ours; cf. DASH, fig. 14", cnn3, ("fc",), smallest=4),
@@ -131,5 +132,5 @@ def _torchvision_spec(name: str) -> ModelSpec:
         build=partial(torchvision_models.build, name),
         head=(torchvision_models.head(name),),
         smallest=torchvision_models.smallest(name),
-        imports=("torchvision.models",),
+        imports=_TORCHVISION,
     )
