@@ -18,7 +18,7 @@ from dash_core.config import RunConfig
 from dash_core.data import load_dataset
 from dash_core.device import describe_machine
 from dash_core.trajectory import read_result
-from flows.settings import load_params
+from flows.command_line.settings import load_params
 from tests import toy
 
 LOGS = Path("tests/golden/authors_cifar10_runs.csv")
@@ -78,7 +78,7 @@ def main() -> None:
             off.append(abs(mine - theirs))
             ratios.append(record.steps / steps)
             numbers = (f"{mine:.1f}", f"{theirs:.1f}", f"{record.steps:,}", f"{steps:,}", f"{ratios[-1]:.2f}")
-            rows.append([f"{name}, {record.chunk}", *numbers])
+            rows.append([f"{name}, {record.experiment}", *numbers])
         near = statistics.fmean(off) <= POINTS and abs(statistics.fmean(ratios) - 1) <= SHARE
         lines.append(
             f"- {name}: accuracy off by {statistics.fmean(off):.1f} points, steps × {statistics.fmean(ratios):.2f} on "

@@ -18,7 +18,7 @@ from dash_core.cost import PHASES
 from dash_core.device import choose_device, describe_machine
 from dash_core.diagnostics import DIAGNOSTICS
 from dash_core.records import ChunkRecord, read_records
-from dash_core.summary import total_cost
+from dash_core.views.summary import total_cost
 
 LOOK = 1.0  # seconds between two looks at the records
 SCIENCE = ("intervene", "train", "evaluate")

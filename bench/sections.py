@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from dash_core.files import write_atomically
-from tasks.runs import commit
+from tasks.store.runs import commit
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEAD = """# Measured

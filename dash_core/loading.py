@@ -148,14 +148,14 @@ class ResidentSet:
 class GrowingData:
     """What a learner sees at experiment j: the union of some chunks, chunk by chunk oldest first.
 
-    chunk: j. previous_images: so many at the front an earlier experiment trained on; the rest is new.
+    experiment: j. previous_images: so many at the front an earlier experiment trained on; the rest is new.
     """
 
     def __init__(
         self,
         resident: ResidentSet,
         plan: ChunkPlan,
-        chunk: int,
+        experiment: int,
         *,
         first: int = 1,
         last: int | None = None,
@@ -167,12 +167,12 @@ class GrowingData:
         are those of the standard protocol: chunks 1..j, the last one new.
         """
         self._resident = resident
-        last = chunk if last is None else last
+        last = experiment if last is None else last
         trained = last - 1 if trained is None else trained
         ends = list(accumulate((len(part) for part in plan.chunks[:last]), initial=0))
         self._start = ends[first - 1]
         self._bounds = list(pairwise(ends[first - 1 :]))  # (start, end) of each chunk
-        self.chunk = chunk
+        self.experiment = experiment
         self.previous_images = max(ends[trained] - self._start, 0)
         self.normalise = resident.normalise
 

@@ -37,7 +37,7 @@ _RECIPES = (
     Recipe(
         # The paper's text decays at epochs 60, 120 and 200; the setting known from the authors' side
         # decays at 160 as well, which is what `multistep` does. The paper uses it on CIFAR only: a
-        # flip may change the meaning of other images; on digits it is refused (flows.settings.check).
+        # flip may change the meaning of other images; on digits it is refused (flows.command_line.settings.check).
         name="sota",
         summary="weight decay 5e-4, x0.2 at epochs 60, 120, 160, 200, one epoch of warm-up, augmentation",
         source="DASH, table 8",

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from dash_core.cost import Cost
 from dash_core.errors import RecordError
 from dash_core.files import naming, write_atomically
 
 FILE = "chunks.jsonl"
+KEY = "chunk"  # of an experiment's number in that file
 
 
 def milliseconds() -> int:
@@ -27,14 +28,14 @@ def milliseconds() -> int:
 class ChunkRecord:
     """What one experiment gave and what it cost.
 
-    chunk: j, counted from 1; images: that it trained on; accuracies in [0, 1]; losses in nats;
+    experiment: j, counted from 1; images: that it trained on; accuracies in [0, 1]; losses in nats;
     steps, epochs: of this experiment; converged: the stop accuracy was reached, or all epochs were made where their
     number is fixed; cost: by phase; diagnostics: by name; finished_at: Unix time in ms.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-    chunk: int
+    experiment: Annotated[int, Field(alias=KEY)]
     images: int
     test_accuracy: float
     test_loss: float
@@ -62,7 +63,8 @@ class ChunkRecord:
 
     def to_json(self) -> str:
         """Return the record as one line."""
-        return json.dumps(asdict(self), allow_nan=False)
+        row = asdict(self)
+        return json.dumps({KEY: row.pop("experiment"), **row}, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "ChunkRecord":
@@ -107,8 +109,8 @@ def read_records(folder: Path) -> list[ChunkRecord]:
     for number, line in enumerate(lines, start=1):
         try:
             records.append(ChunkRecord.from_json(line))
-            if records[-1].chunk != number:
-                raise ValueError(f"chunk {records[-1].chunk} stands where chunk {number} should")
+            if records[-1].experiment != number:
+                raise ValueError(f"experiment {records[-1].experiment} stands where experiment {number} should")
         except ValueError as error:
             if number == len(lines) and not rest:  # a damaged last line: its chunk is recorded again
                 return records[: number - 1]

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from dash_core.config import Count, Section, Seed, distinct
-from dash_core.summary import Spread
+from dash_core.spread import Spread
 
 LARGEST = 2**24  # points: their counts are exact in float32
 LARGEST_TABLE = 2**28  # numbers: which features the points have, 1 GiB in float32
@@ -77,7 +77,7 @@ METHODS = tuple(KEEPS)
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment:
+class SimulatedExperiment:
     """One experiment: N at its start, the (class, feature) pairs in the order learned, and L and M at its end.
 
     nonzero and memorised are (classes, points of a class so far), learned is (classes, features), all boolean.
@@ -89,7 +89,7 @@ class Experiment:
     memorised: np.ndarray
 
 
-def learn_by_recounting(method: str, holds: np.ndarray, config: TheoryConfig) -> Iterator[Experiment]:
+def learn_by_recounting(method: str, holds: np.ndarray, config: TheoryConfig) -> Iterator[SimulatedExperiment]:
     """Yield the method's experiments as the paper writes them; holds is (classes, points of a class, features)."""
     learned = np.zeros((config.classes, config.features), bool)
     memorised = np.zeros(holds.shape[:2], bool)
@@ -109,7 +109,7 @@ def learn_by_recounting(method: str, holds: np.ndarray, config: TheoryConfig) ->
             order.append(best)
             nonzero = nonzero & _lacks(here, learned, config.tau)
         memorised[:, :seen] |= nonzero
-        yield Experiment(start, tuple(order), learned.copy(), memorised[:, :seen].copy())
+        yield SimulatedExperiment(start, tuple(order), learned.copy(), memorised[:, :seen].copy())
 
 
 def _points_seen(config: TheoryConfig) -> range:
@@ -170,7 +170,7 @@ class _State:
         return best
 
 
-def learn(method: str, points: Points, config: TheoryConfig) -> Iterator[Experiment]:
+def learn(method: str, points: Points, config: TheoryConfig) -> Iterator[SimulatedExperiment]:
     """Yield what `learn_by_recounting` yields: a point is added to the counts when it comes and taken off once.
 
     When an experiment ends, each of its points is settled or memorised. A method that keeps M never looks at them
@@ -187,7 +187,7 @@ def learn(method: str, points: Points, config: TheoryConfig) -> Iterator[Experim
         start[:, window] = state.found[:, window] < config.tau
         order = tuple(iter(partial(state.learn_next, window), None))
         memorised[:, window] = state.found[:, window] < config.tau
-        yield Experiment(start, order, state.learned.copy(), memorised[:, :seen].copy())
+        yield SimulatedExperiment(start, order, state.learned.copy(), memorised[:, :seen].copy())
 
 
 def bernoulli(stream: np.random.RandomState, probability: np.ndarray, count: int) -> np.ndarray:

@@ -27,7 +27,7 @@ class EpochReport:
     train_loss is the cross-entropy, without a method's penalty, so that methods can be compared.
     """
 
-    chunk: int
+    experiment: int
     epoch: int  # counted from 1
     steps: int  # of this chunk so far
     images: int  # in this epoch
@@ -146,17 +146,19 @@ class _ChunkTraining:
             self.intervention.after_step(learner)
             self.after_step(lambda done=step + 1: self._moment(epoch, steps_before, measured[:done], started))
         history = measured.cpu()
-        _check_finite(history[:, 2], data.chunk, epoch, max(self.rates))
+        _check_finite(history[:, 2], data.experiment, epoch, max(self.rates))
         accuracy, loss, _ = history.mean(0).tolist()
         steps = steps_before + len(bounds)
-        return EpochReport(data.chunk, epoch + 1, steps, len(data), accuracy, loss, time.perf_counter() - started)
+        return EpochReport(data.experiment, epoch + 1, steps, len(data), accuracy, loss, time.perf_counter() - started)
 
     def _draw(self, epoch: int) -> tuple[Tensor, Augmentation | None]:
         """Return the epoch's order of images and its augmentation; seed what dropout draws from."""
         learner, data = self.learner, self.data
-        seed_global(learner.device, derive_seed(learner.seed, "dropout", data.chunk, epoch))
-        order = torch.randperm(len(data), generator=learner.generator("batches", data.chunk, epoch)).to(learner.device)
-        draws = learner.generator("augmentation", data.chunk, epoch)
+        seed_global(learner.device, derive_seed(learner.seed, "dropout", data.experiment, epoch))
+        order = torch.randperm(len(data), generator=learner.generator("batches", data.experiment, epoch)).to(
+            learner.device
+        )
+        draws = learner.generator("augmentation", data.experiment, epoch)
         augment = draw_augmentation(self.config.augmentation, len(data), data.image_shape, draws)
         return order, augment and augment.to(learner.device)
 
@@ -214,15 +216,15 @@ class _ChunkTraining:
         return self.learner.compiled if compiled else self.learner.model
 
 
-def _check_finite(losses: Tensor, chunk: int, epoch: int, rate: float) -> None:
+def _check_finite(losses: Tensor, experiment: int, epoch: int, rate: float) -> None:
     finite = losses.isfinite()
     if bool(finite.all()):
         return
     step = int((~finite).nonzero()[0])
     before = f", after {float(losses[step - 1]):.3g} one step before" if step else ""
     raise TrainingError(
-        f"the loss is {float(losses[step])} at chunk {chunk}, epoch {epoch + 1}, step {step + 1}{before}: most likely "
-        f"the learning rate is too high (optimizer.lr = {rate:g}); lower it, or lower optimizer.rho or a method's "
-        f"strength where one is used. "
-        f"Records of the chunks before are kept."
+        f"the loss is {float(losses[step])} at experiment {experiment}, epoch {epoch + 1}, step {step + 1}{before}: "
+        f"most likely the learning rate is too high (optimizer.lr = {rate:g}); lower it, or lower optimizer.rho or "
+        f"a method's strength where one is used. "
+        f"Records of the experiments before are kept."
     )

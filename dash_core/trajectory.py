@@ -1,7 +1,5 @@
 """Trajectory: one run, experiment after experiment of its protocol, as steps that can be resumed.
 
-An experiment's number, from 1, is called `chunk` here: in the standard protocol it is that of the chunk that is new.
-
 Its folder holds `chunks.jsonl` (a record a chunk), `state.ckpt` (while the run is under way), and at the end
 `weights.safetensors` and `result.json`, which is written last: a run with a result is complete.
 
@@ -132,23 +130,29 @@ class Trajectory:
         """The experiments still to be done, counted from 1."""
         return range(len(self.records) + 1, len(self._schedule) + 1)
 
-    def intervene(self, chunk: int) -> None:
+    def intervene(self, experiment: int) -> None:
         """Apply the intervention where the protocol has one before this chunk, unless training had begun."""
         if self._begun is not None:
             return
         self._diagnostics = {}
-        if self._schedule[chunk - 1].intervene:
-            self._diagnose("before_intervention", chunk)
-            with self.learner.meter.phase("intervene"), self._memory_told(f"intervening before chunk {chunk}"):
-                self._diagnostics |= self.intervention.before_chunk(self.learner, self._data(chunk))
-        self._diagnose("before_training", chunk)
+        if self._schedule[experiment - 1].intervene:
+            self._diagnose("before_intervention", experiment)
+            with (
+                self.learner.meter.phase("intervene"),
+                self._memory_told(f"intervening before experiment {experiment}"),
+            ):
+                self._diagnostics |= self.intervention.before_chunk(self.learner, self._data(experiment))
+        self._diagnose("before_training", experiment)
 
-    def train(self, chunk: int) -> TrainingOutcome:
+    def train(self, experiment: int) -> TrainingOutcome:
         """Train as long as the protocol has it, from where it stopped; StopRequested if it is to stop again."""
-        data, config = self._data(chunk), self._training.model_copy(update=self._schedule[chunk - 1].overrides)
+        data, config = (
+            self._data(experiment),
+            self._training.model_copy(update=self._schedule[experiment - 1].overrides),
+        )
         begun, self._begun = self._begun, None
         observers = Observers(self._after_epoch, self._after_step)
-        doing = f"training chunk {chunk} with {self.run.model.name} in batches of {config.batch_size}"
+        doing = f"training experiment {experiment} with {self.run.model.name} in batches of {config.batch_size}"
         remedy = "lower training.batch_size (another run, from its first chunk), or "
         meter = self.learner.meter
         with meter.phase("train"), self._memory_told(doing, remedy), self._writer:
@@ -156,27 +160,31 @@ class Trajectory:
             with meter.aside("checkpoint", own_memory=False):
                 self._writer.wait()
         self.intervention.after_chunk(self.learner, data)
-        self._diagnose("after_training", chunk, self._outcome.epochs)
+        self._diagnose("after_training", experiment, self._outcome.epochs)
         return self._outcome
 
-    def evaluate(self, chunk: int) -> Evaluation:
+    def evaluate(self, experiment: int) -> Evaluation:
         """Measure test accuracy and loss, on the classes that have arrived where the protocol tests only those."""
-        arrivals, last = self._arrivals, self._schedule[chunk - 1].last
+        arrivals, last = self._arrivals, self._schedule[experiment - 1].last
         test = self._test if arrivals is None else self._test.head(int((arrivals <= last).sum()))
-        with self.learner.meter.phase("evaluate"), self._memory_told(f"evaluating after chunk {chunk}"):
+        with self.learner.meter.phase("evaluate"), self._memory_told(f"evaluating after experiment {experiment}"):
             self._evaluation = evaluate(self.learner, test, self._classes)
         if not math.isfinite(self._evaluation.loss):
-            raise TrainingError(f"the test loss is {self._evaluation.loss} at chunk {chunk}: lower optimizer.lr")
+            raise TrainingError(
+                f"the test loss is {self._evaluation.loss} at experiment {experiment}: lower optimizer.lr"
+            )
         return self._evaluation
 
-    def record(self, chunk: int) -> ChunkRecord:
+    def record(self, experiment: int) -> ChunkRecord:
         """Put the chunk's record and the learner's state on disk."""
-        if chunk != len(self.records) + 1 or self._outcome is None or self._evaluation is None:
-            raise RuntimeError(f"chunk {chunk} cannot be recorded: it has not been trained and evaluated in its turn")
+        if experiment != len(self.records) + 1 or self._outcome is None or self._evaluation is None:
+            raise RuntimeError(
+                f"experiment {experiment} cannot be recorded: it has not been trained and evaluated in its turn"
+            )
         outcome, evaluation = self._outcome, self._evaluation
         record = ChunkRecord(
-            chunk=chunk,
-            images=len(self._data(chunk)),
+            experiment=experiment,
+            images=len(self._data(experiment)),
             test_accuracy=evaluation.accuracy,
             test_loss=evaluation.loss,
             class_accuracy=evaluation.class_accuracy,
@@ -213,14 +221,14 @@ class Trajectory:
         remedy += "run fewer at once with compare.workers (the same run, from its last saved state)"
         return running_out_told(doing, self.learner.device, remedy)
 
-    def _diagnose(self, when: When, chunk: int, epoch: int = 0) -> None:
-        subject = Subject(self.learner, self._data(chunk), self.intervention, self._training.batch_size, epoch)
-        with self._memory_told(f"measuring diagnostics at chunk {chunk}"):
+    def _diagnose(self, when: When, experiment: int, epoch: int = 0) -> None:
+        subject = Subject(self.learner, self._data(experiment), self.intervention, self._training.batch_size, epoch)
+        with self._memory_told(f"measuring diagnostics at experiment {experiment}"):
             self._diagnostics |= diagnose(self._measures, when, subject)
 
     def _after_epoch(self, report: EpochReport) -> None:
         if self._measures:
-            self._diagnose("after_epoch", report.chunk, report.epoch)
+            self._diagnose("after_epoch", report.experiment, report.epoch)
         self._watch.after_epoch(report)
 
     def _after_step(self, moment: Callable[[], Moment]) -> None:
@@ -249,10 +257,10 @@ class Trajectory:
         self._writer.save(state)
         self._saved = time.monotonic()
 
-    def _data(self, chunk: int) -> GrowingData:
-        experiment = self._schedule[chunk - 1]
-        first, last, trained = experiment.first, experiment.last, experiment.trained
-        return GrowingData(self._train, self.plan, chunk, first=first, last=last, trained=trained)
+    def _data(self, experiment: int) -> GrowingData:
+        scheduled = self._schedule[experiment - 1]
+        first, last, trained = scheduled.first, scheduled.last, scheduled.trained
+        return GrowingData(self._train, self.plan, experiment, first=first, last=last, trained=trained)
 
     def _resume(self) -> None:
         """Take up the state after the last recorded chunk; the checkpoint is the truth, the records follow it."""

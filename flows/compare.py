@@ -18,20 +18,20 @@ from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import visible_gpus
 from dash_core.errors import DashError
 from dash_core.models import build_model
-from flows.announce import warning_breaker
+from flows.command_line.announce import warning_breaker
+from flows.command_line.settings import as_options, load_params
 from flows.experiment import carry_out_in_worker
-from flows.settings import as_options, load_params
+from flows.services.workers import Ended, WorkerDied, WorkerPool
 from flows.split import split_dataset
-from flows.workers import Ended, WorkerDied, WorkerPool
-from tasks.evidence import Evidence, gather
-from tasks.locking import Busy
-from tasks.place import Crew, Place, place_of
-from tasks.progress import mark_progress
 from tasks.publish import Published, publish
-from tasks.results import describe
-from tasks.run_tracker import Tracked, forget, tracked_ids
-from tasks.runs import is_complete
-from tasks.tracking_queue import RunReporter, TrackingQueue
+from tasks.store.evidence import Evidence, gather
+from tasks.store.locks import Busy
+from tasks.store.place import Crew, Place, place_of
+from tasks.store.progress import mark_progress
+from tasks.store.results import describe
+from tasks.store.runs import is_complete
+from tasks.tracking.run_tracker import Tracked, forget, tracked_ids
+from tasks.tracking.tracking_queue import RunReporter, TrackingQueue
 
 RETRY = 1.0  # seconds between two looks at a run that another command does
 

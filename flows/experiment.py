@@ -14,17 +14,17 @@ from dash_core.errors import DashError, StopRequested
 from dash_core.files import naming, remove_unfinished, write_atomically
 from dash_core.records import read_records
 from dash_core.trajectory import read_result
-from flows.prefect_health import gone, quieten, wait_for_api
-from flows.prefect_server import send_everything
-from flows.workers import tell_parent
+from flows.services.prefect_health import gone, quieten, wait_for_api
+from flows.services.prefect_server import send_everything
+from flows.services.workers import tell_parent
 from tasks.data import open_dataset, open_plan
-from tasks.locking import locked_run
-from tasks.place import Place
-from tasks.progress import State, mark_progress
-from tasks.runs import check_weights, facts, open_trajectory, recorded_facts
 from tasks.steps import evaluate, intervene, record, train
-from tasks.stopping import heeding
-from tasks.tracking_queue import Report, RunReporter
+from tasks.store.locks import locked_run
+from tasks.store.place import Place
+from tasks.store.progress import State, mark_progress
+from tasks.store.runs import check_weights, facts, open_trajectory, recorded_facts
+from tasks.store.stopping import heeding
+from tasks.tracking.tracking_queue import Report, RunReporter
 
 RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
 
@@ -53,11 +53,11 @@ def run_experiment(run: RunConfig, place: Place, send: Callable[[Report], None])
             trajectory, progress = open_trajectory(run, dataset, plan, place)
             reporter.log_chunks(trajectory.records)  # a kill may have come between a record and its log
             with heeding():
-                for chunk in trajectory.pending:
-                    intervene(trajectory, chunk)
-                    train(trajectory, chunk)
-                    evaluate(trajectory, chunk)
-                    record(trajectory, chunk, reporter, progress)
+                for experiment in trajectory.pending:
+                    intervene(trajectory, experiment)
+                    train(trajectory, experiment)
+                    evaluate(trajectory, experiment)
+                    record(trajectory, experiment, reporter, progress)
             mark_progress(place.run_folder(run), "saving")
             trajectory.finish(known)
     except StopRequested:

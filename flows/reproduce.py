@@ -10,15 +10,15 @@ from prefect import flow
 from dash_core.comparison import Params
 from dash_core.config import merge, parse
 from dash_core.errors import ConfigError
-from dash_core.reproduction import select
-from dash_core.reproduction.item import SCALES, Item
-from dash_core.reproduction.outcome import Measured
-from dash_core.reproduction.reproduced import Reproduced
-from dash_core.summary import total_cost
+from dash_core.views.reproduction import select
+from dash_core.views.reproduction.item import SCALES, Item
+from dash_core.views.reproduction.outcome import Measured
+from dash_core.views.reproduction.reproduced import Reproduced
+from dash_core.views.summary import total_cost
+from flows.command_line.settings import check, parse_override
 from flows.compare import carry_out_comparison
-from flows.settings import check, parse_override
-from tasks.place import Place, place_of
 from tasks.reproduction import publish_item, simulate
+from tasks.store.place import Place, place_of
 from tasks.views import machines_of
 
 ITS_OWN = ("compare.methods", "diagnostics")  # what an item's view and claims are made of

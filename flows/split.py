@@ -5,7 +5,7 @@ from prefect import flow
 from dash_core.comparison import Params
 from dash_core.data import ChunkPlan, Dataset
 from tasks.data import prepare, split
-from tasks.place import Place
+from tasks.store.place import Place
 
 
 @flow(name="split-dataset", flow_run_name="split {params.dataset.name} in {params.chunks} chunks", persist_result=False)

@@ -7,11 +7,11 @@ from prefect.cache_policies import NO_CACHE
 
 from dash_core.comparison import Params
 from dash_core.config import DatasetConfig, RunConfig, digest_of
-from dash_core.data import ChunkPlan, Dataset, Progress, load_dataset, silent
-from tasks.place import Place
+from dash_core.data import ChunkPlan, Dataset, ProgressCallback, load_dataset, silent
+from tasks.store.place import Place
 
 
-def open_dataset(config: DatasetConfig, place: Place, progress: Progress = silent) -> Dataset:
+def open_dataset(config: DatasetConfig, place: Place, progress: ProgressCallback = silent) -> Dataset:
     """Return a dataset from the place's data root or its cache, downloading it where that is needed."""
     return load_dataset(config, data_root=place.data_root, cache=place.cache, progress=progress)
 

@@ -6,9 +6,9 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.evidence import Evidence
-from tasks.place import Place
-from tasks.run_tracker import Tracked
+from tasks.store.evidence import Evidence
+from tasks.store.place import Place
+from tasks.tracking.run_tracker import Tracked
 from tasks.views import Published, write_comparison
 
 

@@ -12,13 +12,13 @@ from dash_core.comparison import Params
 from dash_core.config import digest_of
 from dash_core.errors import RecordError
 from dash_core.files import write_atomically
-from dash_core.reproduction.digest import digest
-from dash_core.reproduction.items_theory import simulated
-from dash_core.reproduction.outcome import Measured
-from dash_core.reproduction.page import item_html
-from dash_core.reproduction.reproduced import Reproduced
-from tasks.place import Place
-from tasks.runs import facts
+from dash_core.views.reproduction.digest import digest
+from dash_core.views.reproduction.items_theory import simulated
+from dash_core.views.reproduction.outcome import Measured
+from dash_core.views.reproduction.page import item_html
+from dash_core.views.reproduction.reproduced import Reproduced
+from tasks.store.place import Place
+from tasks.store.runs import facts
 
 PAGE, RESULT = "index.html", "result.json"
 

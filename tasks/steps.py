@@ -13,34 +13,34 @@ from dash_core.evaluation import Evaluation
 from dash_core.records import ChunkRecord
 from dash_core.training import TrainingOutcome
 from dash_core.trajectory import Trajectory
-from tasks.progress import ProgressWriter
-from tasks.tracking_queue import RunReporter
+from tasks.store.progress import ProgressWriter
+from tasks.tracking.tracking_queue import RunReporter
 
 step = partial(task, cache_policy=NO_CACHE, persist_result=False)
 
 
-@step(task_run_name="chunk {chunk} · intervene", tags=["intervene"])
-def intervene(trajectory: Trajectory, chunk: int) -> None:
+@step(task_run_name="experiment {experiment} · intervene", tags=["intervene"])
+def intervene(trajectory: Trajectory, experiment: int) -> None:
     """Change the learner before it trains on a new chunk."""
-    trajectory.intervene(chunk)
+    trajectory.intervene(experiment)
 
 
-@step(task_run_name="chunk {chunk} · train", tags=["train"])
-def train(trajectory: Trajectory, chunk: int) -> TrainingOutcome:
+@step(task_run_name="experiment {experiment} · train", tags=["train"])
+def train(trajectory: Trajectory, experiment: int) -> TrainingOutcome:
     """Train on all chunks so far, to convergence."""
-    return trajectory.train(chunk)
+    return trajectory.train(experiment)
 
 
-@step(task_run_name="chunk {chunk} · evaluate", tags=["evaluate"])
-def evaluate(trajectory: Trajectory, chunk: int) -> Evaluation:
+@step(task_run_name="experiment {experiment} · evaluate", tags=["evaluate"])
+def evaluate(trajectory: Trajectory, experiment: int) -> Evaluation:
     """Measure the learner on the test set."""
-    return trajectory.evaluate(chunk)
+    return trajectory.evaluate(experiment)
 
 
-@step(task_run_name="chunk {chunk} · record", tags=["record"])
-def record(trajectory: Trajectory, chunk: int, reporter: RunReporter, progress: ProgressWriter) -> ChunkRecord:
+@step(task_run_name="experiment {experiment} · record", tags=["record"])
+def record(trajectory: Trajectory, experiment: int, reporter: RunReporter, progress: ProgressWriter) -> ChunkRecord:
     """Put the chunk on disk, then tell MLflow and whoever watches."""
-    made = trajectory.record(chunk)
+    made = trajectory.record(experiment)
     reporter.log_chunk(trajectory.records)
     progress.after_chunk(made)
     return made

@@ -7,13 +7,14 @@ from pathlib import Path
 from dash_core.comparison import Params
 from dash_core.files import write_atomically
 from dash_core.protocols import STANDARD
-from dash_core.summary import MethodSummary, summarise
-from dash_core.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
-from tasks import chart_view, tracking
-from tasks.evidence import Evidence
-from tasks.place import Place
-from tasks.run_tracker import Tracked
-from tasks.runs import to_yaml
+from dash_core.views.summary import MethodSummary, summarise
+from dash_core.views.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
+from tasks.store.evidence import Evidence
+from tasks.store.place import Place
+from tasks.store.runs import to_yaml
+from tasks.tracking import charts as chart_view
+from tasks.tracking import client as tracking
+from tasks.tracking.run_tracker import Tracked
 
 PLOTS_PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -72,7 +73,7 @@ def write_plots_page(path: Path) -> None:
 
 def write_report(evidence: Evidence, path: Path, command: str) -> None:
     """Write the comparison's page: one file that needs no other; `command` is what makes it again."""
-    from dash_core.report import ReportContent, report_html
+    from dash_core.views.report import ReportContent, report_html
 
     content = ReportContent(
         name=evidence.params.name,

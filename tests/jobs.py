@@ -6,7 +6,7 @@ import sys
 import time
 
 from dash_core.errors import ConfigError
-from flows.workers import tell_parent
+from flows.services.workers import tell_parent
 
 
 def whoami() -> int:

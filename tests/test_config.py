@@ -13,7 +13,7 @@ from dash_core.comparison import Params
 from dash_core.config import merge, parse
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS
-from flows.settings import check
+from flows.command_line.settings import check
 
 
 def runs(content: dict) -> list:

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1]
 SHELL = ("yaml", "rich", "typer", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
 DRAWING = ("plotly", "kaleido", "jinja2", "scipy")
 VIEWS = (
-    "dash_core.figures",
-    "dash_core.report",
-    "dash_core.reproduction",
-    "dash_core.statistics",
+    "dash_core.views.figures",
+    "dash_core.views.report",
+    "dash_core.views.reproduction",
+    "dash_core.views.statistics",
 )  # of records: training needs none
 
 WITHOUT_THE_SHELL = """
@@ -40,7 +40,7 @@ print(len(names))
 
 LIGHT = """
 import sys
-import flows.cli
+import flows.command_line.main
 print(*(name for name in ("torch", "prefect", "mlflow", "numpy", "pydantic") if name in sys.modules))
 """
 

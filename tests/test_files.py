@@ -19,7 +19,7 @@ from dash_core.data import ChunkPlan
 from dash_core.errors import DashError
 from dash_core.files import REMEDIES, DiskError, naming, remove_unfinished, telling_when_full, write_atomically
 from dash_core.records import FILE, append_record, read_records
-from tasks.locking import locked
+from tasks.store.locks import locked
 from tests import toy
 from tests.test_records import record
 

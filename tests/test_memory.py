@@ -160,7 +160,10 @@ def test_the_free_memory_is_no_more_than_the_machine_has():
 
 @pytest.mark.parametrize(
     ("method", "remedy"),
-    [("train", "training chunk 1 with .* in batches of 16.*lower training.batch_size"), ("evaluate", "evaluating")],
+    [
+        ("train", "training experiment 1 with .* in batches of 16.*lower training.batch_size"),
+        ("evaluate", "evaluating"),
+    ],
 )
 def test_running_out_of_memory_says_where_and_what_to_set(tmp_path, monkeypatch, method, remedy):
     data, run = toy.dataset(), toy.params(training={"batch_size": 16, "max_epochs": 1}).run("warm", 0)

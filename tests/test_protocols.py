@@ -43,7 +43,7 @@ class Probe(Intervention):
     previous: ClassVar[list[list[int]]] = []
 
     def before_chunk(self, learner, data):
-        self.called.append(data.chunk)
+        self.called.append(data.experiment)
         self.shown.append([len(labels) for _, labels in data.chunks()])
         return {}
 
@@ -98,7 +98,7 @@ def test_two_phase_pretrains_to_its_accuracy_and_then_to_that_of_training(tmp_pa
     run, reports = toy.params(chunks=2, protocol=protocol).run("warm", 0), []
     toy.advance(toy.trajectory(tmp_path, run, toy.dataset(), watch=Watch(reports.append)))
     for chunk, stop in ((1, 0.6), (2, 0.999)):
-        *before, last = [report.train_accuracy for report in reports if report.chunk == chunk]
+        *before, last = [report.train_accuracy for report in reports if report.experiment == chunk]
         assert all(accuracy < stop for accuracy in before)
         assert last >= stop
     assert read_records(tmp_path)[0].train_accuracy < 0.999

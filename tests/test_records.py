@@ -20,7 +20,7 @@ counts = st.integers(0, 2**53)
 costs = st.builds(Cost, numbers, counts, counts)
 rows = st.builds(
     ChunkRecord,
-    chunk=counts,
+    experiment=counts,
     images=counts,
     test_accuracy=numbers,
     test_loss=numbers,
@@ -36,10 +36,10 @@ rows = st.builds(
 )
 
 
-def record(chunk: int, **changes) -> ChunkRecord:
+def record(experiment: int, **changes) -> ChunkRecord:
     made = ChunkRecord(
-        chunk=chunk,
-        images=10 * chunk,
+        experiment=experiment,
+        images=10 * experiment,
         test_accuracy=0.5,
         test_loss=1.25,
         class_accuracy=(0.25, None, 0.75),

@@ -12,7 +12,7 @@ from scipy.stats import bernoulli as scipy_bernoulli
 
 from dash_core.config import parse
 from dash_core.errors import ConfigError
-from dash_core.summary import Spread
+from dash_core.spread import Spread
 from dash_core.theory import (
     METHODS,
     Points,

@@ -162,7 +162,7 @@ def test_a_last_batch_of_one_image_joins_the_one_before():
 def test_a_loss_that_is_not_finite_names_chunk_epoch_and_step():
     moving = learner(Threshold(1.0), lambda model: ToNan(model.parameters()))
     with pytest.raises(
-        TrainingError, match=r"loss is nan at chunk 1, epoch 2, step 2, after .* \(optimizer.lr = 0.4\)"
+        TrainingError, match=r"loss is nan at experiment 1, epoch 2, step 2, after .* \(optimizer.lr = 0.4\)"
     ):
         train_chunk(moving, data([0, 1] * 2), config(2, max_epochs=9), WARM)
     assert moving.optimizer.param_groups[0]["lr"] == 0.4
@@ -173,7 +173,9 @@ def test_a_run_that_diverges_keeps_the_records_of_the_chunks_before(tmp_path):
     moving = toy.advance(toy.trajectory(tmp_path, run, toy.dataset()), chunks=1)
     kept = read_records(tmp_path)
     moving.learner.optimizer.param_groups[0]["lr"] = 1e38
-    with pytest.raises(TrainingError, match=r"chunk 2, epoch \d, step \d.*Records of the chunks before are kept"):
+    with pytest.raises(
+        TrainingError, match=r"experiment 2, epoch \d, step \d.*Records of the experiments before are kept"
+    ):
         moving.train(2)
     assert read_records(tmp_path) == kept == moving.records
     assert toy.trajectory(tmp_path, run, toy.dataset()).pending == range(2, 4)
@@ -181,7 +183,7 @@ def test_a_run_that_diverges_keeps_the_records_of_the_chunks_before(tmp_path):
 
 def test_a_run_that_diverges_at_once_says_the_learning_rate_to_lower(tmp_path):
     run = toy.params(optimizer={"lr": 1e38}).run("warm", 0)
-    with pytest.raises(TrainingError, match=r"chunk 1, epoch \d, step \d.*optimizer.lr = 1e\+38"):
+    with pytest.raises(TrainingError, match=r"experiment 1, epoch \d, step \d.*optimizer.lr = 1e\+38"):
         toy.trajectory(tmp_path, run, toy.dataset()).train(1)
 
 
@@ -208,7 +210,7 @@ class TwiceTheWeight(Intervention):
     calls: ClassVar[list[str]] = []
 
     def before_chunk(self, learner, data):
-        self.calls.append(f"before {data.chunk}")
+        self.calls.append(f"before {data.experiment}")
         return {}
 
     def penalty(self, learner):
@@ -218,7 +220,7 @@ class TwiceTheWeight(Intervention):
         self.calls.append("step")
 
     def after_chunk(self, learner, data):
-        self.calls.append(f"after {data.chunk}")
+        self.calls.append(f"after {data.experiment}")
 
 
 def test_a_penalty_enters_the_update_and_the_recorded_loss_is_without_it():

@@ -167,7 +167,7 @@ def test_the_plan_of_another_seed_is_refused(tmp_path):
 
 def test_a_chunk_cannot_be_recorded_out_of_turn(tmp_path):
     moving = toy.trajectory(tmp_path, toy.params().run("warm", 0), toy.dataset())
-    with pytest.raises(RuntimeError, match="chunk 2 cannot be recorded"):
+    with pytest.raises(RuntimeError, match="experiment 2 cannot be recorded"):
         moving.record(2)
 
 

@@ -4,7 +4,7 @@ from dash_core.data.arrival import check_plan, tested_images
 from dash_core.data.catalog import DATASETS, DatasetSpec, dataset_spec
 from dash_core.data.chunks import ChunkPlan
 from dash_core.data.imageset import Dataset, ImageSet
-from dash_core.data.progress import Progress, silent
+from dash_core.data.progress import ProgressCallback, silent
 from dash_core.data.sources import load_dataset
 from dash_core.data.training_set import evaluation_indices, training_indices, training_labels
 
@@ -14,7 +14,7 @@ __all__ = [
     "Dataset",
     "DatasetSpec",
     "ImageSet",
-    "Progress",
+    "ProgressCallback",
     "check_plan",
     "dataset_spec",
     "evaluation_indices",

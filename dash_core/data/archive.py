@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 
 
-def unpack_zip(archive: Path, target: Path, *, largest: int, progress: Progress) -> None:
+def unpack_zip(archive: Path, target: Path, *, largest: int, progress: ProgressCallback) -> None:
     """Unpack a zip file into the new folder `target`; DataError if it is damaged, too large or would escape.
 
     largest: bytes that all members together may have unpacked.

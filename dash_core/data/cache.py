@@ -17,7 +17,7 @@ from dash_core.config import digest_of
 from dash_core.data.cache_file import decode_into, read_dataset, write_dataset
 from dash_core.data.decoding import ImageFiles
 from dash_core.data.imageset import Dataset
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 from dash_core.files import remove_unfinished
 from dash_core.memory import free_memory
@@ -49,7 +49,7 @@ def file_identity(root: Path, files: Iterable[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def cached(cache: Path, name: str, source: Source, progress: Progress) -> Dataset:
+def cached(cache: Path, name: str, source: Source, progress: ProgressCallback) -> Dataset:
     """Return the source decoded: from `cache`/<key>.safetensors if that is whole, else afresh, making the file.
 
     One process at a time does so in a cache; another waits, and reads what was made meanwhile. A cache that cannot be
@@ -81,7 +81,7 @@ def _kept(file: Path) -> Dataset | None:
         return None
 
 
-def _made(file: Path, found: Dataset | ImageFiles, progress: Progress) -> Dataset:
+def _made(file: Path, found: Dataset | ImageFiles, progress: ProgressCallback) -> Dataset:
     """Return the dataset once it is in its file: images that were decoded into it are read from there."""
     if isinstance(found, Dataset):
         write_dataset(file, found)

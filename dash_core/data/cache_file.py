@@ -22,7 +22,7 @@ from torch import Tensor
 from dash_core.config import digest_of
 from dash_core.data.decoding import Block, ImageFiles
 from dash_core.data.imageset import ContentDigest, Dataset, ImageSet
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 from dash_core.files import DiskError, replaced_when_done, write_atomically
 
@@ -47,7 +47,7 @@ def write_dataset(file: Path, dataset: Dataset) -> None:
         unfinished.chmod(usual_mode)
 
 
-def decode_into(file: Path, found: ImageFiles, progress: Progress) -> None:
+def decode_into(file: Path, found: ImageFiles, progress: ProgressCallback) -> None:
     """Decode image files straight into a safetensors file, atomically; DiskError if there is no space for it.
 
     The head, which comes first, holds mean, std and digests, which are known last: room is left for it.

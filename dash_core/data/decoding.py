@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.normalisation import ChannelSums, Statistics
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 from dash_core.device import usable_cores
 from dash_core.errors import DataError
 
@@ -69,7 +69,9 @@ class ImageFiles:
         """Bytes of all images, decoded."""
         return len(self.files) * int(np.prod(self.image_shape))
 
-    def decoded(self, progress: Progress, take: Callable[["Block"], None], threads: int | None = None) -> Statistics:
+    def decoded(
+        self, progress: ProgressCallback, take: Callable[["Block"], None], threads: int | None = None
+    ) -> Statistics:
         """Decode all images and give them to `take` in their order, in blocks; return mean and std.
 
         threads: how many decode; None: one for each core.
@@ -82,7 +84,7 @@ class ImageFiles:
             sums += block.sums
         return self.statistics or sums.statistics()
 
-    def in_memory(self, progress: Progress) -> Dataset:
+    def in_memory(self, progress: ProgressCallback) -> Dataset:
         """Decode all images into memory."""
         pixels = np.empty((len(self.files), *self.image_shape), dtype=np.uint8)
 
@@ -122,7 +124,7 @@ class Block:
     sums: ChannelSums
 
 
-def all_grey(files: Sequence[str | Path], progress: Progress) -> bool:
+def all_grey(files: Sequence[str | Path], progress: ProgressCallback) -> bool:
     """Say whether every image is stored as grey levels; only the headers are read."""
 
     def grey(batch: range) -> bool:
@@ -144,7 +146,7 @@ def _in_threads(
     work: Callable[[range], _Result],
     batches: Sequence[range],
     what: str,
-    progress: Progress,
+    progress: ProgressCallback,
     threads: int | None = None,
 ) -> Iterator[_Result]:
     """Do `work` on batches of indices, some ahead of the one that is taken; results, and the first error, in order."""

@@ -15,12 +15,12 @@ from dash_core.data.cache import Source
 from dash_core.data.hold_out import stratified_hold_out
 from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.normalisation import channel_statistics
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 
 FILE = "sklearn/datasets/data/digits.csv.gz"  # a row an image: 64 grey levels 0..16, and the digit
 
 
-def open_digits(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
+def open_digits(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
     """Return digits as a source."""
     return Source([version("scikit-learn"), config.test_share], lambda: load_digits(config.test_share))
 

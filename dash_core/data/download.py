@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 from dash_core.files import replaced_when_done
 
@@ -16,7 +16,7 @@ LARGEST = 4 * 2**30  # bytes; no download of the catalogue is as large
 _BLOCK = 2**20
 
 
-def fetch_from_any(urls: Sequence[str], file: Path, md5: str, progress: Progress) -> None:
+def fetch_from_any(urls: Sequence[str], file: Path, md5: str, progress: ProgressCallback) -> None:
     """Download `file` from the first address that gives it whole; DataError lists every failure."""
     failures = []
     for url in urls:
@@ -27,7 +27,7 @@ def fetch_from_any(urls: Sequence[str], file: Path, md5: str, progress: Progress
     raise DataError("\n".join(failures))
 
 
-def fetch(url: str, file: Path, md5: str, progress: Progress) -> None:
+def fetch(url: str, file: Path, md5: str, progress: ProgressCallback) -> None:
     """Download `url` to `file`, atomically; DataError if it cannot be had whole or is not what md5 says."""
     request = urllib.request.Request(url, headers={"User-Agent": "dashpipe"})
     try:
@@ -47,7 +47,7 @@ def md5_of(file: Path) -> str:
         return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _receive(response: http.client.HTTPResponse, target, url: str, md5: str, progress: Progress) -> None:
+def _receive(response: http.client.HTTPResponse, target, url: str, md5: str, progress: ProgressCallback) -> None:
     """Copy the response to the open file `target`, checking its size and its MD5."""
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdecimal() else 0

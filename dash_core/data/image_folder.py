@@ -18,7 +18,7 @@ from dash_core.config import DatasetConfig
 from dash_core.data.cache import Source, file_identity
 from dash_core.data.decoding import ImageFiles, all_grey
 from dash_core.data.hold_out import stratified_hold_out
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 
 logger = logging.getLogger("dash_core.data")
@@ -47,7 +47,7 @@ class _Tree:
         return torch.tensor([number[name] for split in (self.train, self.test) for name in split for _ in split[name]])
 
 
-def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
+def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
     """List the tree at `config.folder`, checking its shape; `data_root` and `download` are not used."""
     root = Path(config.folder or "")
     with contextlib.suppress(RuntimeError):  # no such user: then it is no folder either
@@ -60,7 +60,7 @@ def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, pr
     return Source(identity, lambda: _image_files(config, tree, progress))
 
 
-def _image_files(config: DatasetConfig, tree: _Tree, progress: Progress) -> ImageFiles:
+def _image_files(config: DatasetConfig, tree: _Tree, progress: ProgressCallback) -> ImageFiles:
     """Return the files of both sets; a share of them is held out where there is no test split."""
     files, labels, names = tree.files, tree.labels, tuple(tree.train)
     first = sum(map(len, tree.train.values()))

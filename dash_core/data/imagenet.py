@@ -17,7 +17,7 @@ from dash_core.config import DatasetConfig
 from dash_core.data.cache import Source, file_identity
 from dash_core.data.decoding import ImageFiles
 from dash_core.data.normalisation import IMAGENET
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 
 logger = logging.getLogger("dash_core.data")
@@ -37,7 +37,7 @@ FLAT = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 Labelled = list[tuple[str, int]]
 
 
-def open_imagenet(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
+def open_imagenet(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
     """List `data_root`/imagenet, checking its shape; `download` is not used."""
     root = data_root / FOLDER
     for needed in (root, root / "train", root / "val"):

@@ -1,8 +1,8 @@
-"""Progress: how long work tells whoever watches how far it is; drawing it is the caller's."""
+"""ProgressCallback: how long work tells whoever watches how far it is; drawing it is the caller's."""
 
 from collections.abc import Callable
 
-Progress = Callable[[str, int, int], None]  # what, done, total; total is 0 where it is not known
+ProgressCallback = Callable[[str, int, int], None]  # what, done, total; total is 0 where it is not known
 
 
 def silent(what: str, done: int, total: int) -> None:

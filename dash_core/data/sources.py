@@ -10,12 +10,12 @@ from dash_core.data.digits import open_digits
 from dash_core.data.image_folder import open_image_folder
 from dash_core.data.imagenet import open_imagenet
 from dash_core.data.imageset import Dataset
-from dash_core.data.progress import Progress, silent
+from dash_core.data.progress import ProgressCallback, silent
 from dash_core.data.tiny_imagenet import open_tiny_imagenet
 from dash_core.data.torchvision_sets import open_torchvision_set
 from dash_core.errors import DataError
 
-OPENERS: dict[str, Callable[[DatasetConfig, Path, bool, Progress], Source]] = {
+OPENERS: dict[str, Callable[[DatasetConfig, Path, bool, ProgressCallback], Source]] = {
     "digits": open_digits,
     "mnist": open_torchvision_set,
     "fashion_mnist": open_torchvision_set,
@@ -29,7 +29,7 @@ OPENERS: dict[str, Callable[[DatasetConfig, Path, bool, Progress], Source]] = {
 
 
 def load_dataset(
-    config: DatasetConfig, *, data_root: Path, cache: Path, download: bool = True, progress: Progress = silent
+    config: DatasetConfig, *, data_root: Path, cache: Path, download: bool = True, progress: ProgressCallback = silent
 ) -> Dataset:
     """Return the dataset with its true labels and all its training images.
 

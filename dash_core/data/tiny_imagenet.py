@@ -19,7 +19,7 @@ from dash_core.data.cache import Source, file_identity
 from dash_core.data.decoding import ImageFiles
 from dash_core.data.download import fetch
 from dash_core.data.normalisation import IMAGENET
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 from dash_core.files import sync
 
@@ -40,7 +40,7 @@ class _Listing:
     test: Labelled
 
 
-def open_tiny_imagenet(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
+def open_tiny_imagenet(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
     """List `data_root`/tiny-imagenet-200, downloading it first if it is not there."""
     root = data_root / FOLDER
     if not root.is_dir():
@@ -115,7 +115,7 @@ def _lines(file: Path) -> list[str]:
         raise DataError(f"{file}: not text ({error}); unpack {URL} again") from error
 
 
-def _provide(root: Path, download: bool, progress: Progress) -> None:
+def _provide(root: Path, download: bool, progress: ProgressCallback) -> None:
     """Download and unpack beside `root`, then rename: half of it never counts as there."""
     remedy = f"Set the data root to the folder that holds {FOLDER}, or unpack {URL} into {root.parent}"
     if not download:

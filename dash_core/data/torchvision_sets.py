@@ -19,13 +19,13 @@ from dash_core.data import normalisation
 from dash_core.data.cache import Source, file_identity
 from dash_core.data.download import fetch_from_any, md5_of
 from dash_core.data.imageset import Dataset, ImageSet
-from dash_core.data.progress import Progress
+from dash_core.data.progress import ProgressCallback
 from dash_core.data.torchvision_files import FILES, Download, family
 from dash_core.errors import DataError
 from dash_core.files import replaced_when_done
 
 
-def open_torchvision_set(config: DatasetConfig, data_root: Path, download: bool, progress: Progress) -> Source:
+def open_torchvision_set(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
     """Find the dataset's files under `data_root`, downloading what is not there."""
     files = [data_root / file for file in FILES[config.name]]
     if not all(file.is_file() for file in files):
@@ -33,7 +33,7 @@ def open_torchvision_set(config: DatasetConfig, data_root: Path, download: bool,
     return Source(file_identity(data_root, files), lambda: _decode(config.name, data_root, progress))
 
 
-def _decode(name: str, data_root: Path, progress: Progress) -> Dataset:
+def _decode(name: str, data_root: Path, progress: ProgressCallback) -> Dataset:
     """Read both splits; torchvision checks the files' MD5 before it trusts them."""
     known = family(name)
     progress(f"reading {name}", 0, 1)
@@ -61,7 +61,7 @@ def _damage(name: str, data_root: Path, error: RuntimeError) -> DataError:
     return DataError(f"{name}: torchvision cannot read {', '.join(map(str, files))} ({error}); load them again")
 
 
-def _provide(name: str, data_root: Path, download: bool, progress: Progress) -> None:
+def _provide(name: str, data_root: Path, download: bool, progress: ProgressCallback) -> None:
     """Download what is absent; each file is put in its place whole."""
     known = family(name)
     missing = [file for file in FILES[name] if not (data_root / file).is_file()]

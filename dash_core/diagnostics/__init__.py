@@ -92,5 +92,7 @@ def diagnose(chosen: Sequence[Diagnostic], when: When, subject: Subject) -> dict
             measured |= {f"{diagnostic.name}/{part}": value for part, value in parts.items()}
     for name, value in measured.items():
         if not math.isfinite(value):
-            raise TrainingError(f"the diagnostic {name} is {value} at chunk {subject.data.chunk}: lower optimizer.lr")
+            raise TrainingError(
+                f"the diagnostic {name} is {value} at experiment {subject.data.experiment}: lower optimizer.lr"
+            )
     return measured

@@ -36,7 +36,7 @@ class Subject:
 
     def draw(self, images: int) -> Tensor:
         """Return positions of at most MOST_IMAGES of the first `images`: seeded, the same all through an experiment."""
-        draws = self.learner.generator("diagnose", self.data.chunk)
+        draws = self.learner.generator("diagnose", self.data.experiment)
         return torch.randperm(images, generator=draws)[:MOST_IMAGES]
 
     def batches(self, positions: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

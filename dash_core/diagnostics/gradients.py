@@ -29,13 +29,13 @@ def gradient_norm(subject: Subject) -> dict[str, float]:
     parts = {"all": range(images)}
     if previous:
         parts |= {"previous": range(previous), "new": range(previous, images)}
-    order = torch.randperm(images, generator=learner.generator("diagnose", "gradient_norm", data.chunk))
+    order = torch.randperm(images, generator=learner.generator("diagnose", "gradient_norm", data.experiment))
     norms = {}
     for part, positions in parts.items():
         if len(positions) < 2:
             continue
         chosen = order[(order >= positions.start) & (order < positions.stop)]
-        with borrowed_global_generator(learner.device, derive_seed(learner.seed, "diagnose", part, data.chunk)):
+        with borrowed_global_generator(learner.device, derive_seed(learner.seed, "diagnose", part, data.experiment)):
             norms[part] = summed_gradient_norm(
                 learner.model,
                 subject.batches(chosen, subject.batch_size),

@@ -195,7 +195,7 @@ class Dash(Intervention):
 
     def gradient(self, learner, data) -> dict[str, Tensor]:
         """Return G of all chunks so far, by parameter name; the learner is left as found."""
-        with borrowed_global_generator(learner.device, derive_seed(learner.seed, "dash", data.chunk)):  # dropout's
+        with borrowed_global_generator(learner.device, derive_seed(learner.seed, "dash", data.experiment)):  # dropout's
             return self._gradient(learner, data)
 
     def _gradient(self, learner, data) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ class Cold(Intervention):
 
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Draw new weights and buffers, restart the optimiser."""
-        learner.load_weights(learner.fresh_state("init", data.chunk))
+        learner.load_weights(learner.fresh_state("init", data.experiment))
         learner.restart_optimizer()
         return {}
 
@@ -52,7 +52,7 @@ class HeadReset(Intervention):
     @torch.no_grad()
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Draw a new head (VGG: all three classifier layers); momentum is kept."""
-        fresh = learner.fresh_state("head", data.chunk)
+        fresh = learner.fresh_state("head", data.experiment)
         for name, tensor in learner.model.state_dict().items():
             if name.startswith(tuple(f"{head}." for head in learner.head)):
                 tensor.copy_(fresh[name])

@@ -86,7 +86,7 @@ class ShrinkPerturb(Intervention):
 
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Shrink and perturb; momentum is kept."""
-        noise = learner.generator("perturb", data.chunk)
+        noise = learner.generator("perturb", data.experiment)
         shrink_perturb_(learner.model, shrink=self.shrink, sigma=self.sigma, generator=noise)
         return {}
 
@@ -104,7 +104,7 @@ class ShrinkPerturbAshAdams(Intervention):
     @torch.no_grad()
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Mix with a fresh model over all parameters; buffers and optimiser start anew."""
-        fresh = learner.fresh_state("perturb", data.chunk)
+        fresh = learner.fresh_state("perturb", data.experiment)
         parameters = dict(learner.model.named_parameters())
         for name, tensor in learner.model.state_dict().items():
             if name in parameters:

@@ -176,7 +176,7 @@ def test_the_images_that_are_measured_are_the_same_for_every_method_and_spread_o
 def test_a_value_that_is_not_finite_stops_the_run_with_its_name(tmp_path, monkeypatch):
     broken = base.Diagnostic("broken", "", "", ("after_training",), lambda subject: {"part": float("nan")})
     monkeypatch.setitem(DIAGNOSTICS, "broken", broken)
-    with pytest.raises(TrainingError, match=r"the diagnostic broken/part is nan at chunk 1: lower"):
+    with pytest.raises(TrainingError, match=r"the diagnostic broken/part is nan at experiment 1: lower"):
         run(tmp_path, "warm", ["broken"])
 
 

@@ -5,9 +5,9 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from flows import commands
-from flows.cli import app
-from flows.prefect_server import PrivateServer
+from flows.command_line import commands
+from flows.command_line.main import app
+from flows.services.prefect_server import PrivateServer
 from tests.data.conftest import _class_folders as class_folders
 
 

@@ -12,9 +12,9 @@ from dash_core.comparison import Params
 from dash_core.config import parse
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS
-from flows.options import make_writable, open_settings
-from flows.prefect_server import check_health
-from flows.settings import load_params, parse_override
+from flows.command_line.options import make_writable, open_settings
+from flows.command_line.settings import load_params, parse_override
+from flows.services.prefect_server import check_health
 from tests.fuzz.malformed import ODD, damaged, examples, listing, mutated, names, refusal, yaml_junk, yaml_text
 from tests.system.shell import ROOT
 

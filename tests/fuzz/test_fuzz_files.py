@@ -18,10 +18,10 @@ from dash_core.data import ChunkPlan, load_dataset
 from dash_core.records import FILE, read_records
 from dash_core.trajectory import read_result
 from tasks.data import plan_path
-from tasks.evidence import gather
-from tasks.place import place_of
-from tasks.progress import Progress, read_progress
-from tasks.results import describe, kept_plans, read_description
+from tasks.store.evidence import gather
+from tasks.store.place import place_of
+from tasks.store.progress import Progress, read_progress
+from tasks.store.results import describe, kept_plans, read_description
 from tests import toy
 from tests.fuzz.malformed import damaged, examples, json_junk, listing, mutated, refusal
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 
 from dash_core.records import ChunkRecord, read_records
-from flows.prefect_process import DATABASE
-from flows.settings import load_params
+from flows.command_line.settings import load_params
+from flows.services.prefect_process import DATABASE
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("dashpipe")

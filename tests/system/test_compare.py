@@ -117,7 +117,7 @@ def test_mlflow_metrics_are_the_records_a_step_for_each_chunk(compared):
         run = shell.mlflow_runs(compared.store)[name]
         for metric in ("test_accuracy", "train_loss", "steps", "epochs", "converged"):
             points = [(p.step, p.value, p.timestamp) for p in client.get_metric_history(run.info.run_id, metric)]
-            assert sorted(points) == [(c.chunk, float(getattr(c, metric)), c.finished_at) for c in chunks]
+            assert sorted(points) == [(c.experiment, float(getattr(c, metric)), c.finished_at) for c in chunks]
         assert run.data.metrics["total_steps"] == sum(c.steps for c in chunks)
         assert run.data.metrics["total_flops"] == sum(c.total_cost.flops for c in chunks)
 
@@ -149,7 +149,7 @@ def test_mlflow_keeps_the_files_and_a_model_of_the_recorded_accuracy(compared):
 def test_prefect_recorded_every_step_as_a_completed_task(compared):
     steps = shell.sql(compared.store, "SELECT name, state_type, count(*) FROM task_run GROUP BY name, state_type")
     assert {state for _, state, _ in steps} == {"COMPLETED"}
-    expected = {f"chunk {c} · {step}" for c in (1, 2, 3) for step in ("intervene", "train", "evaluate", "record")}
+    expected = {f"experiment {c} · {step}" for c in (1, 2, 3) for step in ("intervene", "train", "evaluate", "record")}
     assert {name: count for name, _, count in steps if name.startswith("chunk")} == dict.fromkeys(expected, RUNS)
 
 
@@ -188,7 +188,7 @@ def test_comparison_made_again_trains_nothing_and_shows_the_same_table(compared)
     assert (again.code, again.err) == (0, "")
     assert [file.stat().st_mtime_ns for file in files] == before
     assert _table(again) == _table(compared)
-    assert len(shell.sql(compared.store, "SELECT id FROM task_run WHERE name = 'chunk 1 · train'")) == RUNS
+    assert len(shell.sql(compared.store, "SELECT id FROM task_run WHERE name = 'experiment 1 · train'")) == RUNS
     assert {run.info.status for run in shell.mlflow_runs(compared.store).values()} == {"FINISHED"}
 
 
@@ -337,5 +337,5 @@ def _assert_one_point_a_chunk(store):
             assert sorted(steps) == sorted(set(steps)), (name, metric)
         if name != "summary":
             points = client.get_metric_history(run.info.run_id, "test_accuracy")
-            expected = [(c.chunk, c.test_accuracy) for c in shell.records(store)[name]]
+            expected = [(c.experiment, c.test_accuracy) for c in shell.records(store)[name]]
             assert sorted((point.step, point.value) for point in points) == expected

@@ -46,9 +46,9 @@ def test_flow_of_one_run_trains_every_chunk_and_completes(tmp_path):
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.experiment import run_experiment
-    from tasks.outage import Breaker
-    from tasks.place import place_of
-    from tasks.tracking_queue import RunReporter, TrackingQueue
+    from tasks.store.place import place_of
+    from tasks.tracking.outage import Breaker
+    from tasks.tracking.tracking_queue import RunReporter, TrackingQueue
 
     settings = shell.params()
     place, run = place_of(settings, tmp_path, None), settings.runs()[0]
@@ -59,7 +59,7 @@ def test_flow_of_one_run_trains_every_chunk_and_completes(tmp_path):
         state = run_experiment(run, place, tracking.put, return_state=True)
         RunReporter(run, tracking.put).finish()
     assert state.type == StateType.COMPLETED
-    assert [record.chunk for record in read_records(place.run_folder(run))] == [1, 2, 3]
+    assert [record.experiment for record in read_records(place.run_folder(run))] == [1, 2, 3]
     assert shell.mlflow_runs(tmp_path)["warm 0"].info.status == "FINISHED"
 
 

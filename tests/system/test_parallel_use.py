@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.progress import read_progress
+from tasks.store.progress import read_progress
 from tests.system import shell
 from tests.system.shell import TINY, dashpipe, start
 

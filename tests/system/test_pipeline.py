@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from dash_core.records import read_records
-from flows.settings import load_params
-from tasks import code
-from tasks.results import Results
+from flows.command_line.settings import load_params
+from tasks.store import code
+from tasks.store.results import Results
 from tests import browser
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +33,10 @@ DECIDES = {
     "prepare": ["dash_core.data"],
     "split": ["dash_core.data.chunks"],
     "train": ["dash_core.trajectory", "tasks.steps", "flows.experiment"],
-    "tables": ["dash_core.tables"],
-    "figures": ["dash_core.figures"],
-    "report": ["dash_core.report"],
-    "theory": ["dash_core.theory", "dash_core.figures"],
+    "tables": ["dash_core.views.tables"],
+    "figures": ["dash_core.views.figures"],
+    "report": ["dash_core.views.report"],
+    "theory": ["dash_core.theory", "dash_core.views.figures"],
 }
 PLUMBING = {"dash_core.files", "dash_core.errors"}  # how a file is written or an error told decides nothing
 FORM = {"dash_core.config", "dash_core.section"}  # of the parameters, which a stage names one by one
@@ -92,7 +92,7 @@ def test_what_counts_as_training_code_is_what_the_stage_depends_on():
 
 
 def test_training_depends_on_no_code_of_tables_figures_report_or_theory():
-    views = ("figures", "report", "statistics", "summary", "tables", "theory")
+    views = ("spread", "theory", "views")
     assert not [path for path in STAGES["train"]["deps"] if path.startswith(tuple(f"dash_core/{v}" for v in views))]
     assert {path for path in STAGES["train"]["deps"] if path.startswith("results")} == {"results/splits"}
 
@@ -191,8 +191,8 @@ def test_what_has_run_does_not_run_again(project):
 def test_code_and_parameters_make_stale_what_depends_on_them_and_nothing_else(project):
     try:
         for path, stages in {
-            "dash_core/report/page.py": {"report"},
-            "dash_core/figures/look.py": {"report", "figures", "theory"},
+            "dash_core/views/report/page.py": {"report"},
+            "dash_core/views/figures/look.py": {"report", "figures", "theory"},
             "dash_core/theory.py": {"theory"},
             "dash_core/interventions/dash.py": {"train@cold", "train@dash"},
         }.items():

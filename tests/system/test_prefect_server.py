@@ -15,18 +15,18 @@ import psutil
 import pytest
 
 from dash_core.errors import ConfigError
-from flows import prefect_process, prefect_server
-from flows.environment import DEFAULTS, prepare_environment
-from flows.prefect_server import PrivateServer, ServerError
+from flows.services import prefect_process, prefect_server
+from flows.services.environment import DEFAULTS, prepare_environment
+from flows.services.prefect_server import PrivateServer, ServerError
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-    from flows.environment import prepare_environment
+    from flows.services.environment import prepare_environment
     prepare_environment()
     import signal, sys, time
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore it
     from pathlib import Path
-    from flows.prefect_server import PrivateServer, prefect_api
+    from flows.services.prefect_server import PrivateServer, prefect_api
     server = PrivateServer(Path(sys.argv[1])).start()
     from prefect import flow, task
     from prefect.cache_policies import NO_CACHE
@@ -47,7 +47,7 @@ RUN = """
 STAND_BY = """
     import sys, time
     from pathlib import Path
-    from flows.prefect_server import PrivateServer
+    from flows.services.prefect_server import PrivateServer
     server = PrivateServer(Path(sys.argv[1])).stand_by()
     print("standing by", flush=True)
     time.sleep(60)
@@ -188,7 +188,7 @@ def test_configured_url_of_the_profile_is_found(monkeypatch, tmp_path):
     profiles = 'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
     (tmp_path / "prefect-home").mkdir()
     (tmp_path / "prefect-home" / "profiles.toml").write_text(profiles)
-    program = "from flows.prefect_server import configured_url; print(configured_url())"
+    program = "from flows.services.prefect_server import configured_url; print(configured_url())"
     assert _python(program).communicate() == ("http://127.0.0.1:9/api\n", "")
 
 

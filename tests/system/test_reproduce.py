@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dash_core.reproduction import ITEMS
+from dash_core.views.reproduction import ITEMS
 from tests.system.shell import dashpipe
 
 ASKED = ("figure-1", "figure-23", "figure-3")  # standard, class by class, and the simulation

@@ -12,10 +12,10 @@ import pytest
 from dash_core.config import MethodConfig, parse
 from dash_core.data.catalog import DATASETS
 from dash_core.errors import ConfigError
-from flows.settings import load_params
+from flows.command_line.settings import load_params
 from tasks.data import plan_path
-from tasks.place import place_of
-from tasks.results import Results
+from tasks.store.place import place_of
+from tasks.store.results import Results
 from tests import toy
 from tests.system.shell import ROOT, start
 

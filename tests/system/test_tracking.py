@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import tracking
-from tasks.model_log import log_model
+from tasks.tracking import client as tracking
+from tasks.tracking.models import log_model
 
 ROOT = Path(__file__).parents[2]
 SCORES = {"test_accuracy": 0.5, "train_seconds": 2.0}
@@ -65,7 +65,7 @@ def test_run_has_its_parameters_tags_and_metrics_by_chunk(uri, comparison, clien
     many = {f"p{index}": index for index in range(150)}  # more than MLflow takes at once
     run = _run(uri, comparison, "whole", params={"optimizer.lr": 0.01, "augmentation": None, **many})
     for chunk in range(3):
-        tracking.log_chunk(uri, run, chunk=chunk, metrics={"test_accuracy": chunk / 10}, timestamp_ms=chunk)
+        tracking.log_chunk(uri, run, experiment=chunk, metrics={"test_accuracy": chunk / 10}, timestamp_ms=chunk)
     tracking.finish_run(uri, run, status="FINISHED", tags={"converged": "true"})
     found = client.get_run(run)
     assert found.data.params == {name: str(value) for name, value in many.items()} | {
@@ -83,7 +83,7 @@ def test_run_has_its_parameters_tags_and_metrics_by_chunk(uri, comparison, clien
 def test_chunk_logged_again_is_not_doubled(uri, comparison, client):
     run = _run(uri, comparison, "again")
     for _ in range(2):
-        tracking.log_chunk(uri, run, chunk=0, metrics={**SCORES, "loss": math.nan}, timestamp_ms=5)
+        tracking.log_chunk(uri, run, experiment=0, metrics={**SCORES, "loss": math.nan}, timestamp_ms=5)
     assert _points(client, run) == [(0, 0.5)]
     assert len(client.get_metric_history(run, "loss")) == 1
 
@@ -91,7 +91,7 @@ def test_chunk_logged_again_is_not_doubled(uri, comparison, client):
 def test_infinite_value_is_nan_and_a_missing_one_is_left_out(uri, comparison, client):
     run = _run(uri, comparison, "odd values")
     metrics = {"loss": math.inf, "gone": None, "flag": True, "steps": 10**12}
-    tracking.log_chunk(uri, run, chunk=0, metrics=metrics, timestamp_ms=5)
+    tracking.log_chunk(uri, run, experiment=0, metrics=metrics, timestamp_ms=5)
     logged = client.get_run(run).data.metrics
     assert sorted(logged) == ["flag", "loss", "steps"]
     assert math.isnan(logged["loss"])
@@ -127,7 +127,7 @@ def test_killed_run_goes_on_with_its_chunks_kept_and_none_doubled(uri, compariso
     body = """
         run = open_run(uri, comparison, key="killed", name="n", params={"lr": 0.01}, tags={})
         for chunk in range(first, last):
-            log_chunk(uri, run, chunk=chunk, metrics={"test_accuracy": chunk / 10}, timestamp_ms=1000 + chunk)
+            log_chunk(uri, run, experiment=chunk, metrics={"test_accuracy": chunk / 10}, timestamp_ms=1000 + chunk)
             print(run, flush=True)
         END
     """
@@ -149,7 +149,7 @@ def test_processes_write_side_by_side_and_lose_nothing(uri, comparison, client):
         for number in range(5):
             run = open_run(uri, comparison, key=f"{me}-{number}", name="n", params={"number": number}, tags={})
             for chunk in range(10):
-                log_chunk(uri, run, chunk=chunk, metrics={"a": 1.0, "b": 2.0}, timestamp_ms=chunk)
+                log_chunk(uri, run, experiment=chunk, metrics={"a": 1.0, "b": 2.0}, timestamp_ms=chunk)
             finish_run(uri, run, status="FINISHED")
             print(run, flush=True)
     """
@@ -226,9 +226,9 @@ def _points(client, run):
 
 def _python(uri, comparison, body, **variables):
     lines = [
-        "from flows.environment import prepare_environment",
+        "from flows.services.environment import prepare_environment",
         "prepare_environment()",
-        "from tasks.tracking import *",
+        "from tasks.tracking.client import *",
         f"uri, comparison = {uri!r}, {comparison!r}",
         *(f"{name} = {value!r}" for name, value in variables.items()),
         textwrap.dedent(body),

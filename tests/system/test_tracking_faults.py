@@ -14,13 +14,14 @@ import psutil
 import pytest
 
 from dash_core.errors import ConfigError
-from dash_core.summary import MethodRuns
 from dash_core.trajectory import read_result
-from flows.prefect_server import LOST
-from tasks import run_tracker, tracking
-from tasks.evidence import Evidence
-from tasks.outage import LONGEST, Breaker, TrackerAway, explain
-from tasks.place import Place
+from dash_core.views.summary import MethodRuns
+from flows.services.prefect_server import LOST
+from tasks.store.evidence import Evidence
+from tasks.store.place import Place
+from tasks.tracking import client as tracking
+from tasks.tracking import run_tracker
+from tasks.tracking.outage import LONGEST, Breaker, TrackerAway, explain
 from tests import toy
 from tests.faults import faulty_server
 from tests.system import shell
@@ -161,7 +162,7 @@ def test_records_complete_a_run_that_mlflow_half_knows_without_doubles(embedded,
     run_tracker.RunTracker(tracked, RUN, "split", {}).log_chunks(records[:2])  # here MLflow went away
     added = [run_tracker.track_complete(done, embedded, embedded, tracked, lambda: DATA) for _ in range(2)]
     assert (added, tracked.breaker.reason) == ([[RUN.id], []], None)
-    assert _points(tracked) == [(record.chunk, record.finished_at) for record in records]
+    assert _points(tracked) == [(record.experiment, record.finished_at) for record in records]
 
 
 def test_a_late_report_deletes_nothing_of_a_command_that_went_on_with_the_run(embedded, no_model, done):
@@ -171,7 +172,7 @@ def test_a_late_report_deletes_nothing_of_a_command_that_went_on_with_the_run(em
     early = run_tracker.RunTracker(tracked, RUN, "split", {}, since=records[0].finished_at)
     early.log_chunks([])  # it had none when it began
     early.finish(embedded, RUN, None, None)
-    assert _points(tracked) == [(record.chunk, record.finished_at) for record in records]
+    assert _points(tracked) == [(record.experiment, record.finished_at) for record in records]
 
 
 def test_a_run_trained_again_while_mlflow_was_away_replaces_the_one_it_knows(embedded, no_model, done):
@@ -184,7 +185,7 @@ def test_a_run_trained_again_while_mlflow_was_away_replaces_the_one_it_knows(emb
     tracked.breaker.reset()
     assert run_tracker.track_complete(again, embedded, embedded, tracked, lambda: DATA) == [RUN.id]
     (records,) = again.methods[0].runs.values()
-    assert _points(tracked) == [(record.chunk, record.finished_at) for record in records]
+    assert _points(tracked) == [(record.experiment, record.finished_at) for record in records]
 
 
 @pytest.mark.slow
@@ -329,7 +330,7 @@ def _assert_complete(uri, store, settings=TINY):
             continue
         records = shell.records(store, settings)[f"{run.data.tags['method']} {run.data.tags['seed']}"]
         points = client.get_metric_history(run.info.run_id, "test_accuracy")
-        assert sorted((p.step, p.value) for p in points) == [(r.chunk, r.test_accuracy) for r in records]
+        assert sorted((p.step, p.value) for p in points) == [(r.experiment, r.test_accuracy) for r in records]
         assert {"chunks.jsonl", "weights.safetensors", "result.json"} <= files
 
 

@@ -1,0 +1,1 @@
+"""What is made from records: summaries, statistics, tables, figures, report pages, and the paper's items."""

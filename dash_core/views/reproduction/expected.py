@@ -1,0 +1,77 @@
+"""About how long an item takes on this machine: the FLOPs it trains, over the rate of a second's measurement."""
+
+import time
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+from torch.nn import functional
+
+from dash_core.comparison import Params
+from dash_core.config import RunConfig
+from dash_core.data import dataset_spec
+from dash_core.models import build_model, forward_flops
+from dash_core.views.reproduction.item import Item
+
+EPOCHS: Mapping[str, int] = {"cold": 15, "warm": 5, "warm_rm": 5, "shrink_perturb": 15, "dash": 15}
+OTHERWISE = 12  # epochs an experiment of another method takes: about those of the authors' logs
+BACKWARD = 3  # a training step takes about three times a forward pass
+RUN_OVERHEAD = 3.0  # seconds that a run takes beside its training
+MEASURED_SECONDS = 1.0
+MEASURED_BATCH = 64
+THEORY_POINTS = 2.5e6  # of the simulation, by experiment and method, in a second
+
+
+def training_rate(device: torch.device) -> float:
+    """Return the FLOPs a second that one process trains at: steps of cnn3 on 32x32 images, for about a second."""
+    shape = (3, 32, 32)
+    model = build_model("cnn3", shape, 10, seed=0).to(device)
+    images = torch.zeros(MEASURED_BATCH, *shape, device=device)
+    labels = torch.zeros(MEASURED_BATCH, dtype=torch.long, device=device)
+    steps, started = -1, time.perf_counter()  # the first step is not counted
+    while steps < 1 or time.perf_counter() - started < MEASURED_SECONDS:
+        model.zero_grad()
+        functional.cross_entropy(model(images), labels).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        steps += 1
+        if steps == 0:
+            started = time.perf_counter()
+    seconds = time.perf_counter() - started
+    return steps * MEASURED_BATCH * BACKWARD * forward_flops(model.cpu(), shape) / seconds
+
+
+def expected_seconds(item: Item, scale: str, rate: float, workers: int) -> float:
+    """Return about how many seconds an item takes with so many runs at once, each at `rate` FLOPs a second."""
+    every = item.scales[scale].params().values()
+    if item.simulated:
+        return sum(map(_simulated_seconds, every))
+    runs = {run.id: run for params in every for run in params.runs()}
+    return sum(RUN_OVERHEAD + run_flops(run) / rate for run in runs.values()) / workers
+
+
+def _simulated_seconds(params: Params) -> float:
+    theory = params.theory
+    return len(theory.seeds) * theory.points * theory.experiments**2 / THEORY_POINTS
+
+
+def run_flops(run: RunConfig) -> float:
+    """Return about how many FLOPs a run takes: training and the tests, each experiment as long as EPOCHS says."""
+    spec = dataset_spec(run.dataset.name)
+    images = run.dataset.train_size or spec.train_size or 0
+    tested = run.dataset.test_size or spec.test_size or 0
+    assumed = min(EPOCHS.get(run.method.intervention, OTHERWISE), run.training.max_epochs)
+    passes = 0.0
+    for experiment in run.schedule:
+        share = (experiment.last - experiment.first + 1) / run.chunks
+        passes += images * share * (experiment.epochs or assumed)
+    twice = 2 if run.optimizer.name == "sam" else 1
+    shape = spec.image_shape or (3, 32, 32)
+    return _forward(run.model.name, shape, spec.classes or 10) * (
+        BACKWARD * twice * passes + tested * len(run.schedule)
+    )
+
+
+@cache
+def _forward(model: str, shape: tuple[int, int, int], classes: int) -> float:
+    return float(forward_flops(build_model(model, shape, classes, seed=0), shape))

@@ -1,0 +1,290 @@
+"""The standard setting: figures 1, 7 and 12, tables 1 to 7, and table 8 of the SoTA setting."""
+
+from collections.abc import Mapping, Sequence
+
+from dash_core.views.reproduction.claims import Above, Claim
+from dash_core.views.reproduction.item import Item, Overlay, Scale, View, always
+from dash_core.views.reproduction.orderings import at_least, chain, fewest_steps, ordered, printed
+from dash_core.views.reproduction.outcome import Outcome
+from dash_core.views.reproduction.paper_numbers import PRINTED
+from dash_core.views.reproduction.reading import LAST_ACCURACY, LAST_STEPS, gap, measured
+from dash_core.views.reproduction.settings import (
+    DATASETS,
+    FOUR,
+    MODELS,
+    OPTIMISERS,
+    OURS_PROTOCOL,
+    small,
+    small_digits,
+    smoke,
+    sota,
+    standard,
+)
+from dash_core.views.reproduction.views import by_optimiser, lines_view, rows_table, tables_view
+from dash_core.views.summary import Column, Records
+
+REAL = ("fashion_mnist", "cifar10")  # the sets of small scales
+ORDER = ("dash", "shrink_perturb", "cold", "warm")
+RHO = "SAM's ρ: 0.1, the default of the authors' code (0.05 in their notebook)"
+STANDS_IN = "1,000 images of {data} and an MLP in 5 chunks stand in for {paper} in 50"
+
+
+def _growth(records: Records) -> float:
+    """Steps of the last experiment less those of the middle one: how much more twice the data cost."""
+    return records[-1].steps - records[(len(records) - 1) // 2].steps
+
+
+GROWTH = Column("last_steps", "steps", _growth, 0)
+
+
+def _optimisers(overlays: Mapping[str, Overlay]) -> dict[str, Overlay]:
+    """Return each setting with SGD and with SAM, under keys 'setting/optimiser'."""
+    return {
+        f"{key}/{name}": {**overlay, "optimizer": {**overlay["optimizer"], "name": name}}
+        for key, overlay in overlays.items()
+        for name in OPTIMISERS
+    }
+
+
+def _smoke_pair(key: str) -> dict[str, Overlay]:
+    return _optimisers({key: smoke(optimizer={"name": "sgd"})})
+
+
+FIGURE_1 = Item(
+    name="figure-1",
+    shows="test accuracy and steps by experiment: cold, warm, S&P, DASH",
+    setting="Tiny-ImageNet, ResNet-18, standard protocol, 3 seeds",
+    ours=OURS_PROTOCOL,
+    scales={
+        "full": Scale({"tiny_imagenet": standard("tiny_imagenet", "resnet18", FOUR)}),
+        "small": Scale(
+            {"digits": small_digits(FOUR), **{data: small(data=data, compared=FOUR) for data in REAL}},
+            "1,000 images and an MLP in 5 chunks, and the digits with a small CNN in 10, stand in for Tiny-ImageNet "
+            "with ResNet-18 in 50",
+        ),
+        "smoke": Scale({"digits": smoke(FOUR)}),
+    },
+    view=lines_view,
+    claims=lambda keys: [*ordered(keys, ORDER), *fewest_steps(keys, ("cold", "shrink_perturb", "dash"))],
+    numbers=printed("tiny_imagenet", PRINTED["tiny_imagenet/sgd"]),
+)
+
+
+def _growing(keys: Sequence[str]) -> list[Claim]:
+    key = keys[0]
+    cold, warm = (measured(label, GROWTH, key, f"{label}'s growth") for label in ("cold", "warm"))
+    return [
+        Claim(
+            "cold's steps grow with the data: the last experiment takes more than the middle one", [Above(cold, 0.0)]
+        ),
+        Claim("cold's steps grow by more than warm's", [Above(cold, warm)]),
+    ]
+
+
+FIGURE_7 = Item(
+    name="figure-7",
+    shows="steps to converge grow with the data from cold starts, hardly from warm ones",
+    setting="CIFAR-10, ResNet-18, standard protocol, 5 seeds",
+    ours=(*OURS_PROTOCOL, "dataset and model: those of the authors' logs"),
+    scales={
+        "full": Scale({"cifar10": standard("cifar10", "resnet18", ("cold", "warm"))}),
+        "small": Scale(
+            {"cifar10": small(compared=("cold", "warm"))},
+            STANDS_IN.format(data="CIFAR-10", paper="50,000 and ResNet-18"),
+        ),
+        "smoke": Scale({"digits": smoke(("cold", "warm"), chunks=3)}),
+    },
+    view=lines_view,
+    claims=_growing,
+)
+
+
+def _gaps(keys: Sequence[str]) -> list[Claim]:
+    """Keys: from the simplest to the most complex set; their ends are compared."""
+    simple, complex_ = keys[0], keys[-1]
+    claims = []
+    for column, (high, low), what in (
+        (LAST_ACCURACY, ("cold", "warm"), "accuracy that warm loses to cold"),
+        (LAST_STEPS, ("cold", "warm"), "steps that warm saves"),
+    ):
+        gaps = [
+            gap(measured(high, column, key), measured(low, column, key), f"({high} − {low} on {key})")
+            for key in (complex_, simple)
+        ]
+        claims.append(Claim(f"the {what} grows with the dataset's complexity: {simple} to {complex_}", [Above(*gaps)]))
+    return claims
+
+
+FIGURE_12 = Item(
+    name="figure-12",
+    shows="the gap between warm and cold starts grows with the complexity of the dataset",
+    setting="the datasets of section 5, ResNet-18, standard protocol",
+    ours=(*OURS_PROTOCOL, "order of complexity: SVHN, CIFAR-10, CIFAR-100, Tiny-ImageNet"),
+    scales={
+        "full": Scale(
+            {
+                name: standard(name, "resnet18", ("cold", "warm"))
+                for name in ("svhn", "cifar10", "cifar100", "tiny_imagenet")
+            }
+        ),
+        "small": Scale(
+            {name: small(data=name, compared=("cold", "warm")) for name in REAL},
+            "1,000 images, an MLP, 5 chunks; Fashion-MNIST stands in for the simple sets, CIFAR-10 for the complex",
+        ),
+        "smoke": Scale(
+            {
+                "digits": smoke(("cold", "warm")),
+                "noisy digits": smoke(("cold", "warm"), dataset={"label_noise": 0.2}),
+            }
+        ),
+    },
+    view=lines_view,
+    claims=_gaps,
+)
+
+TABLE_1 = Item(
+    name="table-1",
+    shows="test accuracy and steps of cold, warm, warm ReM, S&P and DASH with SGD and SAM",
+    setting="four datasets, ResNet-18, standard protocol, 5 seeds (Tiny-ImageNet: 3)",
+    ours=(*OURS_PROTOCOL, RHO),
+    scales={
+        "full": Scale(_optimisers({name: standard(name, "resnet18") for name in DATASETS})),
+        "small": Scale(
+            {**_optimisers({"digits": small_digits()}), **{f"{name}/sgd": small(data=name) for name in REAL}},
+            "1,000 images and an MLP in 5 chunks, with SGD alone, and the digits with a small CNN in 10, stand in for "
+            "ResNet-18 in 50; Fashion-MNIST for the sets not named",
+        ),
+        "smoke": Scale(_smoke_pair("digits")),
+    },
+    view=by_optimiser("Table 1: test accuracy and steps"),
+    claims=lambda keys: [*ordered(keys, ORDER), *fewest_steps(keys, ("cold", "shrink_perturb", "dash"))],
+    numbers=[claim for key, numbers in PRINTED.items() for claim in printed(key, numbers)],
+)
+
+L2_AND_RESET = ("cold", "warm", "l2_init", "head_reset")
+TABLE_2 = Item(
+    name="table-2",
+    shows="L2 INIT and Reset, made for plasticity in changing settings, against cold and warm",
+    setting="CIFAR-10, ResNet-18, standard protocol, 5 seeds",
+    ours=(
+        *OURS_PROTOCOL,
+        "dataset and model",
+        "L2 INIT: Kumar et al.'s, its λ the default; the authors' code squares a sum of norms (`l2_init_authors`)",
+    ),
+    scales={
+        "full": Scale({"cifar10": standard("cifar10", "resnet18", L2_AND_RESET)}),
+        "small": Scale(
+            {"cifar10": small(compared=L2_AND_RESET)}, STANDS_IN.format(data="CIFAR-10", paper="50,000 and ResNet-18")
+        ),
+        "smoke": Scale({"digits": smoke(L2_AND_RESET)}),
+    },
+    view=tables_view,
+    claims=lambda keys: [
+        Claim(
+            "neither method closes the gap: cold is above L2 INIT, Reset and warm in last test accuracy",
+            [check for other in L2_AND_RESET[1:] for check in chain(keys[0], ("cold", other))],
+            "the paper's numbers are UNKNOWN",
+        )
+    ],
+)
+
+
+def _dataset_table(number: int, dataset: str, stand_in: str) -> Item:
+    exact = dataset == stand_in
+    paper = (
+        "ResNet-18, VGG-16 and the paper's MLP" if exact else f"{dataset} with ResNet-18, VGG-16 and the paper's MLP"
+    )
+    stand_ins = {"mlp/sgd": small(data=stand_in), **_optimisers({"digits, small CNN": small_digits()})}
+    return Item(
+        name=f"table-{number}",
+        shows=f"{dataset}: ResNet-18, VGG-16 and MLP, each with SGD and SAM, five methods",
+        setting=f"{dataset}, standard protocol, {3 if dataset == 'tiny_imagenet' else 5} seeds",
+        ours=(*OURS_PROTOCOL, RHO, "which of tables 3 to 6 holds which dataset: the order of section 5"),
+        scales={
+            "full": Scale(_optimisers({model: standard(dataset, model) for model in MODELS})),
+            "small": Scale(
+                stand_ins,
+                f"{STANDS_IN.format(data=stand_in, paper=paper)}, with SGD; the digits in 10 for both optimisers",
+            ),
+            "smoke": Scale(_smoke_pair("cnn3_small")),
+        },
+        view=by_optimiser(f"Table {number}: {dataset}"),
+        claims=lambda keys: [*ordered(keys, ORDER), *fewest_steps(keys, ("cold", "shrink_perturb", "dash"))],
+        numbers=[
+            claim
+            for optimiser in OPTIMISERS
+            for claim in printed(f"resnet18/{optimiser}", PRINTED.get(f"{dataset}/{optimiser}", {}))
+        ],
+    )
+
+
+TABLES_3_TO_6 = tuple(
+    _dataset_table(number, dataset, stand_in)
+    for number, dataset, stand_in in (
+        (3, "cifar10", "cifar10"),
+        (4, "cifar100", "cifar10"),
+        (5, "svhn", "fashion_mnist"),
+        (6, "tiny_imagenet", "cifar10"),
+    )
+)
+
+
+def _settings_view(outcome: Outcome) -> View:
+    """Show what the full scales of figures and tables use: no run is needed."""
+    headings = ("Setting", "lr", "Batch", "DASH α", "DASH λ", "S&P λ", "S&P σ", "max epochs", "Seeds")
+    rows = []
+    for dataset in DATASETS:
+        for model in MODELS:
+            params = Scale({"": standard(dataset, model)}).params()[""]
+            dash, perturb = params.methods["dash"], params.methods["shrink_perturb"]
+            numbers = (params.optimizer.lr, params.training.batch_size, dash["alpha"], dash["floor"])
+            more = (perturb["shrink"], perturb["sigma"], params.training.max_epochs, len(params.seeds))
+            rows.append((f"{dataset}, {model}", *(f"{value:g}" for value in (*numbers, *more))))
+    note = "the paper's own table is UNKNOWN: learning rate, batch and α are of its section 5, the rest is ours"
+    return View(tables=[rows_table("Table 7: our settings", headings, rows, note)])
+
+
+TABLE_7 = Item(
+    name="table-7",
+    shows="hyperparameters by dataset and model: our settings, since the paper's table is UNKNOWN",
+    setting="standard protocol",
+    ours=("the whole table: λ by setting is UNKNOWN",),
+    scales={"full": Scale({}), "small": Scale({}), "smoke": Scale({})},
+    view=_settings_view,
+    claims=always(),
+)
+
+
+def _state_of_the_art(keys: Sequence[str]) -> list[Claim]:
+    claims = []
+    for key in keys:
+        others = ("warm", "warm_rm", "shrink_perturb")
+        claims.append(at_least(key, "cold", ("dash",), f"{key}: cold is no worse than DASH in the SoTA setting"))
+        checks = [check for other in others for check in chain(key, ("dash", other))]
+        claims.append(Claim(f"{key}: DASH is above warm, warm ReM and S&P in last test accuracy", checks))
+    return claims
+
+
+TABLE_8 = Item(
+    name="table-8",
+    shows="the SoTA setting: augmentation, weight decay, schedule; cold is best there, DASH next",
+    setting="CIFAR-10 and CIFAR-100, ResNet-18 without max-pool, recipe sota, 50 chunks, 3 seeds",
+    ours=(
+        "the floor of DASH and λ of S&P: 0.3, the default; the mode of DASH's gradients: eval",
+        "an experiment ends at 99.9 % train accuracy here too; whether the paper's does is UNKNOWN",
+        "the rate falls at epoch 160 as well, as from the authors' side; the paper's text names 60, 120 and 200",
+    ),
+    scales={
+        "full": Scale({name: sota(name) for name in ("cifar10", "cifar100")}),
+        "small": Scale(
+            {"cifar10": small(training={"recipe": "sota", "max_epochs": 15}, optimizer={"lr": 0.05})},
+            "1,000 images of CIFAR-10 and an MLP in 5 chunks of at most 15 epochs stand in for ResNet-18: "
+            "warm-up, weight decay and augmentation are the recipe's, its schedule has no step so early",
+        ),
+        "smoke": Scale({"digits": smoke(training={"recipe": "sota", "augmentation": "none", "warmup_epochs": 1})}),
+    },
+    view=tables_view,
+    claims=_state_of_the_art,
+)
+
+ITEMS = (FIGURE_1, FIGURE_7, FIGURE_12, TABLE_1, TABLE_2, *TABLES_3_TO_6, TABLE_7, TABLE_8)

@@ -1,0 +1,75 @@
+"""The page of an item: what the paper claims, the figure or table, the verdicts, and what they rest on."""
+
+import re
+
+from dash_core.views.report.offline import bound, drawn, render
+from dash_core.views.report.sections import flat
+from dash_core.views.reproduction.claims import Finding, counted
+from dash_core.views.reproduction.item import SCALES
+from dash_core.views.reproduction.reproduced import Reproduced
+from dash_core.views.tables import Cell, Table
+
+VERDICT_NOTES = (
+    "agree: the 95 % interval of the paired differences over seeds lies on the side of the claim; disagree: on the "
+    "other; too few seeds: the interval holds the claimed bound (0, or minus a margin), or rests on fewer than 3 pairs",
+    "where a claim is marked as our reading, the paper's own words or numbers are not known",
+)
+
+
+def item_html(made: Reproduced) -> str:
+    """Return an item's page: one HTML file that requests nothing; equal contents give equal bytes."""
+    view = made.view
+    return render(
+        "item.html.j2",
+        made=made,
+        meaning=SCALES[made.scale],
+        reading=bound(_reading(made)),
+        verdicts=_verdicts(made.findings),
+        figures=[drawn(_slug(d.name), d.title, d.caption, d.figure) for d in view.drawings],
+        tables=view.tables,
+        facts=[*_settings(made), _machines(made)],
+    )
+
+
+def _slug(name: str) -> str:
+    """Return a name as an id takes it."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _reading(made: Reproduced) -> str:
+    counts = counted(made.findings)
+    if not made.findings:
+        return "There is no claim to check: the paper's values are UNKNOWN, or belong to its hardware."
+    return f"Of {len(made.findings)} claims: " + ", ".join(f"{n} {judgement}" for judgement, n in counts.items()) + "."
+
+
+def _verdicts(findings: list[Finding]) -> Table:
+    rows = tuple(
+        (
+            Cell(f.claim.text + (f" (our reading: {f.claim.ours})" if f.claim.ours else "")),
+            Cell(f.judgement, bold=True),
+            Cell("\n".join(f"{v.numbers} → {v.judgement}" for v in f.verdicts)),
+        )
+        for f in findings
+    )
+    return Table("Claims and verdicts", ("The paper's claim", "Verdict", "Numbers"), rows, VERDICT_NOTES)
+
+
+def _settings(made: Reproduced) -> list[Table]:
+    """Return the settings of each comparison, defaults included, a row a value."""
+    tables = []
+    for key, one in made.outcome.items():
+        whole = one.params.model_dump(mode="json")
+        settings = whole["theory"] if made.item.simulated else {k: v for k, v in whole.items() if k != "theory"}
+        rows = tuple((Cell(name), Cell(_shown(value))) for name, value in flat(settings))
+        tables.append(Table(f"Settings: {key}", (), rows, ()))
+    return tables
+
+
+def _machines(made: Reproduced) -> Table:
+    rows = tuple((Cell(name), Cell(_shown(value))) for machine in made.machines for name, value in machine.items())
+    return Table("Machines, versions and commit", (), rows, ())
+
+
+def _shown(value: object) -> str:
+    return "–" if value is None else str(value)

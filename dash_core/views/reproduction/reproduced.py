@@ -1,0 +1,81 @@
+"""What came of an item: its outcome, its findings, and both as plain data for the record and the summary."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from dash_core.views.reproduction.claims import Finding, find
+from dash_core.views.reproduction.item import Item, Scale, View
+from dash_core.views.reproduction.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """An item at a scale, as it was run.
+
+    seconds: of all runs, one after the other, as their records tell. command: what makes it again. overrides: what was
+    laid over the scale's settings and changes results. failures: why runs failed, by run.
+    """
+
+    item: Item
+    scale: str
+    outcome: Outcome
+    seconds: float
+    command: str
+    overrides: Sequence[str] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def declared(self) -> Scale:
+        """The scale as the item declares it."""
+        return self.item.scales[self.scale]
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What the outcome says of each claim that is checked at this scale."""
+        return find(self.item.claims_at(self.scale, bool(self.overrides)), self.outcome)
+
+    @cached_property
+    def view(self) -> View:
+        """The item's figures and tables."""
+        return self.item.view(self.outcome)
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds each method was meant to have: the fewest of the comparisons'; 0 where nothing is run."""
+        return min((len(self._seeds(one.params)) for one in self.outcome.values()), default=0)
+
+    def _seeds(self, params: Any) -> Sequence[int]:
+        return params.theory.seeds if self.item.simulated else params.seeds
+
+    @property
+    def machines(self) -> list[Mapping[str, Any]]:
+        """The distinct machines of all comparisons."""
+        distinct = {str(sorted(m.items(), key=str)): m for one in self.outcome.values() for m in one.machines}
+        return list(distinct.values())
+
+    def result(self) -> dict[str, Any]:
+        """Return the record of the item: plain data, as JSON takes it."""
+        return {
+            "item": self.item.name,
+            "shows": self.item.shows,
+            "scale": self.scale,
+            "stands_in": self.declared.stands_in,
+            "claims": [
+                {
+                    "text": f.claim.text,
+                    "ours": f.claim.ours,
+                    "verdict": f.judgement,
+                    "numbers": f.numbers,
+                    "seeds": f.seeds,
+                }
+                for f in self.findings
+            ],
+            "seeds": self.seeds,
+            "seconds": self.seconds,
+            "command": self.command,
+            "overrides": list(self.overrides),
+            "machines": self.machines,
+            "failures": dict(self.failures),
+        }

@@ -1,0 +1,291 @@
+"""What paired seeds allow to say: differences from the reference with intervals, and the cost of its accuracy.
+
+Two runs with the same seed share test split, chunk order and first weights, so methods are compared seed by seed:
+what a seed does to both cancels in the difference. The reference is training from scratch ("cold"), which warm
+starts are measured against throughout the paper.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
+
+from dash_core.spread import Spread
+from dash_core.views.summary import COLUMNS, Column, MethodRuns, Records, total_cost
+
+FEW_SEEDS = 5  # below this, do not conclude
+CLEAR_SEEDS = 3  # below this, no difference is called clear
+LEVEL = 0.95
+
+_UNITS = {
+    "last_accuracy": "points",
+    "average_accuracy": "points",
+    "last_steps": "steps",
+    "average_steps": "steps",
+    "teraflops": "TFLOPs",
+    "seconds": "s",
+}
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean over common seeds of method − reference in one column, with its interval; both in the printed unit.
+
+    low, high: Student's t interval at `level`, see t_interval; None with a single common seed. Where all differences
+    are equal, low == high == mean: such an interval has no width and says nothing about the spread.
+    """
+
+    label: str
+    reference: str
+    column: Column
+    seeds: tuple[int, ...]
+    mean: float
+    low: float | None
+    high: float | None
+    level: float
+
+    @classmethod
+    def of(
+        cls,
+        label: str,
+        reference: str,
+        column: Column,
+        differences: Mapping[int, float],
+        level: float = LEVEL,
+    ) -> "PairedDifference":
+        """Return the difference of at least one seed, given by seed in the column's printed unit.
+
+        Each is rounded to a millionth of the last printed digit: the error of floats is not a spread.
+        """
+        values = np.array([round(value, column.digits + 6) for value in differences.values()], dtype=float)
+        mean, low, high = float(values[0]), None, None
+        if len(values) > 1:
+            mean, low, high = (float(end) for end in t_interval(values, level))
+        return cls(label, reference, column, tuple(differences), mean, low, high, level)
+
+    @property
+    def tells(self) -> bool:
+        """Whether the interval has a width and rests on at least CLEAR_SEEDS seeds.
+
+        Two differences cannot show whether they are anything like normal, equal ones not how far they scatter.
+        """
+        return len(self.seeds) >= CLEAR_SEEDS and self.low != self.high
+
+    @property
+    def clear(self) -> bool:
+        """Whether 0 lies outside an interval that tells anything."""
+        return self.tells and not self.low <= 0 <= self.high
+
+    def write(self) -> str:
+        """Return the difference in words; the column's title is left to the heading above it."""
+        digits = f"z,.{self.column.digits}f"  # z: what is rounded to 0 is not negative
+        unit = _UNITS.get(self.column.key, self.column.title)
+        text = f"{self.label} − {self.reference} = {_number(self.mean, '+' + digits)} {unit}"
+        if self.low is None or self.high is None:
+            return f"{text}, 1 paired seed: no interval"
+        if self.low == self.high:
+            return f"{text} in each of {len(self.seeds)} paired seeds: without a spread the interval has no width"
+        interval = f"[{_number(self.low, digits)}, {_number(self.high, digits)}]"
+        return f"{text}, {100 * self.level:g} % CI {interval}, {len(self.seeds)} paired seeds"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a method spends until it is as good as the reference is in the end.
+
+    Target of a seed: the reference's test accuracy at its last experiment. The method reaches it at its first
+    experiment j with test accuracy >= target, and has then spent the steps, FLOPs and seconds of experiments 1..j,
+    all phases; it may fall below the target afterwards. The reference's own row is its own first reach.
+    seeds: common to both; reached: those that reach the target. Every spread is over `reached` alone, None if that is
+    empty: where seeds are missing from it, the costs are those of the lucky ones. experiment: j, counted from 1;
+    reference_*: the reference's whole run, all experiments, on the same seeds.
+    """
+
+    label: str
+    reference: str
+    seeds: tuple[int, ...]
+    reached: tuple[int, ...]
+    experiment: Spread | None
+    steps: Spread | None
+    teraflops: Spread | None
+    seconds: Spread | None
+    reference_steps: Spread | None
+    reference_teraflops: Spread | None
+    reference_seconds: Spread | None
+
+    def write(self) -> str:
+        """Return means in words; × is mean cost / mean cost of the reference's whole run, over the seeds that reached.
+
+        A ratio is left out where the reference's cost is 0.
+        """
+        whose = "its own" if self.label == self.reference else f"{self.reference}'s"
+        target = f"{self.label} to {whose} last accuracy"
+        missed = f"not reached by {len(self.seeds) - len(self.reached)} of {_seeds(len(self.seeds))}"
+        if self.experiment is None:
+            return f"{target}: {missed}"
+        whole_run = f" of {self.reference}'s whole run"
+        costs = (
+            f"experiment {self.experiment.mean:.1f}",
+            f"{self.steps.mean:,.0f} steps{_ratio(self.steps, self.reference_steps, whole_run)}",
+            f"{self.teraflops.mean:,.3f} TFLOPs{_ratio(self.teraflops, self.reference_teraflops)}",
+            f"{self.seconds.mean:,.1f} s{_ratio(self.seconds, self.reference_seconds)}",
+        )
+        over = f"{'mean of ' if len(self.reached) > 1 else ''}{_seeds(len(self.reached))}"
+        return f"{target}: {', '.join(costs)}; {over}" + (f", {missed}" if self.reached != self.seeds else "")
+
+
+def reference_of(methods: Sequence[MethodRuns]) -> MethodRuns | None:
+    """Return the first method whose intervention is "cold", whatever its label; None if there is none."""
+    return next((method for method in methods if method.intervention == "cold"), None)
+
+
+def t_interval(differences: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean, low and high over the last axis of (..., n) differences: mean ± t(n − 1, (1 + level)/2) · s/√n.
+
+    Student's t (the quantile of scipy.stats.t) and not the normal distribution, since n is small and the variance
+    unknown: s, with n − 1 below the fraction, is estimated from the same differences. Covers the true mean with
+    probability `level` if the differences are independent and normal. All shapes (...); the unit of the differences.
+    ValueError for n < 2 or a level outside (0, 1).
+    """
+    count = differences.shape[-1]
+    if count < 2:
+        raise ValueError(f"an interval needs at least 2 differences, got {count}: run more seeds")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}: 0.95 is usual")
+    first = differences[..., :1]
+    from_first = differences - first  # exactly 0 where all are equal, so that the width is exactly 0 as well
+    mean = first[..., 0] + from_first.mean(axis=-1)
+    half = stdtrit(count - 1, (1 + level) / 2) * from_first.std(axis=-1, ddof=1) / np.sqrt(count)
+    return mean, mean - half, mean + half
+
+
+def paired_differences(
+    methods: Sequence[MethodRuns], reference: MethodRuns, columns: Sequence[Column] = COLUMNS, level: float = LEVEL
+) -> list[PairedDifference]:
+    """Return method − reference for each method but the reference, in order, and each column.
+
+    A method without a seed in common with the reference is left out.
+    """
+    return [
+        _difference(method, reference, column, level)
+        for method in methods
+        if method.label != reference.label and _common(method, reference)
+        for column in columns
+    ]
+
+
+def reach(methods: Sequence[MethodRuns], reference: MethodRuns) -> list[Reach]:
+    """Return what each method, the reference among them, spends until it reaches the reference's last accuracy.
+
+    A method without a seed in common with the reference is left out.
+    """
+    return [_reach(method, reference) for method in methods if _common(method, reference)]
+
+
+def seed_warnings(methods: Sequence[MethodRuns], planned: int) -> list[str]:
+    """Return a sentence for each reason to doubt the numbers: seeds that are missing, unpaired or too few.
+
+    planned: seeds that each method was meant to have.
+    """
+    reference = reference_of(methods)
+    others = [method for method in methods if reference and method.label != reference.label]
+    counts = {method.label: len(method.runs) for method in methods}
+    paired = {method.label: len(_common(method, reference)) for method in others}
+    missing = [f"{label} has {n} of {_seeds(planned)} planned." for label, n in counts.items() if n < planned]
+    unpaired = [_unpaired(m, reference) for m in others if m.runs and set(m.runs) != set(reference.runs)]
+    return [*missing, *unpaired, *_too_few(counts, paired), *_several(paired, reference)]
+
+
+def _common(method: MethodRuns, reference: MethodRuns) -> tuple[int, ...]:
+    return tuple(sorted(set(method.runs) & set(reference.runs)))
+
+
+def _difference(method: MethodRuns, reference: MethodRuns, column: Column, level: float) -> PairedDifference:
+    differences = {
+        seed: column.measure(method.runs[seed]) * column.scale - column.measure(reference.runs[seed]) * column.scale
+        for seed in _common(method, reference)
+    }
+    return PairedDifference.of(method.label, reference.label, column, differences, level)
+
+
+def _reach(method: MethodRuns, reference: MethodRuns) -> Reach:
+    seeds = _common(method, reference)
+    first = {seed: _first(method.runs[seed], reference.runs[seed][-1].test_accuracy) for seed in seeds}
+    reached = {seed: j for seed, j in first.items() if j is not None}
+    return Reach(
+        method.label,
+        reference.label,
+        seeds,
+        tuple(reached),
+        Spread.of(list(reached.values())) if reached else None,
+        *_spent([method.runs[seed][:j] for seed, j in reached.items()]),
+        *_spent([reference.runs[seed] for seed in reached]),
+    )
+
+
+def _first(records: Records, target: float) -> int | None:
+    return next((record.experiment for record in records if record.test_accuracy >= target), None)
+
+
+def _spent(runs: Sequence[Records]) -> tuple[Spread | None, Spread | None, Spread | None]:
+    """Spreads of the summed steps, TFLOPs and seconds."""
+    if not runs:
+        return None, None, None
+    costs = [total_cost(records) for records in runs]
+    return (
+        Spread.of([sum(record.steps for record in records) for records in runs]),
+        Spread.of([cost.flops * 1e-12 for cost in costs]),
+        Spread.of([cost.seconds for cost in costs]),
+    )
+
+
+def _unpaired(method: MethodRuns, reference: MethodRuns) -> str:
+    both = _common(method, reference)
+    if not both:
+        return f"{method.label} and {reference.label} have no seed in common: they are not compared."
+    left_out = sorted(set(method.runs) ^ set(reference.runs))
+    return (
+        f"{method.label} and {reference.label} are compared on the seeds that both have, "
+        f"{', '.join(map(str, both))}; left out: {', '.join(map(str, left_out))}."
+    )
+
+
+def _too_few(counts: Mapping[str, int], paired: Mapping[str, int]) -> list[str]:
+    """Say which methods have a single seed, a single pair, or fewer than FEW_SEEDS pairs (seeds, if none is paired)."""
+    lone = {label: n for label, n in paired.items() if counts[label] > 1}
+    several = (
+        "paired seeds the intervals are wide and lean on the assumption of normal differences"
+        if paired
+        else "seeds a spread is itself uncertain"
+    )
+    claims = [
+        (counts, 1, "With 1 seed no spread can be given"),
+        (lone, 1, "With 1 paired seed no interval can be given"),
+        *((paired or counts, n, f"With {n} {several}") for n in range(2, FEW_SEEDS)),
+    ]
+    named = [(claim, [label for label, n in numbers.items() if n == few]) for numbers, few, claim in claims]
+    remedy = f"run at least {FEW_SEEDS} before you conclude"
+    return [f"{claim} ({', '.join(labels)}): {remedy}." for claim, labels in named if labels]
+
+
+def _several(paired: Mapping[str, int], reference: MethodRuns | None) -> list[str]:
+    compared = sum(n > 1 for n in paired.values())
+    if compared < 2:
+        return []
+    return [
+        f"Each interval is for one comparison by itself: {compared} methods are compared with {reference.label}, "
+        "and nothing is corrected for several comparisons."
+    ]
+
+
+def _ratio(spent: Spread, whole: Spread, words: str = "") -> str:
+    return f" ({spent.mean / whole.mean:.2f}×{words})" if whole.mean else ""
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form).replace("-", "−")
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"

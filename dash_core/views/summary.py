@@ -1,0 +1,100 @@
+"""Statistics over seeds, and the paper-style table: one source for console, markdown, CSV and LaTeX.
+
+As in the paper's tables 3–6: test accuracy and steps, each at the last experiment and averaged over all, as the mean
+and the population standard deviation over seeds; beside them what was spent, all phases and experiments together.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dash_core.cost import Cost
+from dash_core.records import ChunkRecord
+from dash_core.spread import Spread
+
+Records = Sequence[ChunkRecord]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measured quantity: how it is read off a run's records, how it is written, which end is best.
+
+    not_ranked: interventions that are left out when the best is chosen (the paper sets no bold on warm's steps).
+    """
+
+    key: str
+    title: str
+    measure: Callable[[Records], float]
+    digits: int
+    scale: float = 1.0
+    lower_is_better: bool = False
+    not_ranked: tuple[str, ...] = ()
+
+    def write(self, spread: Spread) -> str:
+        """Return 'mean (std)' with the column's digits."""
+        mean, std = spread.mean * self.scale, spread.std * self.scale
+        return f"{mean:,.{self.digits}f} ({std:,.{self.digits}f})"
+
+
+def total_cost(records: Records) -> Cost:
+    """Return what a run spent, all experiments and phases together."""
+    return sum((record.total_cost for record in records), Cost())
+
+
+COLUMNS = (
+    Column("last_accuracy", "Last acc. %", lambda r: r[-1].test_accuracy, 2, 100),
+    Column("average_accuracy", "Avg acc. %", lambda r: statistics.fmean(c.test_accuracy for c in r), 2, 100),
+    Column("last_steps", "Last steps", lambda r: r[-1].steps, 0, 1, True, ("warm",)),
+    Column("average_steps", "Avg steps", lambda r: statistics.fmean(c.steps for c in r), 0, 1, True, ("warm",)),
+    Column("teraflops", "TFLOPs", lambda r: total_cost(r).flops, 3, 1e-12, True, ("warm",)),
+    Column("seconds", "Seconds", lambda r: total_cost(r).seconds, 1, 1, True, ("warm",)),
+)
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One method over its seeds: a spread for each column, and how many experiments did not converge."""
+
+    label: str
+    intervention: str
+    seeds: tuple[int, ...]
+    spreads: Mapping[str, Spread]
+    experiments: int
+    not_converged: int
+
+
+@dataclass(frozen=True)
+class MethodRuns:
+    """The complete runs of one method: records by seed."""
+
+    label: str
+    intervention: str
+    runs: Mapping[int, Records]
+
+
+def summarise(methods: Sequence[MethodRuns]) -> list[MethodSummary]:
+    """Return one summary a method that has at least one complete run, in the given order."""
+    return [_summarise(method) for method in methods if method.runs]
+
+
+def _summarise(method: MethodRuns) -> MethodSummary:
+    runs = list(method.runs.values())
+    records = [record for run in runs for record in run]
+    return MethodSummary(
+        label=method.label,
+        intervention=method.intervention,
+        seeds=tuple(method.runs),
+        spreads={column.key: Spread.of([column.measure(run) for run in runs]) for column in COLUMNS},
+        experiments=len(records),
+        not_converged=sum(not record.converged for record in records),
+    )
+
+
+def best(summaries: Sequence[MethodSummary], column: Column) -> set[str]:
+    """Return the labels whose mean, as written, is the best of the column; ties are all best."""
+    ranked = [s for s in summaries if s.intervention not in column.not_ranked]
+    if not ranked:
+        return set()
+    means = {s.label: round(s.spreads[column.key].mean * column.scale, column.digits) for s in ranked}
+    top = (min if column.lower_is_better else max)(means.values())
+    return {label for label, mean in means.items() if mean == top}

@@ -1,0 +1,1 @@
+"""The command line: dashpipe's commands by family, their shared options, the live screen."""

@@ -1,0 +1,116 @@
+"""What this machine offers, and what is missing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from dash_core.data import DATASETS
+from dash_core.device import cpu_name, usable_cores
+from dash_core.errors import ConfigError
+from flows.services.prefect_server import check_health, configured_url
+from tasks.store.place import Place
+from tasks.tracking.client import tracking_uri
+
+LEAST_FREE = 2 * 2**30  # bytes below which a comparison at the paper's scale will not fit
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report; remedy: what to do about it."""
+
+    verdict: Literal["ok", "note", "missing"]
+    subject: str
+    words: str
+    remedy: str = ""
+
+
+def examine(place: Place, params_error: str | None) -> Iterator[Finding]:
+    """Yield what there is and what is missing, cheapest first."""
+    yield _params(params_error)
+    yield from _versions()
+    yield from _processors()
+    yield _browser()
+    yield from _stores(place)
+    yield _disk(place)
+    yield _data(place)
+
+
+def _params(error: str | None) -> Finding:
+    if error:
+        return Finding("missing", "params.yaml", error, "mend it; every other command needs it")
+    return Finding("ok", "params.yaml", "valid")
+
+
+def _versions() -> Iterator[Finding]:
+    for name in ("torch", "torchvision", "scikit-learn", "prefect", "mlflow", "dvc"):
+        try:
+            yield Finding("ok", name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding("missing", name, "not installed", "uv sync")
+
+
+def _processors() -> Iterator[Finding]:
+    import torch
+
+    cores, kind = usable_cores(), torch.backends.cpu.get_cpu_capability()
+    yield Finding("ok", "CPU", f"{cpu_name()}, {cores} core(s) for us, {kind}")
+    features = {name: bool(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)()) for name in _FEATURES}
+    there = ", ".join(words for name, words in _FEATURES.items() if features[name]) or "none"
+    yield Finding("ok", "CPU features", f"matrix units torch can use: {there}")
+    if not torch.cuda.is_available():
+        yield Finding("note", "GPU", "none that torch can use; runs train on the CPU")
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        yield Finding("ok", f"GPU cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def _browser() -> Finding:
+    from dash_core.views.figures import find_browser
+
+    if path := find_browser():
+        return Finding("ok", "browser", f"{path} draws figures as SVG and PNG")
+    words = "no Chrome or Chromium: figures are written as HTML only"
+    return Finding("note", "browser", words, "apt install chromium, or uv run plotly_get_chrome, or set BROWSER_PATH")
+
+
+_FEATURES = {"avx512": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_tile": "AMX"}
+
+
+def _stores(place: Place) -> Iterator[Finding]:
+    uri = tracking_uri(place.store)
+    kind = "set by MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "embedded"
+    yield Finding("ok", "MLflow", f"{uri} ({kind})")
+    url = configured_url()
+    if url is None:
+        yield Finding("ok", "Prefect", f"a private server for each command, database in {place.services}")
+        return
+    try:
+        check_health(url)
+    except ConfigError as error:
+        yield Finding("missing", "Prefect", str(error))
+    else:
+        yield Finding("ok", "Prefect", f"your server at {url} answers")
+
+
+def _disk(place: Place) -> Finding:
+    if not os.access(_existing(place.store), os.W_OK):
+        return Finding("missing", "store", f"{place.store} cannot be written", "choose another with --store")
+    free = shutil.disk_usage(_existing(place.store)).free
+    words = f"{place.store}, {free / 2**30:.1f} GiB free"
+    return Finding("ok", "store", words) if free > LEAST_FREE else Finding("note", "store", words, "make room")
+
+
+def _data(place: Place) -> Finding:
+    there = ", ".join(sorted(path.name for path in place.data_root.iterdir())) if place.data_root.is_dir() else "empty"
+    words = (
+        f"{place.data_root} ({there}); embedded: {', '.join(n for n, s in DATASETS.items() if s.origin == 'embedded')}"
+    )
+    return Finding("ok", "data root", words)
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())

@@ -1,0 +1,190 @@
+"""What a person sees while runs train: a live table in a terminal, plain lines elsewhere."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from rich.box import HEAVY_HEAD, Box
+from rich.console import Console
+from rich.live import Live
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from dash_core.config import RunConfig
+from dash_core.views.tables import Table
+from tasks.store.place import Place
+from tasks.store.progress import Progress, read_progress
+from tasks.store.runs import is_complete
+
+REFRESH = 0.5  # seconds between two looks at the runs' files
+WIDE = 90  # columns of a terminal in which the live table need not be squeezed
+HEADINGS = {  # of the live table, and the width below which a value would be cut
+    "run": 0,
+    "experiment": 5,
+    "epoch": 5,
+    "train acc.": 6,
+    "test acc.": 6,
+    "steps": 7,
+    "images/s": 8,
+    "time left": 7,
+}
+STYLES = {
+    "waiting": "dim",
+    "training": "cyan",
+    "saving": "cyan",
+    "done": "green",
+    "failed": "bold red",
+    "stopped": "yellow",
+}
+
+
+@contextmanager
+def watched(runs: Sequence[RunConfig], place: Place, console: Console) -> Iterator[None]:
+    """Show the progress of the runs while the block works."""
+    stop = threading.Event()
+    follow = _follow_live if console.is_terminal else _follow_plainly
+    thread = threading.Thread(target=follow, args=(runs, _Reader(runs, place), console, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Lend the block a progress callback (what, done, total) that draws bars; without a terminal it is silent."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)
+
+        yield show
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a comparison's table with its notes."""
+    shown = _drawn(table, HEAVY_HEAD, " ")
+    for box in (HEAVY_HEAD, None):  # where it is too wide, a mean and its deviation stand on two lines: no digit is cut
+        if Measurement.get(console, console.options.update_width(1000), shown).maximum > console.width:
+            shown = _drawn(table, box, "\n")
+    console.print()
+    console.print(shown)
+    for note in table.notes:
+        console.print(note, style="dim", highlight=False)
+
+
+def _drawn(table: Table, box: Box | None, space: str) -> RichTable:
+    """Return the table in a box or without, the parts of numbers and their headings set apart by `space`."""
+    shown = RichTable(title=table.title, title_style="bold", title_justify="left", header_style="bold", box=box)
+    for number, heading in enumerate(table.headings):
+        shown.add_column(heading.replace(" ", space, 1), justify="left" if number == 0 else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*(Text(cell.text.replace(" ", space), "bold green" if cell.bold else "") for cell in row))
+    return shown
+
+
+class _Reader:
+    """Reads the runs' progress files; what an earlier attempt left there counts as waiting until it changes."""
+
+    def __init__(self, runs: Sequence[RunConfig], place: Place) -> None:
+        self._place = place
+        self._found = {run.id: read_progress(place.run_folder(run)) for run in runs}
+        self._complete = {run.id for run in runs if is_complete(run, place)}
+
+    def before(self, run: RunConfig) -> Progress:
+        """Return where a run stood at the beginning."""
+        found = self._found[run.id]
+        return replace(found, state="done" if run.id in self._complete else "waiting")
+
+    def __call__(self, run: RunConfig) -> Progress:
+        """Return where a run is now."""
+        now = read_progress(self._place.run_folder(run))
+        return self.before(run) if now == self._found[run.id] else now
+
+
+def _follow_live(runs: Sequence[RunConfig], read: "_Reader", console: Console, stop: threading.Event) -> None:
+    started = time.monotonic()
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            ended = stop.is_set()
+            live.update(_picture([(run, read(run)) for run in runs], console, time.monotonic() - started), refresh=True)
+            if ended:
+                return
+            stop.wait(REFRESH)
+
+
+def _picture(rows: Sequence[tuple[RunConfig, Progress]], console: Console, elapsed: float) -> RichTable:
+    """Return the live table; where it would not fit the screen, runs that wait or are done are only counted."""
+    counts = {state: sum(progress.state == state for _, progress in rows) for state in STYLES}
+    caption = " · ".join(f"{count} {state}" for state, count in counts.items() if count)
+    caption = f"{caption} · {_duration(elapsed)}"
+    gap = (0, 2, 0, 0) if console.width >= WIDE else (0, 1, 0, 0)
+    table = RichTable(box=None, padding=gap, header_style="dim", caption=caption, caption_justify="left")
+    for heading, width in HEADINGS.items():
+        table.add_column(heading, justify="left" if heading == "run" else "right", min_width=width, no_wrap=not width)
+    if len(rows) > console.height - 4:
+        rows = [row for row in rows if row[1].state in ("training", "failed")]
+    for run, progress in rows:
+        table.add_row(*_cells(run, progress), style=STYLES[progress.state])
+    return table
+
+
+def _cells(run: RunConfig, progress: Progress) -> tuple[str, ...]:
+    training = progress.state == "training"
+    left = _duration(progress.seconds_left) if training else progress.state
+    rate = progress.images_per_second if training else None
+    return (
+        f"{run.method.label} · seed {run.seed}",
+        f"{progress.experiment or progress.finished}/{run.experiment_count}",
+        _number(progress.epoch or None, "d"),
+        _number(progress.train_accuracy, ".1%"),
+        _number(progress.test_accuracy, ".1%"),
+        _number(progress.steps or None, ",d"),
+        _number(rate, ",.0f"),
+        left,
+    )
+
+
+def _follow_plainly(runs: Sequence[RunConfig], read: "_Reader", console: Console, stop: threading.Event) -> None:
+    """Print a line whenever a run has finished chunks since the last look, or has failed."""
+    said = {run.id: read.before(run) for run in runs}
+    ended = False
+    while not ended:
+        ended = stop.wait(REFRESH)  # one more look after the end
+        for run in runs:
+            now, last = read(run), said[run.id]
+            if now.state == "failed" and last.state != "failed":
+                console.print(f"{run.method.label} · seed {run.seed}: failed", highlight=False)
+            elif now.finished > last.finished or (now.state == "done" and last.state != "done"):
+                console.print(_line(run, now), highlight=False)
+            said[run.id] = now
+
+
+def _line(run: RunConfig, now: Progress) -> str:
+    accuracy, left = _number(now.test_accuracy, ".1%"), _duration(now.seconds_left)
+    rest = {"done": "complete", "saving": "saving"}.get(now.state, f"{left} left")
+    done = f"{now.finished} of {run.experiment_count} experiments"
+    return f"{run.method.label} · seed {run.seed}: {done}, test {accuracy}, {now.steps:,} steps, {rest}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

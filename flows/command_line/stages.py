@@ -1,0 +1,252 @@
+"""What the pipeline's stages do. Each reads what earlier ones left and writes one output.
+
+With a results folder (dvc.yaml) outputs lie under fixed paths there, and runs are copied into it when they are
+complete; their resume state stays in the store, because DVC deletes a stage's outputs before it runs. Without one,
+everything lies in the store.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dash_core.comparison import Params
+from dash_core.data import ChunkPlan, Dataset
+from dash_core.errors import ConfigError, RecordError
+from dash_core.files import make_writable_folder, write_atomically
+from flows.command_line import commands
+from flows.command_line.settings import as_options
+from tasks.data import open_dataset, open_plan, plan_path
+from tasks.store.code import code_digest
+from tasks.store.evidence import Evidence, gather
+from tasks.store.place import Place
+from tasks.store.results import Results, check_dataset, describe, keep, kept_plans, read_description, write_description
+from tasks.store.runs import is_complete
+
+if TYPE_CHECKING:
+    from dash_core.views.figures import PlotlyFigure
+    from tasks.tracking.outage import Breaker
+    from tasks.tracking.run_tracker import Tracked
+    from tasks.views import Published
+
+LOOK = 0.2  # seconds between two looks for the parent
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One pipeline: its parameters, where they were read from, where it happens, where its outputs lie."""
+
+    settings: Params
+    place: Place
+    source: commands.Source
+    results: Results | None
+    console: Console
+
+    @classmethod
+    def of(
+        cls, settings: Params, place: Place, source: commands.Source, results: Path | None, console: Console
+    ) -> "Stages":
+        """Return the pipeline; under DVC its commands end when DVC does."""
+        if "DVC_STAGE" in os.environ:
+            end_with_parent()
+        if results is None:
+            return cls(settings, place, source, None, console)
+        kept = Results(folder=results.resolve())
+        make_writable_folder("--results", kept.folder)
+        given = {"given_splits": kept.splits, "given_code": code_digest()}
+        return cls(settings, place.model_copy(update=given), source, kept, console)
+
+    def prepare(self) -> None:
+        """Decode the dataset; describe it in the results."""
+        dataset = commands.decoded(self.settings, self.place, self.console)
+        if self.results:
+            write_description(dataset, self.results.dataset)
+        shape = "×".join(map(str, dataset.train.image_shape))
+        self._say(
+            f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images of {shape}, "
+            f"{dataset.train.classes} classes, content {dataset.train.digest[:8]}"
+        )
+
+    def split(self) -> None:
+        """Make the chunk plan of every seed."""
+        dataset = commands.check_data(self.settings, self.place, self.console)
+        self._check_described(dataset)
+        for seed in self.settings.seeds:
+            plan = ChunkPlan.split(
+                dataset.train, self.settings.dataset, self.settings.chunks, seed, self.settings.protocol
+            )
+            plan.save(plan_path(self.place.splits, self.settings, seed, dataset.train.digest))
+            self._say(_plan_line(plan))
+
+    def check_splits(self) -> None:
+        """Verify that the plan of every seed belongs to the dataset, is disjoint and covers it."""
+        dataset = commands.check_data(self.settings, self.place, self.console)
+        for seed, plan in kept_plans(self.settings, self.place.splits, dataset.train.digest).items():
+            if plan.seed != seed or len(plan) != self.settings.chunks:
+                raise RecordError(
+                    f"{plan_path(self.place.splits, self.settings, seed, dataset.train.digest)} holds the plan of "
+                    f"seed {plan.seed} in {len(plan)} chunks; make the split again"
+                )
+            plan.check(dataset.train, self.settings.dataset)
+            self._say(f"{_plan_line(plan)}: belongs to {dataset.name}, disjoint, covering")
+
+    def train(self, method: str) -> None:
+        """Train every seed of a method; copy the complete runs to the results."""
+        runs = [self.settings.run(method, seed) for seed in self.settings.seeds]
+        dataset = commands.check_data(self.settings, self.place, self.console)
+        splits = {}
+        if self.results:
+            self._check_described(dataset)
+            plans = kept_plans(self.settings, self.place.splits, dataset.train.digest)
+            splits = {seed: plan.digest for seed, plan in plans.items()}
+        if all(is_complete(run, self.place, splits.get(run.seed), self.place.given_code) for run in runs):
+            self._say(f"{method}: {len(runs)} runs, complete already")
+        else:
+            commands.train(self.settings, method, self.place, self.console)
+        if self.results:
+            for run in runs:
+                keep(run, self.place, self.results)
+            self._say(f"{method}: {len(runs)} complete runs in {self.results.method_folder(method)}")
+
+    def tables(self) -> None:
+        """Write and print the comparison's table."""
+        from flows.command_line.live import print_table
+        from tasks.views import write_plots_page, write_tables
+
+        folder = self.results.folder / "tables" if self.results else self.place.comparison_folder(self.settings)
+        if self.results:
+            write_plots_page(folder / "plots.html")
+        print_table(write_tables(self._evidence(), folder), self.console)
+        self._say(f"\ntables   {folder}")
+
+    def figures(self) -> None:
+        """Draw the comparison's figures."""
+        from dash_core.views import figures
+
+        evidence = self._evidence()
+        parent = self.results.folder if self.results else self.place.comparison_folder(self.settings)
+        self._draw(figures.draw(evidence.methods, evidence.data["class_names"]), parent / "figures")
+
+    def report(self) -> None:
+        """Write the comparison's page; in MLflow, track what is not yet, and close the comparison."""
+        from flows.command_line.announce import warning_breaker
+
+        evidence = self._evidence()
+        _, _, published = self._complete(evidence, warning_breaker())
+        path = published.folder / "report.html"
+        if self.results:
+            write_atomically(self.results.folder / "report.html", path.read_bytes())
+            path = self.results.folder / "report.html"
+        self._say(f"report   {path}")
+        self._say(f"MLflow   {commands.ui_command(self.place, self.source)}")
+
+    def sync(self) -> None:
+        """Complete the comparison in MLflow from what is on disk; TrackerAway if MLflow fails."""
+        if not self.results:
+            for seed in self.settings.seeds:  # `run` makes the plan of its own seed alone
+                open_plan(self.settings.run(self.settings.compare.methods[0], seed), self._dataset(), self.place)
+        evidence = self._evidence()
+        tracked, added, _ = self._complete(evidence)
+        left = len(self.settings.runs()) - len(evidence.runs)
+        tracked.breaker.check()
+        for run_id in added:
+            self._say(f"added    {run_id}")
+        known = len(evidence.runs) - len(added)
+        self._say(f"MLflow   {tracked.shown}: {len(added)} runs added, {known} were there, {left} not complete")
+
+    def theory(self) -> None:
+        """Simulate discrete feature learning, write its numbers and draw figure 3."""
+        from dash_core.theory import simulate, to_csv
+        from dash_core.views import figures
+        from flows.command_line.live import progress_bar
+
+        folder = (self.results.folder if self.results else self.place.store) / "theory"
+        config = self.settings.theory
+        with progress_bar(self.console) as show:
+            points = simulate(config, lambda seed: show("seeds", config.seeds.index(seed) + 1, len(config.seeds)))
+        write_atomically(folder / "theory.csv", to_csv(points).encode())
+        self._draw({"theory": figures.theory_figure(points)}, folder)
+        for point in points[-3:]:
+            self._say(
+                f"{point.method:7}experiment {point.experiment}: test accuracy {point.test_accuracy.mean:.2f} % "
+                f"({point.test_accuracy.std:.2f}), {point.learned_features.mean:.1f} features learned"
+            )
+
+    def _evidence(self) -> Evidence:
+        """Return what the complete runs give; RecordError if there is none."""
+        if self.results:
+            data = read_description(self.results.dataset)
+            self.results.prune(self.settings.compare.methods)
+        else:
+            data = describe(commands.decoded(self.settings, self.place, self.console))
+        plans = kept_plans(self.settings, self.place.splits, data["train_digest"])
+        splits = {seed: plan.digest for seed, plan in plans.items()}
+        evidence = gather(self.settings, self.results or self.place, splits, data)
+        if not evidence.runs:
+            remedy = "dvc repro" if self.results else f"dashpipe compare{as_options(*self.source)}"
+            raise RecordError(f"no run of {self.settings.name} is complete: `{remedy}` trains them")
+        return evidence
+
+    def _complete(
+        self, evidence: Evidence, breaker: "Breaker | None" = None
+    ) -> tuple["Tracked", list[str], "Published"]:
+        """Complete the comparison in MLflow, write its page; return where it is tracked, runs added, and the page."""
+        from tasks.store.runs import commit
+        from tasks.tracking.run_tracker import track_comparison, track_complete
+        from tasks.views import write_comparison
+
+        tracked = track_comparison(self.settings, self.place, commit(), breaker)
+        added = track_complete(evidence, self.results or self.place, self.place, tracked, self._dataset)
+        return tracked, added, write_comparison(evidence, self.place, tracked, self._command(), failed=False)
+
+    def _command(self) -> str:
+        return "uv run dvc repro" if self.results else f"uv run dashpipe compare{as_options(*self.source)}"
+
+    def _dataset(self) -> Dataset:
+        return open_dataset(self.settings.dataset, self.place)
+
+    def _check_described(self, dataset: Dataset) -> None:
+        if self.results:
+            check_dataset(dataset, read_description(self.results.dataset), self.results.dataset)
+
+    def _draw(self, drawn: Mapping[str, "PlotlyFigure"], folder: Path) -> None:
+        """Write figures as HTML, and as SVG and PNG where a browser draws them; say so if none does."""
+        from dash_core.views.figures import write_figures
+
+        written = write_figures(drawn, folder, static=False)
+        try:
+            written = write_figures(drawn, folder, static=True)
+        except ConfigError as error:
+            self._say(f"note     the figures are HTML only: {error}")
+        self._say(f"figures  {folder} ({len(written)} files)")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _plan_line(plan: ChunkPlan) -> str:
+    sizes = sorted({len(chunk) for chunk in plan.chunks})
+    between = "to" if len(sizes) > 2 else "or"
+    images = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} {between} {sizes[-1]}"
+    return f"seed {plan.seed}: {len(plan)} chunks of {images} images, split {plan.digest[:8]}"
+
+
+def end_with_parent() -> None:
+    """End this process at once when its parent is gone.
+
+    A killed DVC leaves its stage's command running, which would write over the next attempt. Nothing is lost:
+    what is on disk is whole, and workers and the Prefect server end with this process.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -1,0 +1,1 @@
+"""What runs beside a command: the private Prefect server, worker processes, MLflow's pages."""

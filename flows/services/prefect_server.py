@@ -1,0 +1,246 @@
+"""The Prefect API a comparison talks to: the user's own server, or a private one that lives as long as we do.
+
+Nothing here imports Prefect before it must, so that a private server can start while the rest is still importing.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from dash_core.errors import ConfigError, DashError
+from dash_core.files import telling_when_full
+from flows.services.prefect_health import API_URL, LOOK, check_health, gone, quieten
+from flows.services.prefect_process import DATABASE, LOG
+
+PROGRAM = Path(__file__).with_name("prefect_process.py")
+START_SECONDS = 120.0  # generous: a loaded machine imports slowly
+RESTARTS = 5  # of a private server that ends unasked
+LOST = "the private Prefect server ended and is started again, the runs go on"
+GIVEN_UP = "the private Prefect server ended and cannot be started again; the same command goes on from what is saved"
+STOP_SECONDS = 25.0  # a little over the patience of the server's own process
+
+
+class ServerError(DashError):
+    """A private server does not start or answer; the message names its log."""
+
+
+@contextmanager
+def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[str]:
+    """Yield the URL of a Prefect API that answers, set for this process and its children.
+
+    That is the API the user configured, or else a private server over `store`: the one started earlier, or a new one.
+    At the end everything this process has to say is sent, and a private server records it before it stops.
+    """
+    with telling_when_full(store), ExitStack() as stack:
+        url = configured_url() if server is None else None
+        if url is not None:
+            check_health(url)
+        else:
+            server = stack.enter_context(server or PrivateServer(store))
+            url = server.wait_ready()
+        stack.enter_context(_environment(API_URL, url))
+        stack.enter_context(client_settings(url, private=server is not None))
+        quieten()
+        stack.callback(send_everything)
+        yield url
+
+
+def configured_url() -> str | None:
+    """Return the API URL the user configured by environment, profile or file; None if there is none."""
+    if url := os.environ.get(API_URL):
+        return url
+    if not any(_mentions_an_api(path) for path in _settings_files()):
+        return None
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+@contextmanager
+def client_settings(url: str, *, private: bool = True) -> Iterator[None]:
+    """Make Prefect's client use `url`; a private server needs no heartbeats, and each flow would end a second late."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    silent = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if private else {}
+    with temporary_settings({PREFECT_API_URL: url, **silent}):
+        yield
+
+
+def send_everything() -> None:
+    """Send the task-run events and logs this process still holds, and wait until the server has them.
+
+    Where there is no server any more, nothing is sent: Prefect would try for seconds with each of them.
+
+    Every worker process calls it before it ends: a task run is known to the server by its events alone.
+    """
+    if "prefect" not in sys.modules or gone():
+        return
+    from prefect._internal.concurrency.services import QueueService
+
+    QueueService.drain_all(at_exit=False)  # the services of all kinds share one register
+
+
+class PrivateServer:
+    """A Prefect server for this process alone: on 127.0.0.1, over `store/prefect.db`, gone when we are gone.
+
+    Once it has answered, it is started again, on the same port and database, whenever it ends before it is told to.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.store = Path(store).resolve()
+        self.url: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+        self._stopping = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def stand_by(self) -> Self:
+        """Have the server's process import what it needs, which takes seconds; nothing is served or written yet."""
+        if self._process is None or (self.url is None and self._process.poll() is not None):
+            self._process = self._launch()
+        return self
+
+    def start(self) -> Self:
+        """Start the server and return at once, its URL known; it answers some seconds later."""
+        if self.url is None:
+            self.stand_by()
+            self.store.mkdir(parents=True, exist_ok=True)
+            (self.store / LOG).touch()
+            if not (port := _serve(self._process)):
+                raise self._failure("did not start")
+            self.url = f"http://127.0.0.1:{port}/api"
+        return self
+
+    def wait_ready(self, timeout: float = START_SECONDS) -> str:
+        """Return the API's URL once it answers; ServerError if it does not within `timeout` seconds."""
+        self.start()
+        deadline = time.monotonic() + timeout
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                check_health(self.url, timeout=max(0.1, deadline - time.monotonic()))
+            except ConfigError:
+                time.sleep(0.05)
+            else:
+                self._ready = True
+                self._keep_up()
+                return self.url
+        raise self._failure(f"did not answer within {timeout:.0f} s")
+
+    def stop(self) -> None:
+        """Let the server record all it was sent, then end it; a second call does nothing."""
+        self._stopping.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        process, self._process, self.url = self._process, None, None
+        if process is None:
+            return
+        if not self._ready:
+            process.kill()  # it has nothing to record yet
+        try:
+            process.communicate(b"stop\n", timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def _launch(self, *port: int) -> subprocess.Popen[bytes]:
+        """Return the process of a server, on a given port or any, that waits for the word to serve."""
+        return subprocess.Popen(
+            [sys.executable, "-P", str(PROGRAM), str(self.store), *map(str, port)],
+            bufsize=0,  # a word that cannot be sent is not kept
+            stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # until it serves: then all it says is in its log
+            start_new_session=True,  # Ctrl-C is ours to handle: the server must outlive the last record
+        )
+
+    def _keep_up(self) -> None:
+        """Start the server again when it ends unasked, some times at most; what it was told meanwhile is lost to it."""
+        port = urlsplit(self.url).port
+
+        def keep() -> None:
+            for attempt in range(RESTARTS):
+                while self._process.poll() is None:
+                    if self._stopping.wait(LOOK):
+                        return
+                self._process.stdin.close()
+                self._process = self._launch(port)
+                if _serve(self._process):
+                    print(f"warning: {LOST}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
+                elif self._stopping.wait(2.0**attempt):  # something else may hold the port for a while
+                    return
+            if self._process.poll() is not None:
+                print(f"warning: {GIVEN_UP}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
+
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=keep, name="prefect-keeper", daemon=True)
+            self._keeper.start()
+
+    def _failure(self, what: str) -> ServerError:
+        """End the process and return the error that tells its last words."""
+        process, self._process = self._process, None
+        process.kill()
+        process.communicate()
+        lines = (self.store / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        last = next((line for line in reversed(lines) if line.strip()), "(nothing was logged)")
+        return ServerError(
+            f"the private Prefect server {what}: {last}\nits log: {self.store / LOG}; its database: "
+            f"{self.store / DATABASE}. To use a server of your own, set {API_URL}."
+        )
+
+
+def _serve(process: subprocess.Popen[bytes]) -> int:
+    """Tell a process that stands by to serve; return its port, 0 if it has ended."""
+    with suppress(BrokenPipeError):
+        process.stdin.write(b"serve\n")
+    with process.stdout as pipe:
+        return int(pipe.readline().strip() or 0)
+
+
+def _settings_files() -> Iterator[Path]:
+    """Yield the files in which Prefect would look for a URL."""
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    yield Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser()
+    yield from (Path("prefect.toml"), Path("pyproject.toml"), Path(".env"))
+
+
+def _mentions_an_api(path: Path) -> bool:
+    """Tell whether a settings file may name an API URL: a cheap look, Prefect itself then decides."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    if path.suffix != ".toml" or path.name == "profiles.toml":
+        return API_URL in text.upper()
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return True
+    section: Mapping = content.get("tool", {}).get("prefect", {}) if path.name == "pyproject.toml" else content
+    return "api" in section
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before

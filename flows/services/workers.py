@@ -1,0 +1,197 @@
+"""Worker processes that each do one run at a time.
+
+A worker that dies, killed or out of memory, fails the run it was doing and no other; the next run gets a new
+process. Workers come from a fork server, a process that has done the imports and nothing else: a fork of this process,
+inside a Prefect flow or after CUDA was used, would be broken. Where there is no fork server they are spawned.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import cycle
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+from dash_core.errors import DashError
+from flows.services.notices import Notices, Sender, Warned, handle_warnings
+
+GRACE = 5.0  # seconds that a run has to save its state when it is asked to stop
+
+_parent: Connection | None = None  # in a worker: the pipe to the process whose pool it belongs to
+_telling = threading.Lock()
+
+
+class WorkerDied(DashError):
+    """The process of a run ended without an answer."""
+
+
+class Stopped(DashError):
+    """The pool was ended before a run began."""
+
+
+class Ended(Stopped):
+    """The pool was ended while a run trained, and with it the run's process."""
+
+
+class WorkerPool:
+    """`size` single processes with `threads` threads each, in turn on the given GPUs (see `visible_gpus`).
+
+    heard: called, in a thread for each worker, with what a worker tells (`tell_parent`); all is heard when the block
+    is left.
+    """
+
+    def __init__(
+        self, size: int, threads: int, gpus: Sequence[str] = (), heard: Callable[[Any], None] = lambda told: None
+    ) -> None:
+        self._threads = threads
+        self._heard = heard
+        self._gpus = cycle(gpus or [None])
+        self._gpu_of: dict[ProcessPoolExecutor, str | None] = {}
+        self._closed = False
+        self._under_way: set[futures.Future] = set()
+        self._workers: list[ProcessPoolExecutor] = []
+        self._notices = Notices()
+        self._listening: list[tuple[Connection, threading.Thread]] = []
+        self._idle: queue.LifoQueue[ProcessPoolExecutor] = queue.LifoQueue()
+        for _ in range(size):
+            self._idle.put(self._new_worker(next(self._gpus)))
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return function(*arguments) as a worker computes it; waits for an idle one. WorkerDied if it dies."""
+        worker = self._idle.get()
+        if self._closed:
+            self._idle.put(worker)
+            raise Stopped("the comparison was stopped before this run began")
+        answer = None
+        try:
+            try:
+                answer = worker.submit(function, *arguments)
+            except BrokenProcessPool:  # it was killed while it was idle: no run is lost
+                worker = self._in_place_of(worker)
+                answer = worker.submit(function, *arguments)
+            self._under_way.add(answer)
+            return answer.result()
+        except BrokenProcessPool:
+            if self._closed:
+                raise Ended("the comparison was stopped while this run trained") from None
+            worker = self._in_place_of(worker)
+            raise WorkerDied(
+                "the process of this run died without a word: most likely it was killed, or the machine ran out of "
+                "memory; the same command goes on from the run's last saved state"
+            ) from None
+        finally:
+            self._under_way.discard(answer)
+            self._idle.put(worker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        """Let the workers end; after an exception, end them at once."""
+        if kind is not None:
+            self.terminate()
+        for worker in self._workers:
+            worker.shutdown(wait=True, cancel_futures=True)
+        for end, thread in self._listening:
+            end.close()
+            thread.join()
+
+    def terminate(self) -> None:
+        """Ask the workers to stop, upon which runs save their state; end those that do not. No other run begins."""
+        if self._closed:
+            return
+        self._closed = True
+        processes = [process for worker in self._workers for process in list((worker._processes or {}).values())]
+        for process in processes:
+            process.terminate()
+        if self._under_way:
+            print("stopping: the runs under way save their state …", file=sys.stderr, flush=True)
+        _, late = futures.wait(list(self._under_way), timeout=GRACE)
+        for process in processes:
+            process.kill()
+        if late:
+            late_ones = f"{len(late)} of the runs came to no step's end within {GRACE:.0f} s"
+            print(f"{late_ones}: what they did since their last saved state is lost", file=sys.stderr, flush=True)
+
+    def _in_place_of(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        self._workers.remove(broken)
+        broken.shutdown(wait=False)
+        return self._new_worker(self._gpu_of.pop(broken))
+
+    def _new_worker(self, gpu: str | None) -> ProcessPoolExecutor:
+        context = _context()
+        ours, theirs = context.Pipe(duplex=False)
+        settings = self._threads, gpu, theirs
+        worker = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=settings)
+        self._workers.append(worker)
+        self._gpu_of[worker] = gpu
+        listener = threading.Thread(target=self._listen, args=(ours,), name="worker-listener", daemon=True)
+        listener.start()
+        self._listening.append((theirs, listener))
+        return worker
+
+    def _listen(self, worker: Connection) -> None:
+        """Print a worker's warnings and hand on what else it tells, until its end of the pipe is closed."""
+        while True:
+            try:
+                told = worker.recv()
+            except (EOFError, OSError):
+                return
+            if isinstance(told, Warned):
+                with contextlib.suppress(OSError):  # a terminal that is gone
+                    self._notices.say(told.message)
+            else:
+                self._heard(told)
+
+
+def tell_parent(what: Any) -> None:
+    """Send plain data from a worker to the process whose pool it belongs to; nobody hears it if that one is gone."""
+    with _telling, contextlib.suppress(OSError):
+        _parent.send(what)
+
+
+def start_early(modules: Sequence[str]) -> None:
+    """Start the fork server, whose imports take seconds, while this process still prepares.
+
+    modules: what the workers will import besides. A server that runs already stays as it is.
+    """
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver
+
+        _context(modules)
+        forkserver.ensure_running()
+
+
+def _context(modules: Sequence[str] = ()) -> multiprocessing.context.BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flows.services.preload", *modules, "flows.services.preloaded"])
+    return context
+
+
+def _start_worker(threads: int, gpu: str | None, parent: Connection) -> None:
+    """Set up a worker: its threads and GPU, Ctrl-C and the terminal left to the parent, no life after the parent's."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used, which here it was not
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger().handlers.clear()  # some import puts one there, and every task would speak on the terminal
+    global _parent
+    _parent = parent
+    handle_warnings(Sender(tell_parent))
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -1,0 +1,125 @@
+"""Locks between commands on one store: of a run while it is trained, of MLflow's database while it is opened.
+
+They are the operating system's, which frees a lock when its owner ends, however it ended. A note beside each says who
+holds it; the lock decides, not the note.
+"""
+
+import errno
+import json
+import multiprocessing
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from dash_core.config import RunConfig
+from dash_core.errors import DashError
+from dash_core.files import naming, write_atomically
+from tasks.store.place import Place
+
+POLL = 0.2  # seconds between two looks at a lock that another process holds
+SILENT = 2.0  # seconds of waiting that are not worth a word
+LONGEST = 80  # characters of a command in a message
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+class Busy(DashError):
+    """Another process holds a lock: the message says which, and since when."""
+
+
+class NoLocks(DashError):
+    """The file system has no locks: the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock: the process of the command, its machine and its words; when it took the lock, in Unix time."""
+
+    pid: int
+    host: str
+    command: str
+    since: float
+
+    @classmethod
+    def me(cls) -> Self:
+        """Return this process; a worker stands for the command that started it."""
+        parent = multiprocessing.parent_process()
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        return cls(parent.pid if parent else os.getpid(), socket.gethostname(), command[:LONGEST], time.time())
+
+    @classmethod
+    def of(cls, lock: Path) -> Self | None:
+        """Return who the note beside a lock names, or None where there is no such note."""
+        try:
+            return cls(**json.loads(_note(lock).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def __str__(self) -> str:
+        since = time.strftime("%H:%M", time.localtime(self.since))
+        return f"process {self.pid} on {self.host} has held since {since} ({self.command})"
+
+
+@contextmanager
+def locked_run(run: RunConfig, place: Place, *, wait: bool = True) -> Iterator[None]:
+    """Hold a run for this process alone within the block: no other trains, removes or copies it meanwhile.
+
+    Read its folder within the block: what was read before may be out of date. Waiting and errors are those of `locked`.
+    """
+    with locked(place.services / "locks" / f"{run.id}.lock", f"run {run.id}", wait=wait):
+        yield
+
+
+@contextmanager
+def locked_tracking(place: Place) -> Iterator[None]:
+    """Hold MLflow's database while it is created, upgraded or given a comparison: two at once would damage it."""
+    with locked(place.services / "locks" / "mlflow.lock", "MLflow's database"):
+        yield
+
+
+@contextmanager
+def locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of the file `path` within the block.
+
+    Where another process holds it, say so on stderr and wait; or raise Busy, if it is not to wait. NoLocks where the
+    file system has none, DiskError where the file cannot be written.
+    """
+    lock = FileLock(path, poll_interval=POLL, fallback_to_soft=False)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _take(lock, path, what, wait)
+    try:
+        write_atomically(_note(path), json.dumps(asdict(Owner.me())).encode(), durable=False)
+        yield
+    finally:
+        with suppress(OSError):  # the note of an owner that is gone says nothing: the lock decides
+            _note(path).unlink(missing_ok=True)
+        lock.release()
+
+
+def _take(lock: FileLock, path: Path, what: str, wait: bool) -> None:
+    try:
+        try:
+            lock.acquire(timeout=SILENT if wait else 0)
+        except Timeout:
+            held = f"{what}, which {Owner.of(path) or 'another process holds'}"
+            if not wait:
+                raise Busy(f"waiting for {held}") from None
+            print(f"waiting for {held}", file=sys.stderr, flush=True)
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise NoLocks(f"{path} cannot be locked ({error.strerror}): put --store on a disk of this machine") from None
+
+
+def _note(lock: Path) -> Path:
+    return lock.with_suffix(".owner")

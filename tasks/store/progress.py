@@ -1,0 +1,117 @@
+"""How far a run is: a small file in its folder, written as it trains, read by whoever watches."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from dash_core.data import ChunkPlan
+from dash_core.files import write_atomically
+from dash_core.protocols import Experiment
+from dash_core.records import ChunkRecord
+from dash_core.training import EpochReport
+
+FILE = "progress.json"
+INTERVAL = 0.2  # seconds between two writes within a chunk
+
+State = Literal["waiting", "training", "saving", "done", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment of a run. seconds_left is None until one chunk has shown how many epochs it takes."""
+
+    state: State = "waiting"
+    finished: int = 0  # experiments that are recorded
+    experiment: int = 0  # the one under way
+    epoch: int = 0
+    steps: int = 0  # of the whole run
+    train_accuracy: float | None = None
+    test_accuracy: float | None = None  # after the last finished chunk
+    images_per_second: float | None = None
+    seconds_left: float | None = None
+
+
+def read_progress(folder: Path) -> Progress:
+    """Return what the run's file says; a run without one, or with a damaged one, is waiting."""
+    try:
+        return Progress(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return Progress()
+
+
+def write_progress(folder: Path, progress: Progress) -> None:
+    """Replace the run's file. Not synced to disk: it is worth nothing after a crash."""
+    write_atomically(folder / FILE, json.dumps(asdict(progress)).encode(), durable=False)
+
+
+def mark_progress(folder: Path, state: State) -> None:
+    """Show that a run is past its training: it is being saved, it is done, or it failed."""
+    write_progress(folder, replace(read_progress(folder), state=state, seconds_left=None))
+
+
+class ProgressWriter:
+    """Follows one run: called after each epoch and each chunk, it keeps the run's file up to date."""
+
+    def __init__(self, folder: Path, plan: ChunkPlan, schedule: Sequence[Experiment]) -> None:
+        self._folder = folder
+        self._work = [(plan.images(experiment), experiment.epochs) for experiment in schedule]  # None: to convergence
+        self._now = Progress(state="training")
+        self._steps_before = 0  # of the chunks that are finished
+        self._epochs: int | None = None  # of the last finished chunk
+        self._written = 0.0
+
+    def resumed(self, records: list[ChunkRecord]) -> None:
+        """Take account of the chunks that were finished before."""
+        for record in records:
+            self._count(record)
+        self._write()
+
+    def after_epoch(self, report: EpochReport) -> None:
+        """Show an epoch, at most every INTERVAL seconds."""
+        rate = report.images / max(report.seconds, 1e-9)
+        smooth = self._now.images_per_second
+        self._now = replace(
+            self._now,
+            experiment=report.experiment,
+            epoch=report.epoch,
+            steps=self._steps_before + report.steps,
+            train_accuracy=report.train_accuracy,
+            images_per_second=rate if smooth is None else 0.8 * smooth + 0.2 * rate,
+        )
+        if time.monotonic() - self._written >= INTERVAL:
+            self._write()
+
+    def after_chunk(self, record: ChunkRecord) -> None:
+        """Show a finished chunk."""
+        self._count(record)
+        self._write()
+
+    def _count(self, record: ChunkRecord) -> None:
+        self._steps_before += record.steps
+        self._epochs = record.epochs
+        self._now = replace(
+            self._now,
+            finished=record.experiment,
+            experiment=record.experiment,
+            epoch=record.epochs,
+            steps=self._steps_before,
+            train_accuracy=record.train_accuracy,
+            test_accuracy=record.test_accuracy,
+        )
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        write_progress(self._folder, replace(self._now, seconds_left=self._estimate()))
+
+    def _estimate(self) -> float | None:
+        """Return seconds left if each chunk to come takes as many epochs as it must, or as the last finished one."""
+        if self._epochs is None or not self._now.images_per_second:
+            return None
+        work = [images * (epochs or self._epochs) for images, epochs in self._work]
+        experiment, epoch = self._now.experiment, self._now.epoch
+        images, epochs = self._work[experiment - 1]
+        left = max((epochs or self._epochs) - epoch, 0) * images + sum(work[experiment:])
+        return left / self._now.images_per_second

@@ -1,0 +1,125 @@
+"""The results folder of a pipeline: what its stages leave, under paths that do not depend on any parameter."""
+
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dash_core.comparison import Params
+from dash_core.config import RunConfig
+from dash_core.data import ChunkPlan, Dataset
+from dash_core.errors import ConfigError, RecordError
+from dash_core.files import write_atomically
+from dash_core.records import FILE
+from dash_core.trajectory import WEIGHTS
+from tasks.data import plan_path
+from tasks.store.locks import locked_run
+from tasks.store.place import Place
+from tasks.store.runs import is_complete
+
+KEPT = ("config.yaml", FILE, WEIGHTS, "result.json")  # of a complete run; the result last, which makes it complete
+
+
+class Results(BaseModel):
+    """Folder of a pipeline's outputs; DVC owns them, and deletes each before the stage that makes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path
+
+    def run_folder(self, run: RunConfig) -> Path:
+        """Folder of one complete run."""
+        return self.method_folder(run.method.label) / f"seed-{run.seed}"
+
+    def method_folder(self, label: str) -> Path:
+        """Folder of one method's complete runs."""
+        return self.folder / "runs" / label
+
+    @property
+    def dataset(self) -> Path:
+        """File that says what the dataset is."""
+        return self.folder / "dataset.json"
+
+    @property
+    def splits(self) -> Path:
+        """Folder of the chunk plans: the versioned data splits."""
+        return self.folder / "splits"
+
+    def prune(self, labels: Collection[str]) -> None:
+        """Remove the runs of methods that are compared no more: DVC would take them for the views' inputs."""
+        for folder in (self.folder / "runs").glob("*"):
+            if folder.name not in labels:
+                shutil.rmtree(folder)
+
+
+class _Description(BaseModel):
+    """What dataset.json must hold at least."""
+
+    name: str
+    train_digest: str
+    test_digest: str
+    class_names: list[str]
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Return what a dataset is: its name, sizes, classes, and the hashes of its content."""
+    train, test = dataset.train, dataset.test
+    return {
+        "name": dataset.name,
+        "image_shape": list(train.image_shape),
+        "train_images": len(train),
+        "train_digest": train.digest,
+        "test_images": len(test),
+        "test_digest": test.digest,
+        "class_names": list(train.class_names),
+    }
+
+
+def write_description(dataset: Dataset, path: Path) -> None:
+    """Write what a dataset is as JSON."""
+    write_atomically(path, (json.dumps(describe(dataset), indent=2) + "\n").encode())
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read back what a dataset is; RecordError names the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        _Description.model_validate(content)
+    except FileNotFoundError:
+        raise RecordError(f"no {path}: `dashpipe prepare --results {path.parent}` writes it") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "not what a dataset is" if isinstance(error, ValidationError) else error
+        raise RecordError(f"{path} cannot be read ({reason}): run `dashpipe prepare` again") from None
+    return content
+
+
+def kept_plans(params: Params, splits: Path, train_digest: str) -> dict[int, ChunkPlan]:
+    """Return the chunk plan of each seed; RecordError if one is missing or damaged."""
+    paths = {seed: plan_path(splits, params, seed, train_digest) for seed in params.seeds}
+    if missing := [path for path in paths.values() if not path.exists()]:
+        raise RecordError(f"no chunk plan {missing[0]}: `dashpipe split` makes those of all seeds")
+    return {seed: ChunkPlan.load(path) for seed, path in paths.items()}
+
+
+def keep(run: RunConfig, place: Place, results: Results) -> None:
+    """Copy a complete run from the store to the results, where it takes the place of an older one."""
+    target = results.run_folder(run)
+    with locked_run(run, place):
+        if not is_complete(run, place):
+            raise RecordError(f"run {run.id} is no longer complete: another command trains it again; repeat this one")
+        content = {name: (place.run_folder(run) / name).read_bytes() for name in KEPT}
+        shutil.rmtree(target, ignore_errors=True)
+        for name, part in content.items():
+            write_atomically(target / name, part)
+
+
+def check_dataset(dataset: Dataset, described: Mapping[str, Any], path: Path) -> None:
+    """Raise ConfigError unless the dataset is the one that was described."""
+    if (dataset.train.digest, dataset.test.digest) != (described["train_digest"], described["test_digest"]):
+        raise ConfigError(
+            f"{dataset.name} here is not the version that {path} describes: run `dashpipe prepare` again, "
+            "or bring back the data it was made of"
+        )

@@ -1,0 +1,117 @@
+"""Runs on disk: opened where they stopped, closed when they are complete, read back for tables."""
+
+import hashlib
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dash_core.config import RunConfig
+from dash_core.data import ChunkPlan, Dataset
+from dash_core.device import choose_device, describe_machine, prepare_device
+from dash_core.errors import RecordError
+from dash_core.files import write_atomically
+from dash_core.memory import free_memory
+from dash_core.models import build_model
+from dash_core.trajectory import RESULT, WEIGHTS, Trajectory, Watch, input_normalisation, read_result
+from tasks.store import stopping
+from tasks.store.code import ROOT, code_digest
+from tasks.store.place import Place
+from tasks.store.progress import ProgressWriter
+
+PACKAGES = ("dash_core", "tasks", "flows")
+
+
+class RunFolders(Protocol):
+    """Whatever knows in which folder a run lies: a store, or the results of a pipeline."""
+
+    def run_folder(self, run: RunConfig) -> Path:
+        """Folder of one run."""
+
+
+def is_complete(run: RunConfig, place: RunFolders, split: str | None = None, code: str | None = None) -> bool:
+    """Tell whether the run's results are all on disk, made on the chunk plan and by the code of the given digests."""
+    return read_result(place.run_folder(run), run, split, code) is not None
+
+
+def open_trajectory(
+    run: RunConfig, dataset: Dataset, plan: ChunkPlan, place: Place
+) -> tuple[Trajectory, ProgressWriter]:
+    """Return the run where it stopped, or at its beginning, with its configuration written down."""
+    folder = place.run_folder(run)
+    write_atomically(folder / "config.yaml", to_yaml(run.model_dump(mode="json")))
+    device = choose_device(place.device)
+    prepare_device(device, place.threads)
+    progress = ProgressWriter(folder, plan, run.schedule)
+    watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
+    trajectory = Trajectory(
+        run, dataset, plan, folder, device=device, code=code_digest(), watch=watch, resident=_resident(place, device)
+    )
+    progress.resumed(trajectory.records)
+    return trajectory, progress
+
+
+def _resident(place: Place, device: torch.device) -> int | None:
+    """Return how many bytes of images a run may hold: what was set, or a quarter of its share of the free memory."""
+    if place.resident_gib is not None:
+        return int(place.resident_gib * 2**30)
+    free = free_memory(device)
+    return None if free is None else free // (4 * place.workers)
+
+
+def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:
+    """Return a complete run's model with its final weights, on the CPU."""
+    shape, classes = dataset.train.image_shape, dataset.train.classes
+    model = build_model(run.model.name, shape, classes, seed=run.seed, normalisation=run.model.normalisation)
+    folder = place.run_folder(run)
+    check_weights(folder, read_result(folder, run))
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model
+
+
+def check_weights(folder: Path, result: Mapping[str, Any]) -> None:
+    """Raise RecordError unless a complete run's weights are those of its result."""
+    path = folder / WEIGHTS
+    if hashlib.sha256(path.read_bytes()).hexdigest() != result["weights_sha256"]:
+        raise RecordError(f"{path} is not what the run wrote; train it again with --again")
+
+
+def input_example(run: RunConfig, dataset: Dataset) -> Tensor:
+    """Return two test images as the run's model takes them."""
+    normalise = input_normalisation(run.model.name, dataset.train, torch.device("cpu"))
+    return normalise(dataset.test.images[:2].permute(0, 3, 1, 2))
+
+
+def facts(place: Place) -> dict[str, Any]:
+    """Return hardware, versions and commit, as they go into a run's result."""
+    machine = describe_machine(choose_device(place.device), place.threads)
+    return {"commit": commit(), **machine, "workers": place.workers}
+
+
+def recorded_facts(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hardware, versions and commit as a complete run's result tells them."""
+    return {name: value for name, value in result.items() if name not in RESULT}
+
+
+def commit() -> str | None:
+    """Return the commit of the code that runs, marked if that code was changed since; None outside a checkout."""
+    try:
+        name = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+        return name + ("-dirty" if _git("status", "--porcelain", "--", *PACKAGES) else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
+def to_yaml(content: dict[str, Any]) -> bytes:
+    """Return a mapping as YAML, in its own order."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
