@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -19,14 +18,13 @@ from dash_core.device import visible_gpus
 from dash_core.errors import DashError
 from dash_core.models import build_model
 from flows.command_line.announce import warning_breaker
-from flows.command_line.settings import as_options, load_params
-from flows.experiment import carry_out_in_worker
+from flows.experiment import train_run_in_worker
 from flows.services.workers import Ended, WorkerDied, WorkerPool
 from flows.split import split_dataset
 from tasks.publish import Published, publish
 from tasks.store.evidence import Evidence, gather
 from tasks.store.locks import Busy
-from tasks.store.place import Crew, Place, place_of
+from tasks.store.place import Crew, Place
 from tasks.store.progress import mark_progress
 from tasks.store.results import describe
 from tasks.store.runs import is_complete
@@ -44,36 +42,22 @@ class ComparisonFailed(DashError):
         self.published = published
 
 
-@flow(
-    name="compare-methods",
-    flow_run_name="compare methods · {params_file}",
-    persist_result=False,
-)
-def compare_methods(
-    params_file: str = "params.yaml",
-    preset: str | None = None,
-    overrides: Sequence[str] = (),
-    store: str = ".",
-    data_root: str | None = None,
-    again: bool = False,
-) -> Published:
+@flow(name="compare-methods", flow_run_name="{params.name}", persist_result=False)
+def compare_methods(params: Params, place: Place, command: str, again: bool = False) -> Published:
     """Train every method and seed of a comparison, side by side, and publish its table.
 
-    Runs that are complete are not trained again, unless `again` asks for it. A run that fails does not take the
-    others down: the table is made of what is complete, and ComparisonFailed says which failed and why.
+    command: what makes the comparison again. A complete run is trained again only if `again` asks for it. A run that
+    fails does not stop the others: the table shows the complete runs, and ComparisonFailed says which failed and why.
     """
-    params = load_params(Path(params_file), preset, overrides)
-    place = place_of(params, Path(store), Path(data_root) if data_root else None)
-    command = f"uv run dashpipe compare{as_options(Path(params_file), preset, overrides)}"
-    compared = carry_out_comparison(params, place, command, again)
+    compared = compare(params, place, command, again)
     compared.raise_failures()
     return compared.published
 
 
-def carry_out_comparison(params: Params, place: Place, command: str, again: bool = False) -> "Compared":
-    """Train every method and seed within the flow that calls, and publish what is complete.
+def compare(params: Params, place: Place, command: str, again: bool = False) -> "Compared":
+    """Train every method and seed within the calling flow, and publish the complete runs.
 
-    command: what makes the comparison again. ComparisonFailed if runs vanish meanwhile.
+    command: what makes the comparison again. ComparisonFailed if another command removes runs meanwhile.
     """
     trained = _train(params, params.runs(), place, again)
     splits = {seed: plan.digest for seed, plan in trained.plans.items()}
@@ -96,7 +80,7 @@ def train_method(params: Params, label: str, place: Place) -> None:
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison that was carried out: what is complete, where it is published, and why some runs failed, by run."""
+    """A finished comparison: its complete runs, where they are published, and why some failed, by run."""
 
     evidence: Evidence
     published: Published
@@ -138,20 +122,20 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
         done = tracked_ids(complete, place, tracking.tracked) if complete and not again else set()
         todo = [run for run in runs if run.id not in done]
         crew = Crew.of(params, len(todo))
-        failures = _train_all(todo, place.model_copy(update={"workers": crew.workers}), tracking, crew)
+        failures = train_runs(todo, place.model_copy(update={"workers": crew.workers}), tracking, crew)
     return _Trained(dataset, plans, tracking.tracked, len(runs), failures)
 
 
-def _train_all(todo: Sequence[RunConfig], place: Place, tracking: TrackingQueue, crew: Crew) -> dict[str, str]:
+def train_runs(todo: Sequence[RunConfig], place: Place, tracking: TrackingQueue, crew: Crew) -> dict[str, str]:
     """Have the runs done by worker processes, each a subflow of this one; return why runs failed, by id."""
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
     workers = crew.workers if todo else 0
     with WorkerPool(workers, crew.threads, visible_gpus(place.device), tracking.put) as pool:
 
-        def hand_out(run: RunConfig) -> None:
+        def train_in_worker(run: RunConfig) -> None:
             try:
-                _call(pool, carry_out_in_worker, run, place, context)
+                _call(pool, train_run_in_worker, run, place, context)
             except DashError as error:
                 failures[run.id] = str(error)
                 if isinstance(error, WorkerDied | Ended):
@@ -162,7 +146,7 @@ def _train_all(todo: Sequence[RunConfig], place: Place, tracking: TrackingQueue,
 
         with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the pool sets the pace
             try:
-                list(threads.map(hand_out, todo))
+                list(threads.map(train_in_worker, todo))
             except BaseException:
                 pool.terminate()
                 raise

@@ -69,17 +69,17 @@ def run_experiment(run: RunConfig, place: Place, send: Callable[[Report], None])
     mark_progress(place.run_folder(run), "done")
 
 
-def carry_out(run: RunConfig, place: Place, send: Callable[[Report], None], wait: bool = True) -> None:
+def train_run(run: RunConfig, place: Place, send: Callable[[Report], None], wait: bool = True) -> None:
     """Do one run in this process. What goes wrong is raised as a DashError, which travels between processes.
 
     No two processes do it at once: one waits for the other or, without `wait`, raises Busy.
     """
     with locked_run(run, place, wait=wait):
-        _carry_out(run, place, send)
+        _train_run(run, place, send)
     RunReporter(run, send).finish()  # whoever tracks it locks it again to read its files
 
 
-def _carry_out(run: RunConfig, place: Place, send: Callable[[Report], None]) -> None:
+def _train_run(run: RunConfig, place: Place, send: Callable[[Report], None]) -> None:
     folder = place.run_folder(run)
     remove_unfinished(folder)
     try:
@@ -104,7 +104,7 @@ def _leave_word(folder: Path, state: State, details: str | None = None) -> None:
             write_atomically(folder / "error.txt", details.encode())
 
 
-def carry_out_in_worker(run: RunConfig, place: Place, context: bytes) -> None:
+def train_run_in_worker(run: RunConfig, place: Place, context: bytes) -> None:
     """Do one run in this worker process, as a child of the flow whose serialised context is given.
 
     Busy if another process does it: this worker is free for another run meanwhile.
@@ -113,6 +113,6 @@ def carry_out_in_worker(run: RunConfig, place: Place, context: bytes) -> None:
     wait_for_api()
     try:
         with hydrated_context(cloudpickle.loads(context)):
-            carry_out(run, place, tell_parent, wait=False)
+            train_run(run, place, tell_parent, wait=False)
     finally:
         send_everything()

@@ -16,7 +16,7 @@ from dash_core.views.reproduction.outcome import Measured
 from dash_core.views.reproduction.reproduced import Reproduced
 from dash_core.views.summary import total_cost
 from flows.command_line.settings import check, parse_override
-from flows.compare import carry_out_comparison
+from flows.compare import compare
 from tasks.reproduction import publish_item, simulate
 from tasks.store.place import Place, place_of
 from tasks.views import machines_of
@@ -63,7 +63,7 @@ def reproduce_item(
 
 def _compare(params: Params, place: Place, command: str, again: bool) -> tuple[Measured, Mapping[str, str]]:
     """Return what is complete and why runs failed; ComparisonFailed where a method has no complete run."""
-    compared = carry_out_comparison(params, place, command, again)
+    compared = compare(params, place, command, again)
     evidence = compared.evidence
     if {method.label for method in evidence.methods} != set(params.compare.methods):
         compared.raise_failures()

@@ -10,7 +10,7 @@ from tests import toy
 SAVE = 0.2  # seconds between two saves: far more often than a user's, so that a kill meets every kind of moment
 
 
-def carry_out(run: RunConfig, folder: Path) -> None:
+def train_run(run: RunConfig, folder: Path) -> None:
     """Take the run on from where it stopped, to its end."""
     toy.torch.set_num_threads(1)
     data = load_dataset(run.dataset, data_root=folder, cache=folder)

@@ -50,13 +50,12 @@ def compare(settings: Params, source: Source, at: Workplace, again: bool) -> Non
     failure = None
     with _services(settings.name, settings.runs(), at, trains):
         from flows.command_line.live import print_table
+        from flows.command_line.settings import as_options
         from flows.compare import ComparisonFailed, compare_methods
 
         try:
-            params_file, preset, overrides = source
-            published = compare_methods.with_options(flow_run_name=settings.name)(
-                str(params_file), preset, overrides, str(place.store), str(place.data_root), again
-            )
+            command = f"uv run dashpipe compare{as_options(*source)}"
+            published = compare_methods(settings, place, command, again)
         except ComparisonFailed as error:
             failure, published = error, error.published
     print_table(published.table, console)
@@ -96,7 +95,7 @@ def run(settings: Params, one: RunConfig, at: Workplace, again: bool) -> None:
         server.start()
     from flows.command_line.announce import warning_breaker
     from flows.command_line.live import watched
-    from flows.experiment import carry_out
+    from flows.experiment import train_run
     from flows.services.prefect_server import prefect_api
     from tasks.store.runs import is_complete
     from tasks.tracking.run_tracker import forget
@@ -110,7 +109,7 @@ def run(settings: Params, one: RunConfig, at: Workplace, again: bool) -> None:
             note = f"{one.id} is complete; --again trains it again"
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         with prefect_api(place.services, server), watched([one], place, console):
-            carry_out(one, place, tracking.put)
+            train_run(one, place, tracking.put)
             tracking.drain()
     tracking.tracked.close("FINISHED")
     console.print(f"records  {place.run_folder(one)}", markup=False, highlight=False, soft_wrap=True)

@@ -150,7 +150,7 @@ def test_prefect_recorded_every_step_as_a_completed_task(compared):
     steps = shell.sql(compared.store, "SELECT name, state_type, count(*) FROM task_run GROUP BY name, state_type")
     assert {state for _, state, _ in steps} == {"COMPLETED"}
     expected = {f"experiment {c} · {step}" for c in (1, 2, 3) for step in ("intervene", "train", "evaluate", "record")}
-    assert {name: count for name, _, count in steps if name.startswith("chunk")} == dict.fromkeys(expected, RUNS)
+    assert {name: count for name, _, count in steps if name.startswith("experiment")} == dict.fromkeys(expected, RUNS)
 
 
 def test_prefect_shows_the_runs_as_named_children_of_the_comparison(compared):

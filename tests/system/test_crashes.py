@@ -43,7 +43,7 @@ def _context():
 
 def attempt(run, folder: Path, moments: random.Random | None) -> bool:
     """Carry the run out in a process of its own, killed at a random moment if one is drawn; tell whether it was."""
-    process = _context().Process(target=crashing.carry_out, args=(run, folder))
+    process = _context().Process(target=crashing.train_run, args=(run, folder))
     before = _saved(folder)
     process.start()
     if moments and moments.random() < 0.8:  # else it is killed wherever it is, perhaps before it has begun

@@ -67,7 +67,7 @@ def test_flow_of_one_run_trains_every_chunk_and_completes(tmp_path):
 def test_nightly_deployment_is_off_until_its_schedule_is_activated_then_runs_are_scheduled(server):
     url, _ = server
     deployment = _ask(url, f"/deployments/name/{DEPLOYMENT}")
-    assert deployment["entrypoint"] == "flows/compare.py:compare_methods"
+    assert deployment["entrypoint"] == "flows/deployed.py:compare_methods"
     assert deployment["work_pool_name"] == "local"
     assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
     assert _runs(url, "SCHEDULED") == []
