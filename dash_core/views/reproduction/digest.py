@@ -1,4 +1,4 @@
-"""The one table of all items: the paper's claim, the verdict, the numbers, and what they rest on."""
+"""The one table of all items: the paper's claim, the verdict, the numbers, and their conditions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,18 +7,18 @@ HEADINGS = ("Item", "The paper's claim", "Verdict", "Numbers", "Scale", "Seeds",
 NO_CLAIM = "no claim to check: the paper's values are UNKNOWN, or belong to its hardware"
 MACHINE = ("device", "cores", "workers", "threads", "python", "torch")
 EXPLAINED = (
-    "A verdict is `agree` where the 95 % interval of the paired differences over seeds lies on the side of the claim, "
-    "`disagree` where it lies on the other, and `too few seeds` where it holds the claimed bound (0, or minus the "
-    "margin of a claim that nothing is lost) or rests on fewer than 3 pairs. A number that the paper prints agrees "
-    "where ours is within two of its standard deviations. A claim of several comparisons agrees where each does, and "
-    "disagrees where any does, each at 95 %: of many that hold some will disagree by chance. "
-    "Seconds are those of all runs, one after the other; items share runs. "
-    "An asterisk marks a claim that is our reading, since the paper's words are not known: the item's page says why."
+    "The verdict `agree` means that the 95 % interval of the paired differences over seeds is on the side of the "
+    "claim, `disagree` that it is on the other side, and `too few seeds` that it contains the claimed bound (0, or minus the "
+    "margin where the claim is that nothing is lost) or rests on fewer than 3 pairs. A number that the paper prints "
+    "agrees if ours is within two of its standard deviations. A claim of several comparisons agrees if each of them "
+    "does, and disagrees if any does, each at 95 %: of many true claims, some will disagree by chance. "
+    "Seconds are the sum over all runs; items share runs. "
+    "An asterisk marks a claim in our reading, because the paper's exact words are not known: the item's page says why."
 )
 
 
 def digest(results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the results of items, as `Reproduced.result` gives them, as one page of GitHub markdown."""
+    """Return the results of items (`Reproduced.result`) as one page of GitHub markdown."""
     rows = [row for result in results for row in _rows(result)]
     lines = ["| " + " | ".join(HEADINGS) + " |", "|:--|:--|:--|:--|:--|--:|--:|:--|"]
     lines += ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows]
@@ -48,7 +48,7 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _hardware(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each machine that runs were made on."""
+    """Return one line per machine on which runs were trained."""
     lines = {
         "Measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), Python {python}, "
         "torch {torch}.".format(**{name: machine.get(name, "unknown") for name in MACHINE})
