@@ -1,4 +1,4 @@
-"""Archives: unpacking a zip file that may be hostile. Every member is checked before any is written."""
+"""Unpack a zip file that may be hostile: every member is checked before any is written."""
 
 import shutil
 import stat
@@ -15,7 +15,7 @@ from dash_core.errors import DataError
 def unpack_zip(archive: Path, target: Path, *, largest: int, progress: ProgressCallback) -> None:
     """Unpack a zip file into the new folder `target`; DataError if it is damaged, too large or would escape.
 
-    largest: bytes that all members together may have unpacked.
+    largest: bytes that all members together may take when unpacked.
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -47,7 +47,7 @@ def _check(members: Sequence[zipfile.ZipInfo], archive: Path, largest: int) -> N
 
 
 def _fault(member: zipfile.ZipInfo) -> str:
-    """Say what is wrong with a member, if anything. `orig_filename`: zipfile cuts names at a NUL."""
+    """Return what is wrong with a member, '' if nothing. `orig_filename`, because zipfile cuts names at a NUL."""
     name = member.orig_filename
     kind = stat.S_IFMT(member.external_attr >> 16)
     if "\0" in name:
@@ -64,7 +64,7 @@ def _fault(member: zipfile.ZipInfo) -> str:
 
 
 def _unpack(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write one checked member; zipfile gives no more than its stated size and checks its CRC."""
+    """Write one checked member; zipfile returns at most its stated size, and checks its CRC."""
     path = target / member.filename
     if not path.resolve().is_relative_to(target.resolve()):
         raise DataError(f"{content.filename}: the member {member.filename!r} leads out of the folder")

@@ -1,4 +1,4 @@
-"""What a run has by each of its experiments: enough images to train on, and the test images of what has arrived."""
+"""Check that each experiment of a run has images to train on; choose the test images of the arrived classes."""
 
 import torch
 from torch import Tensor
@@ -17,9 +17,10 @@ def check_plan(plan: ChunkPlan, run: RunConfig, dataset: Dataset) -> None:
 
 
 def tested_images(plan: ChunkPlan, run: RunConfig, dataset: Dataset) -> tuple[Tensor | None, Tensor | None]:
-    """Return the test images that are used, None for all, and the chunk with which each one's class arrives.
+    """Return the indices of the used test images (None: all), and for each the chunk in which its class arrives.
 
-    Where the protocol tests what has arrived they stand in the order of arrival; elsewhere their arrival is None.
+    Where the protocol tests only classes that have arrived, the images are in the order of arrival. Elsewhere the
+    second value is None.
     """
     used = evaluation_indices(dataset.test, run.dataset)
     if not run.protocol.tests_what_arrived:
@@ -30,9 +31,9 @@ def tested_images(plan: ChunkPlan, run: RunConfig, dataset: Dataset) -> tuple[Te
 
 
 def _arrivals(plan: ChunkPlan, train: ImageSet, labels: Tensor) -> Tensor:
-    """Return for each label (N,) of test images the first chunk, from 1, that holds a training image of its class.
+    """Return for each test label (N,) the first chunk, counted from 1, with a training image of its class.
 
-    ConfigError where there is none, or where no label is of a class in the first chunk.
+    ConfigError if no chunk has one, or if no test label is of a class in the first chunk.
     """
     first = torch.zeros(train.classes, dtype=torch.int64)
     for number in range(len(plan), 0, -1):

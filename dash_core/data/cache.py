@@ -1,4 +1,4 @@
-"""The cache: decoded datasets on disk, so that images are decoded once; checked, and rebuilt when damaged."""
+"""The cache: decoded datasets on disk, so that images are decoded once. Files are checked, and rebuilt when damaged."""
 
 import contextlib
 import hashlib
@@ -24,22 +24,25 @@ from dash_core.memory import free_memory
 
 logger = logging.getLogger("dash_core.data")
 
-_FORMAT = 1  # raise it whenever decoding changes, so that older cache files are not read
+_FORMAT = 1  # increase it whenever decoding changes, so that older cache files are not read
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that is there to be read: what identifies it (JSON-able), and how it, or its image files, is had."""
+    """A dataset whose files are present.
+
+    identity: JSON-able; equal identities mean equal images. read: returns the dataset, or its image files.
+    """
 
     identity: Any
     read: Callable[[], Dataset | ImageFiles]
 
 
 def file_identity(root: Path, files: Iterable[str | Path]) -> str:
-    """Return what identifies the files below `root`, cheaply also for a million: a hash of names, sizes and times.
+    """Return the identity of the files below `root`: a hash of names, sizes and times, cheap even for a million files.
 
-    Bytes are not read. A file rewritten in place has another mtime or ctime (ns), and so another identity; the root's
-    own path is part of it, so that two trees with equal names and sizes never share a cache file.
+    The content is not read. A file that is rewritten in place has another mtime or ctime (ns), and so another
+    identity. The root's path is part of it, so that two trees with equal names and sizes never share a cache file.
     """
     digest = hashlib.sha256(os.fsencode(root.resolve()))
     for file in files:
@@ -50,10 +53,10 @@ def file_identity(root: Path, files: Iterable[str | Path]) -> str:
 
 
 def cached(cache: Path, name: str, source: Source, progress: ProgressCallback) -> Dataset:
-    """Return the source decoded: from `cache`/<key>.safetensors if that is whole, else afresh, making the file.
+    """Return the decoded dataset: from `cache`/<key>.safetensors if that file is whole; else decode it into that file.
 
-    One process at a time does so in a cache; another waits, and reads what was made meanwhile. A cache that cannot be
-    written costs time, not the run: that is logged. DataError if the dataset then does not fit into memory either.
+    One process at a time decodes into a cache; another waits, and then reads the new file. If the cache cannot be
+    written, the run continues with the dataset in memory and a warning; DataError if it does not fit there either.
     """
     key = f"{name}-{digest_of([_FORMAT, name, source.identity])[:32]}"
     file = cache / f"{key}.safetensors"
@@ -71,7 +74,7 @@ def cached(cache: Path, name: str, source: Source, progress: ProgressCallback) -
 
 
 def _kept(file: Path) -> Dataset | None:
-    """Return what is in a cache file; None if there is none, or none that is whole."""
+    """Return the dataset of a cache file; None if the file is missing or damaged."""
     if not file.exists():
         return None
     try:
@@ -82,7 +85,7 @@ def _kept(file: Path) -> Dataset | None:
 
 
 def _made(file: Path, found: Dataset | ImageFiles, progress: ProgressCallback) -> Dataset:
-    """Return the dataset once it is in its file: images that were decoded into it are read from there."""
+    """Write the dataset to its cache file and return it; image files are decoded into the file and mapped."""
     if isinstance(found, Dataset):
         write_dataset(file, found)
         return found
@@ -92,9 +95,9 @@ def _made(file: Path, found: Dataset | ImageFiles, progress: ProgressCallback) -
 
 @contextlib.contextmanager
 def _alone_in(cache: Path) -> Iterator[bool]:
-    """Keep other processes from writing into the cache within the block; yield whether one had to be waited for.
+    """Keep other processes from writing into the cache within the block; yield whether this one had to wait.
 
-    What killed ones have left half-written is removed. Where the file system has no locks, neither is done.
+    Half-written files of killed processes are removed. On a file system without locks, neither happens.
     """
     cache.mkdir(parents=True, exist_ok=True)
     lock = FileLock(cache.with_name(f"{cache.name}.lock"), fallback_to_soft=False)
@@ -108,7 +111,7 @@ def _alone_in(cache: Path) -> Iterator[bool]:
 
 
 def _locked(lock: FileLock, cache: Path) -> bool:
-    """Take the lock, if there are locks; return whether another process held it and had to be waited for."""
+    """Take the lock, if the file system has locks; return whether another process held it first."""
     try:
         try:
             lock.acquire(timeout=0)
@@ -122,7 +125,7 @@ def _locked(lock: FileLock, cache: Path) -> bool:
 
 
 def _check_memory(found: ImageFiles, error: Exception) -> None:
-    """Raise DataError if images that cannot be kept on disk do not fit into memory either."""
+    """Raise DataError if images that cannot be cached on disk do not fit into memory either."""
     free = free_memory(torch.device("cpu"))
     if free is not None and found.pixel_bytes > free // 2:
         raise DataError(

@@ -1,9 +1,9 @@
-"""The cache's files: a dataset as safetensors, written as it is decoded, and mapped into memory to be read.
+"""The cache's files: a dataset as safetensors, written while it is decoded, and read through a memory map.
 
-Of 193 GB neither writing nor reading needs more memory than some blocks. What a file describes has a digest, and so
-have its training and its test images. All are checked whenever a file is opened that has up to LARGE bytes. A larger
-one is checked whole when its size and times are not those that its record names: `<file>.checked`, made when the file
-was written or last checked whole. Remove the record to have the file checked again.
+Writing and reading need the memory of a few blocks, even for 193 GB. The description, the training images and the test
+images each have a digest. A file of up to LARGE bytes is checked against them whenever it is opened. A larger file is
+checked when it is written, and again when its size or times differ from those in its record, `<file>.checked`. Remove
+the record to force a check.
 """
 
 import json
@@ -26,14 +26,14 @@ from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 from dash_core.files import DiskError, replaced_when_done, write_atomically
 
-LARGE = 4 * 2**30  # bytes of a file that is not checked whole each time
-LONGEST = -2.2250738585072014e-308  # no float is written in more characters
+LARGE = 4 * 2**30  # bytes; a larger file is not checked each time it is opened
+LONGEST = -2.2250738585072014e-308  # no float is written with more characters
 
 _LABELS, _IMAGES = ("train_labels", "test_labels"), ("train_images", "test_images")
 
 
 def write_dataset(file: Path, dataset: Dataset) -> None:
-    """Write a dataset to a safetensors file, atomically, with the digests that tell whether it is whole."""
+    """Write a dataset to a safetensors file, atomically, with digests of its content."""
     train, test = dataset.train, dataset.test
     tensors = (train.images, test.images, train.labels, test.labels)
     with replaced_when_done(file) as unfinished:
@@ -48,9 +48,9 @@ def write_dataset(file: Path, dataset: Dataset) -> None:
 
 
 def decode_into(file: Path, found: ImageFiles, progress: ProgressCallback) -> None:
-    """Decode image files straight into a safetensors file, atomically; DiskError if there is no space for it.
+    """Decode image files straight into a safetensors file, atomically; DiskError if the disk has no space for it.
 
-    The head, which comes first, holds mean, std and digests, which are known last: room is left for it.
+    The head of the file contains mean, std and digests, which are known only at the end: room is left for it.
     """
     parts = found.labels[: found.train], found.labels[found.train :]
     longest = (LONGEST,) * found.image_shape[2]
@@ -77,7 +77,7 @@ def read_dataset(file: Path) -> Dataset:
     """Read a dataset back; DataError if the file is damaged in any part. The pixels are mapped, not copied."""
     try:
         checked = _is_checked(file)
-        with safe_open(file, framework="numpy") as content:  # which also checks that the file is as long as it should
+        with safe_open(file, framework="numpy") as content:  # also checks the length of the file
             meta, digest = content.metadata()["meta"], content.metadata()["digest"]
             labels = [torch.from_numpy(content.get_tensor(key)) for key in _LABELS]
         if digest_of(meta) != digest:
@@ -91,7 +91,7 @@ def read_dataset(file: Path) -> Dataset:
 
 
 def record_checked(file: Path) -> None:
-    """Record that a large file is whole, by its size and times; where that cannot be written, it is checked again."""
+    """Record size and times of a large file that is whole; without that record the file is checked again."""
     if file.stat().st_size > LARGE:
         try:
             write_atomically(_record(file), json.dumps(_state(file)).encode())
@@ -100,7 +100,7 @@ def record_checked(file: Path) -> None:
 
 
 def _is_checked(file: Path) -> bool:
-    """Tell whether the file is large, and as it was when it was last known to be whole."""
+    """Return whether the file is large, and unchanged since it was last checked."""
     try:
         return file.stat().st_size > LARGE and json.loads(_record(file).read_bytes()) == _state(file)
     except (OSError, ValueError):
@@ -119,7 +119,7 @@ def _state(file: Path) -> list[int]:
 def _described(
     name: str, class_names: tuple[str, ...], statistics: tuple[Any, Any], digests: tuple[str, str]
 ) -> dict[str, str]:
-    """Return the file's metadata: what the dataset is beside its tensors, and a digest of that."""
+    """Return the file's metadata: everything of the dataset but its tensors, and a digest of that."""
     (mean, std), (train, test) = statistics, digests
     content = {"name": name, "class_names": class_names, "mean": mean, "std": std, "train": train, "test": test}
     meta = json.dumps(content)
@@ -127,7 +127,7 @@ def _described(
 
 
 def _head(found: ImageFiles, metadata: Mapping[str, str], room: int = 0) -> bytes:
-    """Return what stands before the tensors, filled up with spaces to `room` bytes, or to a multiple of 8."""
+    """Return the bytes before the tensors, filled up with spaces to `room` bytes, or to a multiple of 8."""
     shapes = [(shape[0],) for shape in found.shapes], found.shapes
     kinds = [(_LABELS, shapes[0], "I64", 8), (_IMAGES, shapes[1], "U8", 1)]
     head: dict[str, Any] = {"__metadata__": metadata}
@@ -142,7 +142,7 @@ def _head(found: ImageFiles, metadata: Mapping[str, str], room: int = 0) -> byte
 
 
 def _check_space(file: Path, found: ImageFiles, needed: int) -> None:
-    """Raise DiskError that says what is needed and what is there, before anything is decoded."""
+    """Raise DiskError with the needed and the free space, before anything is decoded."""
     file.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(file.parent).free
     if needed > free:
@@ -153,7 +153,7 @@ def _check_space(file: Path, found: ImageFiles, needed: int) -> None:
 
 
 def _mapped(file: Path, key: str) -> Tensor:
-    """Return a tensor of the file that is only read, and only where it is read: a mapping to write to needs memory."""
+    """Return a read-only tensor mapped from the file: only pages that are read take memory, none is reserved."""
     with file.open("rb") as content:
         length = int.from_bytes(content.read(8), "little")
         known = json.loads(content.read(length))[key]

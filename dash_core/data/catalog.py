@@ -1,4 +1,4 @@
-"""The catalogue: every dataset by name, what it is and where it comes from."""
+"""The catalogue: every dataset by name, with its content and its source."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,17 +9,17 @@ from dash_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is known of a dataset before it is read; None where it depends on the user's own folder."""
+    """A dataset's facts before it is read; None where they depend on the user's folder."""
 
     name: str
     summary: str
     source: str
     origin: Literal["embedded", "torchvision", "download", "registration", "folder"]
     classes: int | None = None
-    image_shape: tuple[int, int, int] | None = None  # (channels, height, width), by default where image_size sets it
+    image_shape: tuple[int, int, int] | None = None  # (channels, height, width); the default, where image_size sets it
     train_size: int | None = None  # digits: at the default dataset.test_share
     test_size: int | None = None
-    mirrored: bool = True  # whether an image mirrored left to right still shows its class
+    mirrored: bool = True  # an image mirrored left to right still shows its class
 
 
 def dataset_spec(name: str) -> DatasetSpec:

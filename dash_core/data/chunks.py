@@ -1,4 +1,4 @@
-"""ChunkPlan: in which order a training set arrives; the same for every method of a (seed, dataset)."""
+"""ChunkPlan: the order in which a training set arrives; the same for every method of a (seed, dataset)."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ class ChunkPlan:
     def split(
         cls, train: ImageSet, config: DatasetConfig, chunks: int, seed: int, protocol: Protocol = STANDARD
     ) -> Self:
-        """Cut the training indices, permuted, in `chunks` parts as the protocol has it; ConfigError if it cannot."""
+        """Cut the training indices into `chunks` parts by the protocol's rule; ConfigError if that is not possible."""
         indices = training_indices(train, config, seed)
         if not 1 <= chunks <= len(indices):
             raise ConfigError(f"chunks: {chunks} must lie between 1 and the {len(indices)} training images used")
@@ -58,7 +58,7 @@ class ChunkPlan:
         return digest.hexdigest()
 
     def up_to(self, chunk: int) -> Tensor:
-        """Return the indices of chunks 1 to `chunk`, oldest first: what has arrived by then."""
+        """Return the indices of chunks 1 to `chunk`, oldest first: all images that have arrived by then."""
         if not 1 <= chunk <= len(self):
             raise ValueError(f"chunk must lie in 1..{len(self)}, got {chunk}")
         return torch.cat(self.chunks[:chunk])
@@ -68,7 +68,7 @@ class ChunkPlan:
         return sum(len(chunk) for chunk in self.chunks[experiment.first - 1 : experiment.last])
 
     def check_trainable(self, experiments: Iterable[Experiment]) -> None:
-        """Raise ConfigError if an experiment has a single image, of which BatchNorm has no variance."""
+        """Raise ConfigError if an experiment has a single image: BatchNorm needs two for a variance."""
         for experiment in experiments:
             if self.images(experiment) < 2:
                 raise ConfigError(
@@ -77,7 +77,7 @@ class ChunkPlan:
                 )
 
     def check(self, train: ImageSet, config: DatasetConfig) -> None:
-        """Raise RecordError unless this plan belongs to the training set and covers its used images, each once."""
+        """Raise RecordError unless this plan belongs to the training set and contains each used image exactly once."""
         if self.dataset_digest != train.digest:
             raise RecordError(
                 f"the chunk plan was made for another version of {self.dataset} (digest {self.dataset_digest[:12]}, "
@@ -92,7 +92,7 @@ class ChunkPlan:
             )
 
     def save(self, path: Path) -> None:
-        """Write the plan as JSON, a chunk a line, atomically."""
+        """Write the plan as JSON, one chunk per line, atomically."""
         head = {
             "dataset": self.dataset,
             "dataset_digest": self.dataset_digest,
@@ -121,7 +121,7 @@ class ChunkPlan:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the file's JSON object, its keys and their types checked."""
+    """Return the file's JSON object after checking its keys and their types."""
     try:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Decoding: image files to uint8 pixels, on every core (PIL releases the GIL while it decodes) and block by block.
+"""Decode image files to uint8 pixels on every core, block by block; PIL releases the GIL while it decodes.
 
-No more than some blocks are in memory at a time, so that a set may be larger than it.
+Only a few blocks are in memory at a time, so a set may be larger than the memory.
 """
 
 import contextlib
@@ -25,24 +25,23 @@ from dash_core.data.progress import ProgressCallback
 from dash_core.device import usable_cores
 from dash_core.errors import DataError
 
-LARGEST = 64_000_000  # pixels: a larger image is taken for a decompression bomb
+LARGEST = 64_000_000  # pixels; a larger image is treated as a decompression bomb
 
 _GREY = {"1", "L", "LA"}
-_BATCH = 64  # files a thread takes at a time, at most
-_BLOCK = 4 * 2**20  # bytes of pixels that it makes of them, unless one image has more
-_AHEAD = 2  # batches for each thread that are under way or wait to be taken
+_BATCH = 64  # files that a thread takes at a time, at most
+_BLOCK = 4 * 2**20  # bytes of pixels of a batch, at most; more only if one image has more
+_AHEAD = 2  # batches per thread that are being decoded or wait to be taken
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """A dataset that is still in image files: those of the training images first, then those of the test images.
+    """A dataset as image files: the training images first, then the test images.
 
-    labels: int64 (N,), a label for each file; train: how many of the files are the training images'.
-    grey, size: with `grey`, C = 1, else 3 (RGB, transparency dropped). With a `size`, each image is resized (PIL,
-    bilinear) so that its shorter side has it, and its centre is cut out; without, all must have the shape of the
-    first. Images are taken as stored: an EXIF rotation is not applied.
-    statistics: mean and std; None: those of the training images.
+    labels: int64 (N,), one per file. train: number of training images. grey: one channel, else three (RGB,
+    transparency dropped). size: pixels of the shorter side after resizing (PIL, bilinear); the centre is cut out.
+    None: all images must have the shape of the first. An EXIF rotation is not applied.
+    statistics: mean and std; None: computed from the training images.
     """
 
     name: str
@@ -56,7 +55,7 @@ class ImageFiles:
 
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the first image, which all must have."""
+        """(height, width, channels) of the first image; all others must have the same."""
         return _decode(self.files[0], self.grey, self.size).shape
 
     @property
@@ -72,9 +71,9 @@ class ImageFiles:
     def decoded(
         self, progress: ProgressCallback, take: Callable[["Block"], None], threads: int | None = None
     ) -> Statistics:
-        """Decode all images and give them to `take` in their order, in blocks; return mean and std.
+        """Decode all images and pass them to `take` in their order, in blocks; return mean and std.
 
-        threads: how many decode; None: one for each core.
+        threads: number of decoding threads; None: one per core.
         """
         per_batch = max(1, min(_BATCH, _BLOCK * len(self.files) // self.pixel_bytes))
         batches = [*_cut(0, self.train, per_batch), *_cut(self.train, len(self.files), per_batch)]
@@ -113,9 +112,9 @@ class ImageFiles:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Images that follow one another from the place `start` on, uint8 (n, H, W, C), all of one set.
+    """Consecutive images of one set, the first at position `start`: uint8 (n, H, W, C).
 
-    trains: whether that is the training set; sums: of the training images among them.
+    trains: whether they are training images. sums: channel sums of them; zero for test images.
     """
 
     start: int
@@ -125,7 +124,7 @@ class Block:
 
 
 def all_grey(files: Sequence[str | Path], progress: ProgressCallback) -> bool:
-    """Say whether every image is stored as grey levels; only the headers are read."""
+    """Return whether every image is stored as grey levels; only the headers are read."""
 
     def grey(batch: range) -> bool:
         modes = set()

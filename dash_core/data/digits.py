@@ -17,16 +17,16 @@ from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.normalisation import channel_statistics
 from dash_core.data.progress import ProgressCallback
 
-FILE = "sklearn/datasets/data/digits.csv.gz"  # a row an image: 64 grey levels 0..16, and the digit
+FILE = "sklearn/datasets/data/digits.csv.gz"  # one row per image: 64 grey levels 0..16, then the digit
 
 
 def open_digits(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
-    """Return digits as a source."""
+    """Return the digits as a source."""
     return Source([version("scikit-learn"), config.test_share], lambda: load_digits(config.test_share))
 
 
 def load_digits(test_share: float) -> Dataset:
-    """Return digits as uint8 (grey levels 0..16 scaled to 0..255), a stratified share held out as the test set."""
+    """Return digits as uint8, grey levels 0..16 scaled to 0..255, with a stratified share as the test set."""
     with gzip.open(str(distribution("scikit-learn").locate_file(FILE)), "rt", encoding="ascii") as file:
         rows = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.int64))
     levels, labels = rows[:, :-1].view(-1, 8, 8, 1), rows[:, -1].clone()

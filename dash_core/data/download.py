@@ -1,4 +1,4 @@
-"""Downloads: whole, checked files or none."""
+"""Downloads: a whole, checked file or none."""
 
 import hashlib
 import http.client
@@ -10,14 +10,14 @@ from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 from dash_core.files import replaced_when_done
 
-TIMEOUT = 30  # seconds without a byte
-LARGEST = 4 * 2**30  # bytes; no download of the catalogue is as large
+TIMEOUT = 30  # seconds without a byte, after which a download fails
+LARGEST = 4 * 2**30  # bytes; more than any download of the catalogue
 
 _BLOCK = 2**20
 
 
 def fetch_from_any(urls: Sequence[str], file: Path, md5: str, progress: ProgressCallback) -> None:
-    """Download `file` from the first address that gives it whole; DataError lists every failure."""
+    """Download `file` from the first address that works; DataError lists every failure."""
     failures = []
     for url in urls:
         try:
@@ -28,7 +28,7 @@ def fetch_from_any(urls: Sequence[str], file: Path, md5: str, progress: Progress
 
 
 def fetch(url: str, file: Path, md5: str, progress: ProgressCallback) -> None:
-    """Download `url` to `file`, atomically; DataError if it cannot be had whole or is not what md5 says."""
+    """Download `url` to `file`, atomically; DataError if the download fails or its MD5 differs."""
     request = urllib.request.Request(url, headers={"User-Agent": "dashpipe"})
     try:
         with (
@@ -42,13 +42,13 @@ def fetch(url: str, file: Path, md5: str, progress: ProgressCallback) -> None:
 
 
 def md5_of(file: Path) -> str:
-    """Return a file's MD5, which the publishers give to tell a damaged file from a whole one."""
+    """Return a file's MD5, which the publishers give against damage."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _receive(response: http.client.HTTPResponse, target, url: str, md5: str, progress: ProgressCallback) -> None:
-    """Copy the response to the open file `target`, checking its size and its MD5."""
+    """Copy the response to the open file `target`; check its size and its MD5."""
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdecimal() else 0
     digest = hashlib.md5(usedforsecurity=False)

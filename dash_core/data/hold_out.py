@@ -1,4 +1,4 @@
-"""Hold-out: a test set taken from a source that has none."""
+"""Hold-out: a test set drawn from a source that has none."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ HOLD_OUT_SEED = 0  # the same for every run: a test set must not change with the
 
 
 def stratified_hold_out(labels: Tensor, class_names: tuple[str, ...], test_share: float) -> tuple[Tensor, Tensor]:
-    """Return sorted (train, test) indices: of each class round(test_share * n) images are held out.
+    """Return sorted (train, test) indices; round(test_share * n) images of each class are held out.
 
-    Every class keeps at least one image on either side; a class of one image cannot be divided and is a DataError.
+    Every class has at least one image on either side. DataError for a class of one image, which cannot be divided.
     """
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label, name in enumerate(class_names):

@@ -1,8 +1,8 @@
-"""image_folder: any tree of images with a folder a class.
+"""image_folder: any tree of images with one folder per class.
 
 Either `<folder>/train/<class>/*` and `<folder>/test/<class>/*`, or `<folder>/train/<class>/*` or `<folder>/<class>/*`
-alone with a stratified share held out as the test set. A folder `train` is taken for the training set when it holds
-folders, and for a class when it holds images. Names that start with a dot are passed over.
+alone; then a stratified share is held out as the test set. A folder `train` is the training set if it contains
+folders, and a class if it contains images. Names that start with a dot are ignored.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ Classes = dict[str, list[Path]]
 
 @dataclass(frozen=True)
 class _Tree:
-    """The image files of each class; no `test` classes where a share must be held out."""
+    """The image files of each class; `test` is empty if a share must be held out."""
 
     train: Classes
     test: Classes
@@ -42,15 +42,15 @@ class _Tree:
 
     @property
     def labels(self) -> Tensor:
-        """The label of each of the files: its class's place among the training classes."""
+        """The label of each file: the position of its class among the training classes."""
         number = {name: label for label, name in enumerate(self.train)}
         return torch.tensor([number[name] for split in (self.train, self.test) for name in split for _ in split[name]])
 
 
 def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
-    """List the tree at `config.folder`, checking its shape; `data_root` and `download` are not used."""
+    """List the tree at `config.folder` and check its layout; `data_root` and `download` are not used."""
     root = Path(config.folder or "")
-    with contextlib.suppress(RuntimeError):  # no such user: then it is no folder either
+    with contextlib.suppress(RuntimeError):  # `~name` without such a user: then no such folder exists either
         root = root.expanduser()
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; dataset.folder must name a tree with a folder of images a class")
@@ -61,7 +61,7 @@ def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, pr
 
 
 def _image_files(config: DatasetConfig, tree: _Tree, progress: ProgressCallback) -> ImageFiles:
-    """Return the files of both sets; a share of them is held out where there is no test split."""
+    """Return the files of both sets; without a test split, a share of the files is held out."""
     files, labels, names = tree.files, tree.labels, tuple(tree.train)
     first = sum(map(len, tree.train.values()))
     grey = all_grey(files, progress)
@@ -73,7 +73,7 @@ def _image_files(config: DatasetConfig, tree: _Tree, progress: ProgressCallback)
 
 
 def _tree(root: Path) -> _Tree:
-    """Find out which of the layouts the tree has, and list it."""
+    """List the tree in whichever of the layouts it has."""
     folders, _ = _entries(root, root)
     inside = {folder.name: folder for folder in folders}
     split = "train" in inside and _entries(inside["train"], root)[0]
@@ -92,7 +92,7 @@ def _tree(root: Path) -> _Tree:
 
 
 def _check_divisible(train: Classes) -> None:
-    """Raise DataError for a class of which no test image can be held out, before anything is decoded."""
+    """Raise DataError for a class of a single image, which cannot be divided, before anything is decoded."""
     for name, images in train.items():
         if len(images) < 2:
             raise DataError(
@@ -102,7 +102,7 @@ def _check_divisible(train: Classes) -> None:
 
 
 def _classes(folder: Path, root: Path) -> Classes:
-    """Return each class's image files; classes and files in the order of their names."""
+    """Return the image files of each class; classes and files in the order of their names."""
     folders, loose = _entries(folder, root)
     if not folders:
         found = f"{len(loose)} files but no folder" if loose else "nothing"
@@ -111,7 +111,7 @@ def _classes(folder: Path, root: Path) -> Classes:
 
 
 def _images(folder: Path, root: Path) -> list[Path]:
-    """Return the image files that lie directly in a class's folder."""
+    """Return the image files directly in a class's folder."""
     folders, files = _entries(folder, root)
     if folders:
         raise DataError(f"{folders[0]}: a folder in a class's folder; images must lie directly in {folder}")
@@ -136,7 +136,7 @@ def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
             link = entry.is_symlink()
             if link and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
                 raise DataError(f"{path}: a link that leads out of {root}; copy what it links to, or remove it")
-            known = path if link else entry  # an entry knows without asking the disk, but fails on a loop of links
+            known = path if link else entry  # an entry needs no disk access, but fails on a loop of links
             if not (known.is_dir() or known.is_file()):
                 raise DataError(f"{path}: neither a file nor a folder, or a broken link; remove it")
             (folders if known.is_dir() else files).append(path)

@@ -1,8 +1,8 @@
-"""imagenet: ImageNet-1k (ILSVRC2012) in the folder `imagenet` of the data root, as its owners hand it out.
+"""imagenet: ImageNet-1k (ILSVRC2012) in the folder `imagenet` of the data root, in its official layout.
 
 `train/<wnid>/*.JPEG` are the training images, and the validation images are the test set: either `val/<wnid>/*.JPEG`,
-or `val/ILSVRC2012_val_*.JPEG` with the development kit, `ILSVRC2012_devkit_t12/data`, beside it. Classes are those that
-have a folder in train, so that a part of them loads too; they are ordered and named by their WordNet id.
+or `val/ILSVRC2012_val_*.JPEG` with the development kit, `ILSVRC2012_devkit_t12/data`, beside it. The classes
+are those with a folder in train, so that a part of them loads too. They are ordered and named by their WordNet id.
 """
 
 import logging
@@ -27,7 +27,7 @@ SIDE = 224  # pixels, unless dataset.image_size says otherwise
 CLASSES = 1000
 DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
-HAD = (
+REMEDY = (
     "ImageNet cannot be downloaded without an account: register at image-net.org, and unpack ILSVRC2012_img_train.tar "
     "(and the tar file of each class in it) to train/<wnid>/*.JPEG, ILSVRC2012_img_val.tar to val/*.JPEG, and "
     "ILSVRC2012_devkit_t12.tar.gz beside them"
@@ -38,11 +38,11 @@ Labelled = list[tuple[str, int]]
 
 
 def open_imagenet(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
-    """List `data_root`/imagenet, checking its shape; `download` is not used."""
+    """List `data_root`/imagenet and check its layout; `download` is not used."""
     root = data_root / FOLDER
     for needed in (root, root / "train", root / "val"):
         if not needed.is_dir():
-            raise DataError(f"imagenet: no folder {needed}. {HAD}, all in {root}")
+            raise DataError(f"imagenet: no folder {needed}. {REMEDY}, all in {root}")
     wnids = _classes(root / "train")
     train = [(file, label) for label, wnid in enumerate(wnids) for file in _images(root / "train" / wnid)]
     test = _validation(root, {wnid: label for label, wnid in enumerate(wnids)})
@@ -54,10 +54,10 @@ def open_imagenet(config: DatasetConfig, data_root: Path, download: bool, progre
 
 
 def _classes(folder: Path) -> list[str]:
-    """Return the WordNet ids that have a folder in train, in their order."""
+    """Return the sorted WordNet ids that have a folder in train."""
     wnids = _wnids(folder)
     if not wnids:
-        raise DataError(f"{folder}: no folder of a class, such as n01440764. {HAD}")
+        raise DataError(f"{folder}: no folder of a class, such as n01440764. {REMEDY}")
     if len(wnids) < CLASSES:
         logger.warning("%s: %d of the %d classes are there; only they are used", folder, len(wnids), CLASSES)
     return wnids
@@ -86,19 +86,19 @@ def _validation(root: Path, labels: dict[str, int]) -> Labelled:
     else:
         found = [(file, labels[wnid]) for file, wnid in _flat(folder, root / DEVKIT) if wnid in labels]
     if not found:
-        raise DataError(f"{folder}: no image of the classes in train. {HAD}")
+        raise DataError(f"{folder}: no image of the classes in train. {REMEDY}")
     return found
 
 
 def _flat(folder: Path, devkit: Path) -> list[tuple[str, str]]:
-    """Return each validation image and its WordNet id: image n has the class of line n of the ground truth."""
+    """Return each validation image with its WordNet id: the class of image n is in line n of the ground truth."""
     names = sorted(name for name in os.listdir(folder) if FLAT.fullmatch(name))
     truth, wnids = _truth(devkit / TRUTH), _wnid_of(devkit / META)
     if len(names) != len(truth):
-        raise DataError(f"{folder}: holds {len(names)} images, but {devkit / TRUTH} has {len(truth)} lines. {HAD}")
+        raise DataError(f"{folder}: holds {len(names)} images, but {devkit / TRUTH} has {len(truth)} lines. {REMEDY}")
     for number, name in enumerate(names, start=1):
         if int(FLAT.fullmatch(name)[1]) != number:
-            raise DataError(f"{folder / name}: found where image {number} should be. {HAD}")
+            raise DataError(f"{folder / name}: found where image {number} should be. {REMEDY}")
     if unknown := set(truth) - set(wnids):
         raise DataError(
             f"{devkit / TRUTH}: the class {min(unknown)} is not in {META}; unpack the development kit again"
@@ -107,17 +107,17 @@ def _flat(folder: Path, devkit: Path) -> list[tuple[str, str]]:
 
 
 def _truth(file: Path) -> list[int]:
-    """Return the class's number in ILSVRC2012 of each validation image."""
+    """Return the class of each validation image, by its number in ILSVRC2012."""
     try:
         return [int(line) for line in file.read_text(encoding="ascii").split()]
     except FileNotFoundError as error:
-        raise DataError(f"{file}: missing, and val has no folders of classes. {HAD}") from error
+        raise DataError(f"{file}: missing, and val has no folders of classes. {REMEDY}") from error
     except ValueError as error:
         raise DataError(f"{file}: must hold a class's number a line ({error}); unpack it again") from error
 
 
 def _wnid_of(file: Path) -> dict[int, str]:
-    """Return the WordNet id of each class's number in ILSVRC2012."""
+    """Return the WordNet id of each class, by its number in ILSVRC2012."""
     from scipy.io import loadmat
 
     try:
@@ -125,6 +125,6 @@ def _wnid_of(file: Path) -> dict[int, str]:
             synsets = np.atleast_1d(loadmat(content, squeeze_me=True)["synsets"])
         return {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
     except FileNotFoundError as error:
-        raise DataError(f"{file}: missing, and val has no folders of classes. {HAD}") from error
-    except Exception as error:  # what scipy raises of a damaged file is of many kinds
+        raise DataError(f"{file}: missing, and val has no folders of classes. {REMEDY}") from error
+    except Exception as error:  # scipy raises many kinds of error for a damaged file
         raise DataError(f"{file}: damaged, or not the development kit's ({error}); unpack it again") from error

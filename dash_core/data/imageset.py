@@ -1,4 +1,4 @@
-"""ImageSet: images as they are kept everywhere, uint8 in memory, with the names of their classes."""
+"""ImageSet: uint8 images with labels and class names, the one form in which images are kept."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dash_core.errors import DataError
 
-HASHED = 2**26  # bytes of pixels that are hashed at a time: between two of them a command can be stopped
+HASHED = 2**26  # bytes of pixels that are hashed at a time; a command can be stopped between two of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class ImageSet:
     """Labelled images of one size.
 
     images: uint8 (N, H, W, C); labels: int64 (N,), each in [0, len(class_names)).
-    mean, std: per channel, of images scaled to [0, 1]; what normalisation subtracts and divides by.
+    mean, std: per channel, of images scaled to [0, 1]; normalisation subtracts the one and divides by the other.
     """
 
     images: Tensor
@@ -52,37 +52,37 @@ class ImageSet:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width), as models take it."""
+        """(channels, height, width), the order that models expect."""
         _, height, width, channels = self.images.shape
         return channels, height, width
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of shape, pixels, labels and class names: equal content, equal digest."""
+        """SHA-256 of shape, pixels, labels and class names; equal sets have equal digests."""
         digest = ContentDigest(tuple(self.images.shape), self.class_names)
         for part in self.images.split(max(1, HASHED // self.images[0].numel())):
             digest.update(part.contiguous().numpy())
         return digest.end(self.labels)
 
     def known_by(self, digest: str) -> Self:
-        """Return the same set with its digest as it was computed before, so that no pixel is read for it."""
+        """Return the same set with a digest that was computed earlier, so that no pixel is read for it."""
         known = replace(self)
         known.__dict__["digest"] = digest  # where cached_property keeps it
         return known
 
 
 class ContentDigest:
-    """The digest of an ImageSet whose pixels come one part after the other."""
+    """The digest of an ImageSet, computed part by part."""
 
     def __init__(self, shape: tuple[int, ...], class_names: tuple[str, ...]) -> None:
         self._digest = hashlib.sha256(repr((shape, class_names)).encode())
 
     def update(self, pixels: np.ndarray) -> None:
-        """Take in the next images (n, H, W, C)."""
+        """Add the next images, uint8 (n, H, W, C)."""
         self._digest.update(pixels)
 
     def end(self, labels: Tensor) -> str:
-        """Take in the labels of all images, and return the digest."""
+        """Add the labels of all images, and return the digest."""
         self._digest.update(labels.contiguous().numpy())
         return self._digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Normalisation: what is subtracted from images and what they are divided by, per channel."""
+"""Mean and standard deviation per channel, by which images are normalised."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 CIFAR10: Statistics = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # the paper's
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-TOGETHER = 1024  # images of which sums are taken at a time
+TOGETHER = 1024  # images that are summed at a time
 
 
 @dataclass(frozen=True)
 class ChannelSums:
-    """Of uint8 images: their pixels n, and per channel s = sum(v) and q = sum(v^2).
+    """Sums over uint8 images: the number of pixels n, and per channel s = sum(v) and q = sum(v^2).
 
-    All are whole numbers: sums of parts add up to the sums of all, in any order and on every machine.
+    All are integers, so the sums of parts add up to the sums of all, in any order and on every machine.
     """
 
     pixels: int
@@ -45,7 +45,7 @@ class ChannelSums:
     def statistics(self) -> Statistics:
         """Return mean = s / 255n and population std = sqrt(nq - s^2) / 255n of the images / 255, per channel.
 
-        A constant channel has std 1: it is only centred.
+        A constant channel gets std 1, so that it is only centred.
         """
         whole = 255 * self.pixels
         spreads = [self.pixels * square - value**2 for value, square in zip(self.values, self.squares, strict=True)]

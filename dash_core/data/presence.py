@@ -1,4 +1,4 @@
-"""Whether a dataset's files are here, without decoding or downloading them."""
+"""Look for a dataset's files without decoding or downloading them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dash_core.errors import DataError
 
 
 def is_here(config: DatasetConfig, data_root: Path) -> bool:
-    """Tell whether the dataset can be loaded from `data_root` without a network; its files are not read."""
+    """Return whether the dataset can be loaded from `data_root` without a network; no file is read."""
     spec = dataset_spec(config.name)
     if spec.origin == "embedded":
         return True

@@ -1,9 +1,9 @@
-"""ProgressCallback: how long work tells whoever watches how far it is; drawing it is the caller's."""
+"""ProgressCallback: called by long work with its progress; the caller decides how to show it."""
 
 from collections.abc import Callable
 
-ProgressCallback = Callable[[str, int, int], None]  # what, done, total; total is 0 where it is not known
+ProgressCallback = Callable[[str, int, int], None]  # what, done, total; total is 0 if unknown
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore the progress."""

@@ -1,4 +1,4 @@
-"""Sources: from a dataset's configuration to its images, by way of the cache."""
+"""Load a dataset by its configuration, through the cache."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,8 +33,8 @@ def load_dataset(
 ) -> Dataset:
     """Return the dataset with its true labels and all its training images.
 
-    data_root: where datasets lie, or are downloaded to on first use if `download`; read only, if the data are there.
-    cache: where decoded datasets are kept; see `dash_core.data.cache`.
+    data_root: folder of the datasets; a missing one is downloaded into it if `download`. Otherwise it is only read.
+    cache: folder of the decoded datasets; see `dash_core.data.cache`.
     """
     spec = dataset_spec(config.name)
     try:

@@ -1,7 +1,7 @@
-"""tiny_imagenet: the official folder `tiny-imagenet-200`, downloaded where it is absent.
+"""tiny_imagenet: the official folder `tiny-imagenet-200`, downloaded if it is missing.
 
-The labelled validation set is the test set, as in the paper. Classes are those of wnids.txt whose folder is there, so
-that a sample with fewer classes loads too; they are ordered by their WordNet id and named by words.txt.
+The labelled validation set is the test set, as in the paper. The classes are those of wnids.txt that have a folder, so
+that a sample with fewer classes loads too. They are ordered by their WordNet id and named by words.txt.
 """
 
 import logging
@@ -41,7 +41,7 @@ class _Listing:
 
 
 def open_tiny_imagenet(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
-    """List `data_root`/tiny-imagenet-200, downloading it first if it is not there."""
+    """List `data_root`/tiny-imagenet-200, downloading it first if it is missing."""
     root = data_root / FOLDER
     if not root.is_dir():
         _provide(root, download, progress)
@@ -61,7 +61,7 @@ def _image_files(listing: _Listing) -> ImageFiles:
 
 
 def _list(root: Path) -> _Listing:
-    """Read which images there are, of which classes."""
+    """Return the classes and the image files that exist."""
     listed = sorted(set(_lines(root / "wnids.txt")))
     odd = [wnid for wnid in listed if not re.fullmatch(r"n\d{8}", wnid)]
     if odd:
@@ -116,7 +116,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _provide(root: Path, download: bool, progress: ProgressCallback) -> None:
-    """Download and unpack beside `root`, then rename: half of it never counts as there."""
+    """Download and unpack beside `root`, then rename, so that `root` is never incomplete."""
     remedy = f"Set the data root to the folder that holds {FOLDER}, or unpack {URL} into {root.parent}"
     if not download:
         raise DataError(f"tiny_imagenet: no folder {root}, and downloads are off. {remedy}")
@@ -135,7 +135,7 @@ def _put(unpacked: Path, root: Path) -> None:
     """Rename the unpacked folder to `root`, unless another process has put its own there meanwhile."""
     if not unpacked.is_dir():
         raise DataError(f"{URL} holds no folder {FOLDER}")
-    os.sync()  # the content of 110,000 files, before the name that says they are there
+    os.sync()  # writes the 110,000 files to disk before the name that announces them
     try:
         unpacked.rename(root)
     except OSError:

@@ -1,4 +1,4 @@
-"""What torchvision knows of its datasets: which files they are, where they are had, how they are read."""
+"""torchvision's datasets: their files, addresses and readers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Content = tuple[Split, Split, Sequence[str]]  # train, test, class names
 
 _IDX = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 _CIFAR10 = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
-FILES: dict[str, tuple[str, ...]] = {  # below the data root; known without torchvision, which takes seconds to import
+FILES: dict[str, tuple[str, ...]] = {  # below the data root; listed here because torchvision takes seconds to import
     "mnist": tuple(f"MNIST/raw/{name}-ubyte" for name in _IDX),
     "fashion_mnist": tuple(f"FashionMNIST/raw/{name}-ubyte" for name in _IDX),
     "cifar10": tuple(f"cifar-10-batches-py/{name}" for name in _CIFAR10),
@@ -27,7 +27,7 @@ FILES: dict[str, tuple[str, ...]] = {  # below the data root; known without torc
 
 @dataclass(frozen=True)
 class Download:
-    """A file to download, and the files it holds with their MD5 (None: torchvision gives none)."""
+    """A file to download, and the files in it with their MD5 (None: torchvision has none)."""
 
     urls: tuple[str, ...]
     name: str
@@ -37,7 +37,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Family:
-    """How a dataset of one torchvision class is had and read; `kind` is that class."""
+    """Downloads and reader of the torchvision class `kind`."""
 
     kind: Any
     downloads: Callable[[Any], list[Download]]
@@ -45,7 +45,7 @@ class Family:
 
 
 def family(name: str) -> Family:
-    """Return how a torchvision dataset of the catalogue is had and read; torchvision is imported only now."""
+    """Return downloads and reader of a torchvision dataset of the catalogue; torchvision is imported only here."""
     from torchvision import datasets
 
     families = {
@@ -67,7 +67,7 @@ def _mnist_downloads(kind: Any) -> list[Download]:
 
 
 def _read_mnist(kind: Any, root: Path) -> Content:
-    """Read the idx files of the splits, one by one, so that an error can name the file."""
+    """Read the idx files of the splits one by one, so that an error can name the file."""
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
     def read(split: str) -> Split:

@@ -1,7 +1,7 @@
 """mnist, fashion_mnist, cifar10, cifar100, svhn: torchvision's files, addresses, checksums and readers.
 
 The data root is torchvision's root: data_root/MNIST/raw, data_root/cifar-10-batches-py, data_root/train_32x32.mat.
-With the files there, nothing is written into it.
+If the files exist, nothing is written there.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from dash_core.files import replaced_when_done
 
 
 def open_torchvision_set(config: DatasetConfig, data_root: Path, download: bool, progress: ProgressCallback) -> Source:
-    """Find the dataset's files under `data_root`, downloading what is not there."""
+    """Find the dataset's files under `data_root`; download those that are missing."""
     files = [data_root / file for file in FILES[config.name]]
     if not all(file.is_file() for file in files):
         _provide(config.name, data_root, download, progress)
@@ -34,7 +34,7 @@ def open_torchvision_set(config: DatasetConfig, data_root: Path, download: bool,
 
 
 def _decode(name: str, data_root: Path, progress: ProgressCallback) -> Dataset:
-    """Read both splits; torchvision checks the files' MD5 before it trusts them."""
+    """Read both splits; torchvision checks the MD5 of the files first."""
     known = family(name)
     progress(f"reading {name}", 0, 1)
     try:
@@ -52,7 +52,7 @@ def _decode(name: str, data_root: Path, progress: ProgressCallback) -> Dataset:
 
 
 def _damage(name: str, data_root: Path, error: RuntimeError) -> DataError:
-    """Return the error that names the damaged file, which torchvision does not say."""
+    """Return an error that names the damaged file, since torchvision does not name it."""
     known = family(name)
     files = {data_root / file: md5 for item in known.downloads(known.kind) for file, md5 in item.files.items()}
     for file, md5 in files.items():
@@ -62,11 +62,11 @@ def _damage(name: str, data_root: Path, error: RuntimeError) -> DataError:
 
 
 def _provide(name: str, data_root: Path, download: bool, progress: ProgressCallback) -> None:
-    """Download what is absent; each file is put in its place whole."""
+    """Download the missing files; each appears in its place only when it is whole."""
     known = family(name)
     missing = [file for file in FILES[name] if not (data_root / file).is_file()]
     if not missing:
-        return  # another command has just brought them
+        return  # another command has just downloaded them
     absent = [item for item in known.downloads(known.kind) if not set(missing).isdisjoint(item.files)]
     remedy = f"Set the data root to the folder that holds {missing[0]}, or load {name} once on a machine with a network"
     if not download:
@@ -83,7 +83,7 @@ def _provide(name: str, data_root: Path, download: bool, progress: ProgressCallb
 
 
 def _unpack(item: Download, archive: Path, data_root: Path) -> None:
-    """Put the files of a download that are not there in their places; only the named members are read."""
+    """Put the missing files of a download in their places; only the named members are read."""
     with contextlib.ExitStack() as stack:
         member = _opener(archive, stack)
         for file in item.files:
@@ -98,7 +98,7 @@ def _unpack(item: Download, archive: Path, data_root: Path) -> None:
 
 
 def _opener(archive: Path, stack: contextlib.ExitStack) -> Callable[[str], IO[bytes]]:
-    """Return what opens a member of a .tar.gz by name, the content of a .gz, or the file itself."""
+    """Return a function that opens a member of a .tar.gz by name, the content of a .gz, or the file itself."""
     if archive.name.endswith(".tar.gz"):
         tar = stack.enter_context(tarfile.open(archive))  # noqa: SIM115
         return lambda file: tar.extractfile(tar.getmember(file))

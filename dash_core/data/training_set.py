@@ -1,4 +1,4 @@
-"""The images of a run: which of the dataset train it, with which labels, and which test it."""
+"""The images of a run: training images, their labels, and test images."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from dash_core.seeding import generator
 
 
 def training_labels(train: ImageSet, config: DatasetConfig, seed: int) -> Tensor:
-    """Return the labels with symmetric noise: exactly round(p * N) of them replaced by another class, uniformly.
+    """Return the labels with symmetric noise: exactly round(label_noise * N) of them become another class, uniformly.
 
-    Drawn over the whole training set in its stored order, so that an image keeps its label in every subset.
+    They are drawn over the whole training set in its stored order, so that an image has one label in every subset.
     """
     noisy = round(config.label_noise * len(train))
     if not noisy:
@@ -29,7 +29,7 @@ def training_labels(train: ImageSet, config: DatasetConfig, seed: int) -> Tensor
 
 
 def training_indices(train: ImageSet, config: DatasetConfig, seed: int) -> Tensor:
-    """Return the sorted indices of the training images that are used: a seeded subset of train_size, or all."""
+    """Return the sorted indices of the used training images: a seeded subset of `train_size`, or all."""
     images = len(train)
     if config.train_size is None:
         return torch.arange(images)
@@ -41,9 +41,9 @@ def training_indices(train: ImageSet, config: DatasetConfig, seed: int) -> Tenso
 
 
 def evaluation_indices(test: ImageSet, config: DatasetConfig) -> Tensor | None:
-    """Return the sorted indices of the test images that are used: the same test_size of them for every seed.
+    """Return the sorted indices of the used test images: `test_size` of them, the same for every seed.
 
-    None: all of them, so that nobody copies a whole test set to choose from it.
+    None means all of them, so that no caller copies a whole test set.
     """
     if config.test_size is None:
         return None
