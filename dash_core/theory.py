@@ -1,12 +1,12 @@
 """The discrete feature-learning simulation (paper, figures 3 and 9–11): why warm starts generalise worse.
 
-A point of class c holds some of c's K features, and noise of its own. The state is what is learned (features L) and
-what is memorised (points M). Experiment j starts from N, the points of T_1:j that hold fewer than tau learned features
-and are not memorised. Again and again the unlearned feature that is most frequent in N is learned, if at least gamma
-points of N hold it, and the points that now hold tau learned features leave N; what is left of N at the end is
-memorised, by its noise. Training time is |N| at the start.
+A point of class c has some of the K features of c, and noise of its own. The state consists of the learned features L
+and the memorised points M. Experiment j starts from N: the points of T_1:j that have fewer than tau learned features and
+are not memorised. It repeats two steps. The unlearned feature that is most frequent in N is learned, if at least gamma
+points of N have it. Then the points that have tau learned features leave N. The points that remain in N at the end are
+memorised by their noise. Training time is |N| at the start.
 
-`learn_by_recounting` is written like that; `learn` gives the same and drops each point from the counts once.
+`learn_by_recounting` follows these words; `learn` gives the same result and subtracts each point from the counts once.
 """
 
 import csv
@@ -22,8 +22,8 @@ from pydantic import Field, field_validator, model_validator
 from dash_core.config import Count, Section, Seed, distinct
 from dash_core.spread import Spread
 
-LARGEST = 2**24  # points: their counts are exact in float32
-LARGEST_TABLE = 2**28  # numbers: which features the points have, 1 GiB in float32
+LARGEST = 2**24  # points; up to here counts are exact in float32
+LARGEST_TABLE = 2**28  # entries of the table of points and features, 1 GiB in float32
 
 
 class TheoryConfig(Section):
@@ -31,12 +31,12 @@ class TheoryConfig(Section):
 
     classes: Count = 2  # C
     features: Count = 50  # K, of each class
-    points: Count = 1000  # n: new points an experiment, as many of each class
+    points: Count = 1000  # n: new points per experiment, equally many of each class
     experiments: Count = 50  # J
-    gamma: Count = 50  # γ: points of N that must hold a feature before it is learned
-    tau: Count = 3  # τ: learned features that make a point right, its gradient zero
+    gamma: Count = 50  # γ: points of N that must have a feature before it is learned
+    tau: Count = 3  # τ: learned features with which a point is right and its gradient zero
     max_probability: Annotated[float, Field(gt=0, le=1)] = 0.2  # a feature's probability is drawn from U(0, this)
-    test_points: Count = 10_000  # as many of each class
+    test_points: Count = 10_000  # equally many of each class
     seeds: list[Seed] = Field(list(range(10)), min_length=1)
 
     @field_validator("seeds")
@@ -61,12 +61,12 @@ class TheoryConfig(Section):
 
     @property
     def class_points(self) -> int:
-        """New points of one class an experiment."""
+        """New points of one class per experiment."""
         return self.points // self.classes
 
 
 class Keeps(NamedTuple):
-    """What an experiment finds of the ones before: their learned features L, their memorised points M."""
+    """Whether an experiment keeps the learned features L and the memorised points M of the experiments before."""
 
     learned: bool
     memorised: bool
@@ -78,7 +78,7 @@ METHODS = tuple(KEEPS)
 
 @dataclass(frozen=True, eq=False)
 class SimulatedExperiment:
-    """One experiment: N at its start, the (class, feature) pairs in the order learned, and L and M at its end.
+    """One experiment: N at its start, the learned (class, feature) pairs in their order, and L and M at its end.
 
     nonzero and memorised are (classes, points of a class so far), learned is (classes, features), all boolean.
     """
@@ -90,7 +90,7 @@ class SimulatedExperiment:
 
 
 def learn_by_recounting(method: str, holds: np.ndarray, config: TheoryConfig) -> Iterator[SimulatedExperiment]:
-    """Yield the method's experiments as the paper writes them; holds is (classes, points of a class, features)."""
+    """Yield the method's experiments, written as in the paper; holds is (classes, points of a class, features)."""
     learned = np.zeros((config.classes, config.features), bool)
     memorised = np.zeros(holds.shape[:2], bool)
     for seen in _points_seen(config):
@@ -117,12 +117,12 @@ def _points_seen(config: TheoryConfig) -> range:
 
 
 def _lacks(holds: np.ndarray, learned: np.ndarray, tau: int) -> np.ndarray:
-    """Return which points hold fewer than tau learned features."""
+    """Return a mask of the points that have fewer than tau learned features."""
     return (holds & learned[:, None]).sum(axis=2) < tau
 
 
 class Points:
-    """Which point holds which feature, laid out for `learn`: rows to count with, columns to look a feature up."""
+    """The features of each point, laid out for `learn`: rows to count with, columns to look up a feature."""
 
     def __init__(self, holds: np.ndarray):
         self.rows = holds.astype(np.float32)  # (classes, points of a class, features)
@@ -130,9 +130,9 @@ class Points:
 
 
 class _State:
-    """The learned features, how many of them each point holds, and each unlearned feature's count in N.
+    """The learned features, their number in each point, and the count in N of each unlearned feature.
 
-    A learned feature counts -inf: it is never the most frequent, whatever is added or taken away.
+    A learned feature has the count -inf, so that it is never the most frequent, whatever is added or subtracted.
     """
 
     def __init__(self, points: Points, config: TheoryConfig):
@@ -145,7 +145,7 @@ class _State:
         self.one = np.ones(count, np.float32)
 
     def begin(self, keeps: Keeps, new: slice) -> None:
-        """Drop what is not kept and count the new points that hold fewer than tau learned features."""
+        """Forget L and M as `keeps` says, and count the new points that have fewer than tau learned features."""
         rows = self.points.rows[:, new]
         self.totals += self.one[new] @ rows
         if not keeps.learned:  # every point counts again
@@ -158,23 +158,23 @@ class _State:
         self.counts += (nonzero[:, None] @ rows)[:, 0]
 
     def learn_next(self, window: slice) -> tuple[int, int] | None:
-        """Learn the most frequent feature and take the points it settles from the counts; None: too rare."""
+        """Learn the most frequent feature and subtract the points it settles from the counts; None if it is too rare."""
         kind, feature = best = divmod(int(self.counts.argmax()), self.counts.shape[1])
         if self.counts[best] < self.gamma:
             return None
         self.learned[best], self.counts[best] = True, -np.inf
         holds, found = self.points.columns[kind, feature, window], self.found[kind, window]
-        found += holds.view(np.uint8)  # a byte each, as booleans are: adding those would convert them first
+        found += holds.view(np.uint8)  # booleans as bytes: adding booleans would convert them first
         (settled,) = ((found == self.tau) & holds).nonzero()
         self.counts[kind] -= self.one[: len(settled)] @ self.points.rows[kind, window].take(settled, axis=0)
         return best
 
 
 def learn(method: str, points: Points, config: TheoryConfig) -> Iterator[SimulatedExperiment]:
-    """Yield what `learn_by_recounting` yields: a point is added to the counts when it comes and taken off once.
+    """Yield the same as `learn_by_recounting`; each point is added to the counts once and subtracted once.
 
     When an experiment ends, each of its points is settled or memorised. A method that keeps M never looks at them
-    again; one that keeps only L finds N, its counts included, as it was left, and new points.
+    again. A method that keeps only L continues with N and its counts as they were, and new points.
     """
     keeps = KEEPS[method]
     state = _State(points, config)
@@ -191,10 +191,10 @@ def learn(method: str, points: Points, config: TheoryConfig) -> Iterator[Simulat
 
 
 def bernoulli(stream: np.random.RandomState, probability: np.ndarray, count: int) -> np.ndarray:
-    """Return (count, len(probability)) booleans, as `count` calls of scipy.stats.bernoulli.rvs(probability) draw them.
+    """Return (count, len(probability)) booleans, equal to `count` calls of scipy.stats.bernoulli.rvs(probability).
 
-    Each takes one uniform number u and is true where u > 1 - p, or u <= p if p > 1/2, as numpy inverts the binomial
-    distribution; it rounds 1 - p by another formula, which one draw in about 10^16 would show.
+    Each takes one uniform number u and is true if u > 1 - p, or if u <= p where p > 1/2: numpy inverts the binomial
+    distribution in this way. It rounds 1 - p by another formula, which shows in one draw of about 10^16.
     """
     common = probability > 0.5
     uniform = stream.random_sample((count, len(probability)))
@@ -218,8 +218,8 @@ def training_points(config: TheoryConfig, seed: int) -> tuple[np.ndarray, np.nda
 def accuracies_on_test(learned: np.ndarray, probabilities: np.ndarray, config: TheoryConfig) -> np.ndarray:
     """Return the test accuracy in percent for each (classes, features) of `learned`, in order; shape (len(learned),).
 
-    A point that holds tau learned features is right, any other a uniform guess. Points and then guesses come from
-    one stream, the same for every seed.
+    A point with tau learned features is right; any other is a uniform guess. Points and then guesses come from one
+    stream, the same for every seed.
     """
     stream = np.random.RandomState(100 * config.classes + 100)
     known = np.zeros(len(learned), int)
@@ -234,7 +234,7 @@ def accuracies_on_test(learned: np.ndarray, probabilities: np.ndarray, config: T
 
 @dataclass(frozen=True)
 class TheoryPoint:
-    """One experiment of one method over the seeds: accuracy in percent; features and points as counts.
+    """One experiment of one method over the seeds: accuracy in percent, features and points as counts.
 
     nonzero_gradient is |N| at the start (the training time); memorised is |M| at the end.
     """
@@ -249,9 +249,9 @@ class TheoryPoint:
 
 
 def simulate(config: TheoryConfig, on_seed: Callable[[int], None] | None = None) -> list[TheoryPoint]:
-    """Return the simulation experiment by experiment, the methods of each in the order of METHODS.
+    """Return the points experiment by experiment, and within an experiment in the order of METHODS.
 
-    on_seed is called with each seed when it is done.
+    on_seed: called with each seed when its simulation is done.
     """
     measured = []
     for seed in config.seeds:

@@ -1,8 +1,8 @@
-"""What paired seeds allow to say: differences from the reference with intervals, and the cost of its accuracy.
+"""Statistics over paired seeds: differences from the reference with intervals, and the cost of its accuracy.
 
-Two runs with the same seed share test split, chunk order and first weights, so methods are compared seed by seed:
-what a seed does to both cancels in the difference. The reference is training from scratch ("cold"), which warm
-starts are measured against throughout the paper.
+Two runs with the same seed share test split, chunk order and first weights. So methods are compared seed by seed, and
+an effect of the seed on both runs cancels in the difference. The reference is training from scratch ("cold"), against
+which the paper measures every warm start.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +32,8 @@ _UNITS = {
 class PairedDifference:
     """Mean over common seeds of method − reference in one column, with its interval; both in the printed unit.
 
-    low, high: Student's t interval at `level`, see t_interval; None with a single common seed. Where all differences
-    are equal, low == high == mean: such an interval has no width and says nothing about the spread.
+    low, high: Student's t interval at `level`, see t_interval; None with a single common seed. If all differences are
+    equal, low == high == mean: such an interval has no width and says nothing about the spread.
     """
 
     label: str
@@ -54,9 +54,9 @@ class PairedDifference:
         differences: Mapping[int, float],
         level: float = LEVEL,
     ) -> "PairedDifference":
-        """Return the difference of at least one seed, given by seed in the column's printed unit.
+        """Return the difference over at least one seed; `differences` are by seed, in the column's printed unit.
 
-        Each is rounded to a millionth of the last printed digit: the error of floats is not a spread.
+        Each is rounded to a millionth of the last printed digit, so that rounding errors do not count as a spread.
         """
         values = np.array([round(value, column.digits + 6) for value in differences.values()], dtype=float)
         mean, low, high = float(values[0]), None, None
@@ -68,18 +68,18 @@ class PairedDifference:
     def tells(self) -> bool:
         """Whether the interval has a width and rests on at least CLEAR_SEEDS seeds.
 
-        Two differences cannot show whether they are anything like normal, equal ones not how far they scatter.
+        Two differences cannot show whether they are normal, and equal ones cannot show how far they scatter.
         """
         return len(self.seeds) >= CLEAR_SEEDS and self.low != self.high
 
     @property
     def clear(self) -> bool:
-        """Whether 0 lies outside an interval that tells anything."""
+        """Whether 0 is outside an interval that `tells`."""
         return self.tells and not self.low <= 0 <= self.high
 
     def write(self) -> str:
-        """Return the difference in words; the column's title is left to the heading above it."""
-        digits = f"z,.{self.column.digits}f"  # z: what is rounded to 0 is not negative
+        """Return the difference in words, without the column's title, which the heading above it shows."""
+        digits = f"z,.{self.column.digits}f"  # z: no minus sign on a value that rounds to 0
         unit = _UNITS.get(self.column.key, self.column.title)
         text = f"{self.label} − {self.reference} = {_number(self.mean, '+' + digits)} {unit}"
         if self.low is None or self.high is None:
@@ -92,13 +92,13 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class Reach:
-    """What a method spends until it is as good as the reference is in the end.
+    """The cost of a method until it is as accurate as the reference at its end.
 
-    Target of a seed: the reference's test accuracy at its last experiment. The method reaches it at its first
-    experiment j with test accuracy >= target, and has then spent the steps, FLOPs and seconds of experiments 1..j,
-    all phases; it may fall below the target afterwards. The reference's own row is its own first reach.
+    The target of a seed is the reference's test accuracy at its last experiment. The method reaches it at its first
+    experiment j with test accuracy >= target; its cost is that of experiments 1..j, all phases. It may fall below the
+    target afterwards. The reference itself has a row too.
     seeds: common to both; reached: those that reach the target. Every spread is over `reached` alone, None if that is
-    empty: where seeds are missing from it, the costs are those of the lucky ones. experiment: j, counted from 1;
+    empty; if it lacks seeds, the costs are those of the lucky seeds. experiment: j, counted from 1.
     reference_*: the reference's whole run, all experiments, on the same seeds.
     """
 
@@ -117,7 +117,7 @@ class Reach:
     def write(self) -> str:
         """Return means in words; × is mean cost / mean cost of the reference's whole run, over the seeds that reached.
 
-        A ratio is left out where the reference's cost is 0.
+        A ratio is left out if the reference's cost is 0.
         """
         whose = "its own" if self.label == self.reference else f"{self.reference}'s"
         target = f"{self.label} to {whose} last accuracy"
@@ -143,9 +143,9 @@ def reference_of(methods: Sequence[MethodRuns]) -> MethodRuns | None:
 def t_interval(differences: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean, low and high over the last axis of (..., n) differences: mean ± t(n − 1, (1 + level)/2) · s/√n.
 
-    Student's t (the quantile of scipy.stats.t) and not the normal distribution, since n is small and the variance
-    unknown: s, with n − 1 below the fraction, is estimated from the same differences. Covers the true mean with
-    probability `level` if the differences are independent and normal. All shapes (...); the unit of the differences.
+    It uses Student's t (the quantile of scipy.stats.t) and not the normal distribution, because n is small and the
+    variance unknown: s, with the denominator n − 1, is estimated from the same differences. The interval covers the true
+    mean with probability `level` if the differences are independent and normal. Shapes (...), unit of the differences.
     ValueError for n < 2 or a level outside (0, 1).
     """
     count = differences.shape[-1]
@@ -154,7 +154,7 @@ def t_interval(differences: np.ndarray, level: float = LEVEL) -> tuple[np.ndarra
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}: 0.95 is usual")
     first = differences[..., :1]
-    from_first = differences - first  # exactly 0 where all are equal, so that the width is exactly 0 as well
+    from_first = differences - first  # exactly 0 if all are equal, so that the width is exactly 0 too
     mean = first[..., 0] + from_first.mean(axis=-1)
     half = stdtrit(count - 1, (1 + level) / 2) * from_first.std(axis=-1, ddof=1) / np.sqrt(count)
     return mean, mean - half, mean + half
@@ -176,7 +176,7 @@ def paired_differences(
 
 
 def reach(methods: Sequence[MethodRuns], reference: MethodRuns) -> list[Reach]:
-    """Return what each method, the reference among them, spends until it reaches the reference's last accuracy.
+    """Return the cost of each method, including the reference, until it reaches the reference's last accuracy.
 
     A method without a seed in common with the reference is left out.
     """
@@ -184,9 +184,9 @@ def reach(methods: Sequence[MethodRuns], reference: MethodRuns) -> list[Reach]:
 
 
 def seed_warnings(methods: Sequence[MethodRuns], planned: int) -> list[str]:
-    """Return a sentence for each reason to doubt the numbers: seeds that are missing, unpaired or too few.
+    """Return one sentence per reason to doubt the numbers: seeds that are missing, unpaired or too few.
 
-    planned: seeds that each method was meant to have.
+    planned: number of seeds that each method should have.
     """
     reference = reference_of(methods)
     others = [method for method in methods if reference and method.label != reference.label]
@@ -229,7 +229,7 @@ def _first(records: Records, target: float) -> int | None:
 
 
 def _spent(runs: Sequence[Records]) -> tuple[Spread | None, Spread | None, Spread | None]:
-    """Spreads of the summed steps, TFLOPs and seconds."""
+    """Return the spreads of the summed steps, TFLOPs and seconds."""
     if not runs:
         return None, None, None
     costs = [total_cost(records) for records in runs]
@@ -252,7 +252,7 @@ def _unpaired(method: MethodRuns, reference: MethodRuns) -> str:
 
 
 def _too_few(counts: Mapping[str, int], paired: Mapping[str, int]) -> list[str]:
-    """Say which methods have a single seed, a single pair, or fewer than FEW_SEEDS pairs (seeds, if none is paired)."""
+    """Name the methods with a single seed, a single pair, or fewer than FEW_SEEDS pairs (seeds, if none is paired)."""
     lone = {label: n for label, n in paired.items() if counts[label] > 1}
     several = (
         "paired seeds the intervals are wide and lean on the assumption of normal differences"

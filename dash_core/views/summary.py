@@ -1,7 +1,7 @@
 """Statistics over seeds, and the paper-style table: one source for console, markdown, CSV and LaTeX.
 
-As in the paper's tables 3–6: test accuracy and steps, each at the last experiment and averaged over all, as the mean
-and the population standard deviation over seeds; beside them what was spent, all phases and experiments together.
+As in the paper's tables 3–6: test accuracy and steps, each at the last experiment and averaged over all, as mean and
+population standard deviation over seeds; and the cost of the whole run, all phases and experiments together.
 """
 
 import statistics
@@ -17,9 +17,9 @@ Records = Sequence[ChunkRecord]
 
 @dataclass(frozen=True)
 class Column:
-    """A measured quantity: how it is read off a run's records, how it is written, which end is best.
+    """A measured quantity: how to compute it from a run's records, how to write it, which end is best.
 
-    not_ranked: interventions that are left out when the best is chosen (the paper sets no bold on warm's steps).
+    not_ranked: interventions that cannot be the best (the paper does not print warm's steps in bold).
     """
 
     key: str
@@ -37,7 +37,7 @@ class Column:
 
 
 def total_cost(records: Records) -> Cost:
-    """Return what a run spent, all experiments and phases together."""
+    """Return the cost of a run, all experiments and phases together."""
     return sum((record.total_cost for record in records), Cost())
 
 
@@ -53,7 +53,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method over its seeds: a spread for each column, and how many experiments did not converge."""
+    """One method over its seeds: a spread for each column, and the number of experiments that did not converge."""
 
     label: str
     intervention: str
@@ -73,7 +73,7 @@ class MethodRuns:
 
 
 def summarise(methods: Sequence[MethodRuns]) -> list[MethodSummary]:
-    """Return one summary a method that has at least one complete run, in the given order."""
+    """Return one summary for each method with at least one complete run, in the given order."""
     return [_summarise(method) for method in methods if method.runs]
 
 

@@ -1,4 +1,4 @@
-"""A comparison's table as text: the same cells as markdown, CSV, LaTeX, or whatever a caller makes of them."""
+"""A comparison's table: cells for any form of output, and the table as markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ EXPERIMENT: Mapping[str, Callable[[ChunkRecord], float]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, and whether it is set in bold."""
+    """Text, and whether it is bold."""
 
     text: str
     bold: bool = False
@@ -38,7 +38,7 @@ class Table:
 
 
 def comparison_table(title: str, summaries: Sequence[MethodSummary], seeds: int, notes: Sequence[str] = ()) -> Table:
-    """Return the paper-style table of a comparison that was meant to have `seeds` seeds a method."""
+    """Return the paper-style table of a comparison; `seeds` is the planned number of seeds per method."""
     winners = {column.key: best(summaries, column) for column in COLUMNS}
     rows = tuple(
         (
@@ -82,7 +82,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(summaries: Sequence[MethodSummary]) -> str:
-    """Return the numbers unrounded: a row a method, mean and std of each column, in the columns' printed units."""
+    """Return the numbers unrounded: one row per method, mean and std of each column, in the columns' printed units."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [f"{column.key}_{part}" for column in COLUMNS for part in ("mean", "std")]
@@ -98,7 +98,7 @@ def to_csv(summaries: Sequence[MethodSummary]) -> str:
 
 
 def experiments_csv(methods: Sequence[MethodRuns]) -> str:
-    """Return a row for each experiment of each method: what it gave and spent, as mean and std over seeds.
+    """Return one row for each experiment of each method: accuracy and cost, as mean and std over seeds.
 
     Accuracies in percent; steps, seconds and TFLOPs (10^12 floating-point operations) of this experiment alone.
     """
@@ -115,7 +115,7 @@ def experiments_csv(methods: Sequence[MethodRuns]) -> str:
 
 
 def metrics(summaries: Sequence[MethodSummary]) -> dict[str, dict[str, float]]:
-    """Return the means that tell two versions apart by method, in the columns' printed units; seconds vary anyway."""
+    """Return the means of METRICS by method, in the columns' printed units; no seconds, since they always vary."""
     columns = [column for column in COLUMNS if column.key in METRICS]
     return {s.label: {c.key: s.spreads[c.key].mean * c.scale for c in columns} for s in summaries}
 
