@@ -1,10 +1,10 @@
 """The discrete feature-learning simulation (paper, figures 3 and 9–11): why warm starts generalise worse.
 
 A point of class c has some of the K features of c, and noise of its own. The state consists of the learned features L
-and the memorised points M. Experiment j starts from N: the points of T_1:j that have fewer than tau learned features and
-are not memorised. It repeats two steps. The unlearned feature that is most frequent in N is learned, if at least gamma
-points of N have it. Then the points that have tau learned features leave N. The points that remain in N at the end are
-memorised by their noise. Training time is |N| at the start.
+and the memorised points M. Experiment j starts from N: the points of T_1:j that have fewer than tau learned features
+and are not memorised. It repeats two steps. The unlearned feature that is most frequent in N is learned, if at least
+gamma points of N have it. Then the points that have tau learned features leave N. The points that remain in N at the
+end are memorised by their noise. Training time is |N| at the start.
 
 `learn_by_recounting` follows these words; `learn` gives the same result and subtracts each point from the counts once.
 """
@@ -158,7 +158,7 @@ class _State:
         self.counts += (nonzero[:, None] @ rows)[:, 0]
 
     def learn_next(self, window: slice) -> tuple[int, int] | None:
-        """Learn the most frequent feature and subtract the points it settles from the counts; None if it is too rare."""
+        """Learn the most frequent feature and subtract the points it settles from the counts; None if it is rare."""
         kind, feature = best = divmod(int(self.counts.argmax()), self.counts.shape[1])
         if self.counts[best] < self.gamma:
             return None

@@ -144,8 +144,8 @@ def t_interval(differences: np.ndarray, level: float = LEVEL) -> tuple[np.ndarra
     """Return mean, low and high over the last axis of (..., n) differences: mean ± t(n − 1, (1 + level)/2) · s/√n.
 
     It uses Student's t (the quantile of scipy.stats.t) and not the normal distribution, because n is small and the
-    variance unknown: s, with the denominator n − 1, is estimated from the same differences. The interval covers the true
-    mean with probability `level` if the differences are independent and normal. Shapes (...), unit of the differences.
+    variance unknown: s, with the denominator n − 1, is estimated from the same differences. The interval covers the
+    true mean with probability `level` if the differences are independent and normal. Shapes (...), in their unit.
     ValueError for n < 2 or a level outside (0, 1).
     """
     count = differences.shape[-1]

@@ -1,4 +1,4 @@
-"""Plotly figures from records: drawn alike everywhere, written as offline pages and static images."""
+"""Plotly figures from records: with one look, written as offline pages and static images."""
 
 from plotly.graph_objects import Figure as PlotlyFigure
 

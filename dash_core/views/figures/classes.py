@@ -1,4 +1,4 @@
-"""Test accuracy class by class at the end: points, or a heat map where classes are many."""
+"""Test accuracy by class after the last experiment: points, or a heat map if there are many classes."""
 
 from html import escape
 
@@ -11,15 +11,15 @@ from dash_core.views.figures.phases import row_label
 from dash_core.views.figures.traces import ComparedMethods, method_entries, seeds_text, symbol
 from dash_core.views.summary import MethodRuns
 
-MANY = 20  # more classes than these are drawn as a heat map
+MANY = 20  # classes; more are drawn as a heat map
 _LONGEST = 24  # characters of a class name
-_ROW = 30  # px of height a method
+_ROW = 30  # px of height per method
 
 
 def class_accuracy(compared: ComparedMethods) -> go.Figure:
     """Draw the last experiment's test accuracy (%) of each class; classes without test images are left out.
 
-    Raises ValueError where the records have another number of classes than there are names.
+    Raises ValueError if the number of classes in the records is not the number of names.
     """
     spreads = {method.label: _by_class(method, len(compared.class_names)) for method in compared.methods}
     kept = [c for c in range(len(compared.class_names)) if any(row[c] for row in spreads.values())]
@@ -30,7 +30,7 @@ def class_accuracy(compared: ComparedMethods) -> go.Figure:
 
 
 def _by_class(method: MethodRuns, classes: int) -> list[Spread | None]:
-    """In percent over the seeds, None for a class that no seed has test images of."""
+    """Return the accuracy of each class in percent over the seeds; None for a class without test images."""
     last = [run[-1].class_accuracy for run in method.runs.values()]
     for accuracies in last:
         if len(accuracies) != classes:
@@ -57,7 +57,7 @@ def _dots(compared: ComparedMethods, rows: dict[str, list[Spread | None]], names
 
 
 def _range(spreads: list[Spread | None]) -> list[float]:
-    """Return the range that holds every mean and its spread: in groups, plotly would begin at 0."""
+    """Return a range around every mean and its spread; for grouped points plotly would begin at 0."""
     low = min(spread.mean - spread.std for spread in spreads if spread)
     high = max(spread.mean + spread.std for spread in spreads if spread)
     margin = max(0.06 * (high - low), 0.5)
@@ -121,7 +121,7 @@ def _heat_map(compared: ComparedMethods, rows: dict[str, list[Spread | None]], n
 
 
 def _readable(names: tuple[str, ...]) -> list[str]:
-    """Cut long names, number repeated ones, and let no name act as markup."""
+    """Cut long names, number repeated ones, and escape markup."""
     short = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in names]
     numbered = [f"{name} ({c})" if short.count(name) > 1 else name for c, name in enumerate(short)]
     return [escape(name, quote=False) for name in numbered]

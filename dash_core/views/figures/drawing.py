@@ -16,7 +16,7 @@ from dash_core.views.summary import MethodRuns
 
 
 class FigureKind(NamedTuple):
-    """A kind of figure: what builds it, its title, a caption of one sentence, and the diagnostic it shows, if any."""
+    """A kind of figure: its builder, title, caption of one sentence, and the diagnostic that it shows, if any."""
 
     build: Callable[[Any], go.Figure]
     title: str
@@ -35,13 +35,13 @@ FIGURES: dict[str, FigureKind] = {
         accuracy_by_steps,
         "Accuracy against steps",
         "Test accuracy of the last experiment against the steps of all experiments: "
-        "mean ± population std over seeds, and a small point a seed.",
+        "mean ± population std over seeds, and one small point per seed.",
     ),
     "accuracy_by_flops": FigureKind(
         accuracy_by_flops,
         "Accuracy against FLOPs",
         "Test accuracy of the last experiment against the counted FLOPs of all experiments and phases: "
-        "mean ± population std over seeds, and a small point a seed.",
+        "mean ± population std over seeds, and one small point per seed.",
     ),
     "cost_by_phase": FigureKind(
         cost_by_phase,
@@ -115,9 +115,9 @@ THEORY = FigureKind(
 def draw(methods: Sequence[MethodRuns], class_names: Sequence[str]) -> dict[str, go.Figure]:
     """Return every figure of FIGURES, in its order, of the methods that have a complete run.
 
-    A method with fewer seeds than others is drawn from those it has; the figure of a diagnostic, where it was recorded.
-    Raises ValueError where no method has a run,
-    or where the records have another number of classes than there are names.
+    A method with fewer seeds than others is drawn from its own seeds. The figure of a diagnostic is drawn only if the
+    diagnostic was recorded. Raises ValueError if no method has a run, or if the number of classes in the records is not
+    the number of names.
     """
     compared = ComparedMethods.of(methods, class_names)
     recorded = plasticity.recorded(compared)

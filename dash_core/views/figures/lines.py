@@ -7,11 +7,11 @@ import plotly.graph_objects as go
 from dash_core.views.figures.panels import Panel, arrange
 from dash_core.views.figures.traces import ComparedMethods, Line, line_with_band, method_entries, points_of
 
-EACH_TICKED = 12  # experiments that all have a tick; of more, plotly chooses some
+EACH_TICKED = 12  # experiments; up to here each has a tick, beyond it plotly chooses
 
 
 def experiment_axis(experiments: int) -> dict[str, Any]:
-    """Return the axis of experiments 1 to `experiments`: whole numbers only."""
+    """Return the axis of experiments 1 to `experiments`, with whole numbers only."""
     axis = {"title": {"text": "experiment"}, "tickformat": "d"}
     return {**axis, "dtick": 1} if experiments <= EACH_TICKED else axis
 
@@ -44,5 +44,5 @@ def seconds(compared: ComparedMethods) -> go.Figure:
 
 
 def experiments_of(compared: ComparedMethods) -> int:
-    """Return how many experiments the longest run has."""
+    """Return the number of experiments of the longest run."""
     return max(len(records) for method in compared.methods for records in method.runs.values())

@@ -1,7 +1,7 @@
-"""One look for every figure: a colour, a dash pattern and a marker a method, and a template for light and dark pages.
+"""One look for every figure: colour, dash pattern and marker of each method; a template for light and dark pages.
 
-The eight colours stay apart under protanopia and deuteranopia and stand out from white and from near-black;
-pattern and marker differ as well, so nothing rests on colour alone.
+The eight colours differ under protanopia and deuteranopia, and contrast with white and with near-black. Pattern and
+marker differ as well, so that no distinction depends on colour alone.
 """
 
 import hashlib
@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 
-INK = "#757b84"  # text: 4.2:1 on white, as much on near-black
+INK = "#757b84"  # text: contrast 4.2:1 on white, and the same on near-black
 GRID = "rgba(128, 134, 144, 0.25)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn: colour (#rrggbb), dash pattern of its line, symbol of its markers."""
+    """The look of a method: colour (#rrggbb), dash pattern of its line, symbol of its markers."""
 
     color: str
     dash: str
@@ -55,7 +55,7 @@ _SYMBOLS = ("hourglass", "bowtie", "star-triangle-up", "star-square", "hexagram"
 
 
 def color_of(intervention: str) -> str:
-    """Return the colour of every method of an intervention; one that STYLES does not know gets one by its name."""
+    """Return the colour of an intervention's methods; an intervention outside STYLES gets one by its name."""
     known = STYLES.get(intervention)
     return known.color if known else _COLORS[_number(intervention) % len(_COLORS)]
 
@@ -63,8 +63,8 @@ def color_of(intervention: str) -> str:
 def styles_of(methods: Iterable[tuple[str, str]]) -> dict[str, Style]:
     """Return a style for each (label, intervention), no two alike.
 
-    A label that is its intervention's name has the style of STYLES. Another has the intervention's colour with a
-    pattern and marker chosen by the label alone; where two labels choose the same, the later by name takes the next.
+    A label that equals its intervention's name has the style of STYLES. Any other label has the intervention's colour,
+    and a pattern and marker chosen by the label alone. If two labels choose the same, the later by name gets the next.
     """
     chosen: dict[str, Style] = {}
     for label, intervention in sorted(set(methods), key=lambda method: (method[0] != method[1], method)):
@@ -74,7 +74,7 @@ def styles_of(methods: Iterable[tuple[str, str]]) -> dict[str, Style]:
 
 
 def _variants(label: str, intervention: str) -> list[Style]:
-    """All pairs of pattern and marker (their numbers have no common divisor), from the label's own on."""
+    """Return all pairs of pattern and marker, beginning at the label's own; their counts have no common divisor."""
     count, first = len(_DASHES) * len(_SYMBOLS), _number(label)
     numbers = [(first + step) % count for step in range(count)]
     color = color_of(intervention)
@@ -82,11 +82,11 @@ def _variants(label: str, intervention: str) -> list[Style]:
 
 
 def _number(name: str) -> int:
-    """A whole number from a name, the same in every process."""
+    """Return a whole number from a name, the same in every process."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
-THEORY_STYLES = {  # the simulation's methods in the colours of what they stand for; ideal runs along random
+THEORY_STYLES = {  # the simulation's methods in the colours of their counterparts; ideal often coincides with random
     "random": STYLES["cold"],
     "warm": STYLES["warm"],
     "ideal": replace(STYLES["dash"], dash="dot"),

@@ -1,4 +1,4 @@
-"""Panels that stand side by side on a wide page and one above the other on a narrow one."""
+"""Panels: side by side on a wide page, stacked on a narrow one."""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from dash_core.views.figures.look import TEMPLATE
 
 NARROW = 640  # px: below this width panels are stacked
 _WIDE_HEIGHT = 420  # px
-_PANEL_HEIGHT = 290  # px: of one panel of the stack
-_PANEL_GAP = 75  # px: between panels of the stack, for ticks and title of an axis
+_PANEL_HEIGHT = 290  # px of one stacked panel
+_PANEL_GAP = 75  # px between stacked panels, for ticks and title of an axis
 _LEGEND_ROW = 20  # px
-_LEGEND_WIDTH = 320  # px: what is left for the legend on a narrow page
+_LEGEND_WIDTH = 320  # px of the legend on a narrow page
 
 
 Trace = go.Scatter | go.Bar | go.Heatmap
@@ -29,8 +29,8 @@ class Panel(NamedTuple):
 def arrange(traces: Sequence[Trace], panels: Sequence[Panel], **layout: Any) -> go.Figure:
     """Return a figure of the panels, side by side.
 
-    `layout.meta` holds the two forms, "wide" and "narrow", as plotly relayout updates: `fragment` adds the script
-    that applies one of them by the figure's width. A trace's panel is that of its axes: x and y, x2 and y2, ...
+    `layout.meta` contains the two forms, "wide" and "narrow", as plotly relayout updates. The script from `fragment`
+    applies one of them by the figure's width. A trace belongs to the panel of its axes: x and y, x2 and y2, ...
     """
     axes = {}
     for number, panel in enumerate(panels, start=1):
@@ -38,7 +38,7 @@ def arrange(traces: Sequence[Trace], panels: Sequence[Panel], **layout: Any) -> 
         axes[f"xaxis{suffix}"] = {**panel.x, "anchor": f"y{suffix}"}
         axes[f"yaxis{suffix}"] = {**panel.y, "anchor": f"x{suffix}"}
     figure = go.Figure(list(traces), {**axes, **layout, "template": TEMPLATE})
-    one = layout.get("height", _PANEL_HEIGHT)  # a figure may know how high its rows must be
+    one = layout.get("height", _PANEL_HEIGHT)  # a figure with rows sets its own height
     wide = {"height": layout.get("height", _WIDE_HEIGHT), **_side_by_side(len(panels))}
     narrow = {"height": one * len(panels) + _legend_height(traces), **_stacked(len(panels), one)}
     figure.update_layout({**wide, "meta": {"wide": wide, "narrow": narrow, "narrow_below": NARROW}})
@@ -46,7 +46,7 @@ def arrange(traces: Sequence[Trace], panels: Sequence[Panel], **layout: Any) -> 
 
 
 def axis_suffix(number: int) -> str:
-    """Return how plotly ends the names of the axes of panel `number`, counted from 1: "", "2", "3", ..."""
+    """Return the suffix of plotly's axis names for panel `number`, counted from 1: "", "2", "3", ..."""
     return "" if number == 1 else str(number)
 
 
@@ -68,14 +68,14 @@ def _side_by_side(count: int) -> dict[str, Any]:
 
 
 def _legend_height(traces: Sequence[Trace]) -> int:
-    """The legend's px on a narrow page: its columns are as wide as its longest entry."""
+    """Return the legend's height in px on a narrow page; its columns are as wide as its longest entry."""
     names = [trace.name for trace in traces if trace.showlegend is not False]
     columns = max(_LEGEND_WIDTH // (50 + 8 * max(map(len, names), default=0)), 1)
     return _LEGEND_ROW * math.ceil(len(names) / columns)
 
 
 def _stacked(count: int, height: int) -> dict[str, Any]:
-    """The first panel on top; no drag mode, so that a finger scrolls the page. height: px of one panel."""
+    """Stack the panels, the first on top; no drag mode, so that a finger scrolls the page. height: px of one panel."""
     gap = _PANEL_GAP / (height * count)
     part = (1 - gap * (count - 1)) / count
     update: dict[str, Any] = {"dragmode": False}

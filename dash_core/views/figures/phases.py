@@ -1,4 +1,4 @@
-"""Where the cost went: seconds and TFLOPs of a whole run by phase."""
+"""Cost by phase: seconds and TFLOPs of a whole run."""
 
 import plotly.graph_objects as go
 
@@ -10,13 +10,13 @@ from dash_core.views.figures.traces import ComparedMethods, seeds_text
 from dash_core.views.summary import MethodRuns
 
 _UNITS = {"seconds": lambda cost: cost.seconds, "TFLOPs": lambda cost: 1e-12 * cost.flops}
-_ROW = 34  # px of height a method
+_ROW = 34  # px of height per method
 
 
 def cost_by_phase(compared: ComparedMethods) -> go.Figure:
-    """Draw a bar a method, the mean over seeds of a whole run's cost, stacked by phase: seconds, and TFLOPs.
+    """Draw one bar per method: the mean over seeds of a whole run's cost, stacked by phase, in seconds and in TFLOPs.
 
-    A phase that no method spent anything on is left out.
+    A phase without any cost is left out.
     """
     spent = {phase: [_spent(method, phase) for method in compared.methods] for phase in PHASES}
     phases = [phase for phase in PHASES if any(cost.seconds or cost.flops for runs in spent[phase] for cost in runs)]
@@ -29,14 +29,14 @@ def cost_by_phase(compared: ComparedMethods) -> go.Figure:
     panels = [Panel({"title": {"text": unit}}, rows) for unit in _UNITS]
     height = 130 + _ROW * len(compared.methods)
     figure = arrange(traces, panels, barmode="stack", bargap=0.35, height=height)
-    once = {"yaxis2.showticklabels": False}  # side by side, the names stand once
+    once = {"yaxis2.showticklabels": False}  # side by side, one panel shows the names
     figure.layout.meta["wide"].update(once)
     figure.layout.meta["narrow"].update({"yaxis2.showticklabels": True})
     return figure.update_layout(once)
 
 
 def _spent(method: MethodRuns, phase: str) -> list[Cost]:
-    """What each seed's run spent on the phase."""
+    """Return the cost of the phase in each seed's run."""
     return [sum((record.cost.get(phase, Cost()) for record in run), Cost()) for run in method.runs.values()]
 
 
@@ -62,7 +62,7 @@ def _bars(methods: tuple[MethodRuns, ...], phase: str, spent: list[list[Cost]], 
 
 
 def row_label(label: str) -> str:
-    """Return a label for the left of a row, long ones broken in two lines at an underscore."""
+    """Return a label for the left of a row; a long one is broken into two lines at an underscore."""
     if len(label) <= 15 or "_" not in label:
         return label
     breaks = [index + 1 for index, character in enumerate(label) if character == "_"]

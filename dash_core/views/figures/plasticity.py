@@ -1,4 +1,4 @@
-"""Figures of the diagnostics, by experiment: what a network still knows, and what it can still learn."""
+"""Figures of the diagnostics by experiment: how much a network still knows, and how well it can still learn."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from dash_core.views.summary import MethodRuns
 
 
 class Part(NamedTuple):
-    """A recorded value as a panel shows it: its key, the title of its axis, and how the hover text writes it."""
+    """A recorded value as a panel shows it: key, title of the axis, and unit, digits and scale of the hover text."""
 
     key: str
     title: str
@@ -32,19 +32,19 @@ class Part(NamedTuple):
     scale: float = 1.0
 
     def of(self, record: ChunkRecord) -> float | None:
-        """Return the value in the unit shown; None where it was not recorded."""
+        """Return the value in the shown unit; None if it was not recorded."""
         value = record.diagnostics.get(self.key)
         return None if value is None else self.scale * value
 
 
 def recorded(compared: ComparedMethods) -> set[str]:
-    """Return the names of the diagnostics that at least one record holds: what stands before a key's first slash."""
+    """Return the names of all recorded diagnostics: the part of a key before its first slash."""
     runs = (records for method in compared.methods for records in method.runs.values())
     return {key.partition("/")[0] for records in runs for record in records for key in record.diagnostics}
 
 
 def previous_accuracy(compared: ComparedMethods) -> go.Figure:
-    """Draw the accuracy (%) on the previous data after each intervention, and over the last one's first epochs."""
+    """Draw the accuracy (%) on the previous data after each intervention, and over the first epochs after the last."""
     title = "accuracy (%)"
     right_after = _percent("previous_accuracy/epoch_0", title)
     epochs = [(k, _percent(f"previous_accuracy/epoch_{k}", title)) for k in range(_epochs(compared) + 1)]
@@ -99,7 +99,7 @@ def distance(compared: ComparedMethods) -> go.Figure:
 
 
 class _Drawn(NamedTuple):
-    """A panel's axes and lines; `bounds`: of each line's band, lower and upper, if not ± the standard deviation."""
+    """A panel's axes and lines. bounds: lower and upper bound of each line's band; default: ± standard deviation."""
 
     x: dict[str, Any]
     y: dict[str, Any]
@@ -130,7 +130,7 @@ def _by_experiment(compared: ComparedMethods, part: Part) -> _Drawn:
 def _of_last(
     compared: ComparedMethods, along: str, parts: Sequence[tuple[int | str, Part]], axis: dict[str, Any]
 ) -> _Drawn:
-    """Return the panel of several parts of each method's last experiment, side by side along x."""
+    """Return a panel with several parts of each method's last experiment along x."""
     lines = []
     for method in compared.methods:
         last = [records[-1] for records in method.runs.values()]
@@ -141,7 +141,7 @@ def _of_last(
 
 
 def _arrange(compared: ComparedMethods, drawn: Sequence[_Drawn]) -> go.Figure:
-    """Return the figure of the panels that have a point to show."""
+    """Return the figure of all panels with at least one point."""
     shown = [panel for panel in drawn if any(line.points for line in panel.lines)]
     traces: list[Trace] = [*method_entries(compared.styles, compared.converged)]
     for number, panel in enumerate(shown, start=1):
@@ -150,13 +150,13 @@ def _arrange(compared: ComparedMethods, drawn: Sequence[_Drawn]) -> go.Figure:
 
 
 def _last_keys(compared: ComparedMethods) -> list[str]:
-    """Return the keys of every run's last experiment, each once, in the order they were recorded."""
+    """Return the keys of every run's last experiment, each once, in the order in which they were recorded."""
     last = (records[-1] for method in compared.methods for records in method.runs.values())
     return list(dict.fromkeys(key for record in last for key in record.diagnostics))
 
 
 def _epochs(compared: ComparedMethods) -> int:
-    """Return the last epoch with an accuracy on the previous data in a last experiment."""
+    """Return the highest epoch of a last experiment with an accuracy on the previous data."""
     prefix = "previous_accuracy/epoch_"
     return max((int(key.removeprefix(prefix)) for key in _last_keys(compared) if key.startswith(prefix)), default=0)
 

@@ -1,4 +1,4 @@
-// Panels side by side or stacked, by the width of the figure: its layout.meta holds both forms.
+// Panels are side by side or stacked, by the width of the figure: its layout.meta contains both forms.
 function fitPanels(plot) {
   const forms = plot.layout.meta;
   const fit = () => {

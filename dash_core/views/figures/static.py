@@ -1,7 +1,7 @@
-"""Static images: SVG and PNG by a browser on this machine, which reaches no network.
+"""Static images: SVG and PNG, drawn by a browser on this machine that gets no network.
 
-kaleido drives the browser. Its page loads plotly.js from the plotly package; MathJax, which it would load from a CDN,
-is off, and the browser is given a proxy that does not exist.
+kaleido drives the browser. Its page loads plotly.js from the plotly package. MathJax, which it would load from a CDN,
+is off, and the browser's proxy does not exist.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ import plotly.graph_objects as go
 from dash_core.errors import ConfigError
 
 _WIDTH = 900  # px
-_SCALE = 2  # PNG pixels a px
-_NOWHERE = "127.0.0.1:9"  # the discard port: files are read, requests fail
+_SCALE = 2  # PNG pixels per px
+_NOWHERE = "127.0.0.1:9"  # proxy on the discard port: files can be read, requests fail
 _DARK = "#2b2f36"  # text on white
-_TIMEOUT = 180  # seconds an image, on a busy machine
+_TIMEOUT = 180  # seconds per image; generous for a busy machine
 
 
 def find_browser() -> str | None:
     """Return the path of the Chrome or Chromium that draws static images, or None.
 
-    BROWSER_PATH of the environment decides where it is set; else plotly_get_chrome's download, then what is installed.
+    The environment's BROWSER_PATH decides if it is set; else plotly_get_chrome's download, then an installed one.
     """
-    from choreographer.browsers.chromium import Chromium  # here: who wants no images waits for no import
+    from choreographer.browsers.chromium import Chromium  # imported here, so that only images wait for it
 
     path = os.environ.get("BROWSER_PATH") or Chromium.find_browser(skip_local=False)
     return str(path) if path and Path(path).is_file() and os.access(path, os.X_OK) else None
@@ -36,7 +36,7 @@ def find_browser() -> str | None:
 def images(figures: Mapping[str, go.Figure]) -> dict[str, bytes]:
     """Return '<name>.svg' and '<name>.png' of every figure, on white, drawn by one browser.
 
-    Raises ConfigError where no browser is found or it does not draw.
+    Raises ConfigError if there is no browser or it does not draw.
     """
     browser = find_browser()
     if browser is None:
@@ -46,7 +46,7 @@ def images(figures: Mapping[str, go.Figure]) -> dict[str, bytes]:
             f"static images need Chrome or Chromium, and {where}: `apt install chromium`, "
             "or `uv run plotly_get_chrome`, or set BROWSER_PATH to its program"
         )
-    with ThreadPoolExecutor(1) as thread:  # a thread of its own: the caller may be within an event loop
+    with ThreadPoolExecutor(1) as thread:  # the caller may be inside an event loop, so in a thread of its own
         return thread.submit(asyncio.run, _images(figures, browser)).result()
 
 
@@ -72,7 +72,7 @@ async def _images(figures: Mapping[str, go.Figure], browser: str) -> dict[str, b
 
 
 def _on_white(name: str, figure: go.Figure) -> go.Figure:
-    """Return a copy for paper, its traces named so that plotly draws no random names for them."""
+    """Return a copy on white; named traces, because plotly gives unnamed ones random names."""
     copy = go.Figure(figure).update_layout(paper_bgcolor="white", font_color=_DARK)
     for number, trace in enumerate(copy.data):
         trace.uid = f"{name}-{number}"
@@ -80,7 +80,7 @@ def _on_white(name: str, figure: go.Figure) -> go.Figure:
 
 
 def _with_fixed_ids(svg: bytes, name: str) -> bytes:
-    """Put the figure's name for the random number in plotly's ids, so that one figure is always one SVG."""
+    """Replace the random number in plotly's ids by the figure's name, so that equal figures give equal SVGs."""
     text = svg.decode()
     number = re.search(r'<defs id="defs-([0-9a-f]+)"', text)
     return re.sub(rf"(?<=[a-z-]){number[1]}", f"-{name}-", text).encode() if number else svg

@@ -22,7 +22,7 @@ def theory_figure(points: Sequence[TheoryPoint]) -> go.Figure:
 
     Training time is the number of points with a non-zero gradient as an experiment starts, on a logarithmic axis
     (paper, section 3 and figure 3). Lines are means over seeds, bands ± population std.
-    Raises ValueError where there is no point or a method has no style.
+    Raises ValueError if there is no point or a method has no style.
     """
     methods = list(dict.fromkeys(point.method for point in points))
     unknown = [method for method in methods if method not in THEORY_STYLES]

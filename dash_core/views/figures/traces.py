@@ -14,19 +14,19 @@ from dash_core.views.figures.panels import on
 from dash_core.views.summary import MethodRuns, Records
 
 NOT_CONVERGED = "open marker: not converged"
-_MARKERS = 10  # about so many on a line
+_MARKERS = 10  # markers on a line, about
 
 
 @dataclass(frozen=True)
 class ComparedMethods:
-    """What is drawn: the methods that have at least one run, and the names of the classes."""
+    """The content of a figure: the methods with at least one run, and the names of the classes."""
 
     methods: tuple[MethodRuns, ...]
     class_names: tuple[str, ...]
 
     @classmethod
     def of(cls, methods: Sequence[MethodRuns], class_names: Sequence[str]) -> "ComparedMethods":
-        """Return the comparison without methods that have no run; ValueError where none is left."""
+        """Return the methods that have a run; ValueError if there is none."""
         shown = tuple(method for method in methods if method.runs)
         if not shown:
             labels = ", ".join(method.label for method in methods) or "none was given"
@@ -41,13 +41,13 @@ class ComparedMethods:
 
     @property
     def converged(self) -> bool:
-        """Whether every experiment of every run did."""
+        """Whether every experiment of every run converged."""
         return all(converged(records) for method in self.methods for records in method.runs.values())
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a line: mostly an experiment's number, the spread over seeds, how many, whether all converged."""
+    """One point of a line. x: mostly an experiment's number. spread: over `seeds` seeds. converged: all of them did."""
 
     x: int | str
     spread: Spread
@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """A method's line. unit: as hover texts write it, with its number format in d3's notation. along: what x counts."""
+    """A method's line. unit, digits: of the hover texts, digits in d3's notation. along: the name of x."""
 
     label: str
     style: Style
@@ -68,12 +68,12 @@ class Line:
 
 
 def converged(records: Records) -> bool:
-    """Return whether every experiment of the run did."""
+    """Return whether every experiment of the run converged."""
     return all(record.converged for record in records)
 
 
 def points_of(method: MethodRuns, measure: Callable[[ChunkRecord], float | None]) -> tuple[Point, ...]:
-    """Return the spread of a quantity over the method's seeds, experiment by experiment, where it was measured."""
+    """Return the spread of a quantity over the method's seeds, for each experiment that measured it."""
     measured: dict[int, list[tuple[ChunkRecord, float]]] = {}
     for record in (record for records in method.runs.values() for record in records):
         if (value := measure(record)) is not None:
@@ -87,7 +87,7 @@ def points_of(method: MethodRuns, measure: Callable[[ChunkRecord], float | None]
 def line_with_band(line: Line, panel: int, positive: bool = False) -> list[go.Scatter]:
     """Return the line of the means and the band of mean ± population std around it.
 
-    positive: cut the band off at half, for an axis in logarithms of whole numbers.
+    positive: cut the band off at 0.5, for a logarithmic axis of whole numbers.
     """
     floor = 0.5 if positive else -math.inf
     if not any(point.spread.std for point in line.points):
@@ -113,7 +113,7 @@ def curve_of(line: Line, panel: int) -> go.Scatter:
 
 
 def band_of(line: Line, panel: int, lower: list[float], upper: list[float]) -> go.Scatter:
-    """Return the band from `lower` to `upper`, a value each for every point of the line."""
+    """Return the band from `lower` to `upper`, which have one value for each point of the line."""
     x = [point.x for point in line.points]
     outline = {"x": x + x[::-1], "y": upper + lower[::-1], "fill": "toself", "fillcolor": line.style.faded(0.18)}
     return go.Scatter(**outline, mode="lines", line={"width": 0}, hoverinfo="skip", **_belonging(line, panel))
@@ -124,7 +124,7 @@ def _belonging(line: Line, panel: int) -> dict:
 
 
 def _sparse(line: Line) -> dict:
-    """A marker on about ten experiments and on every one that did not converge, which is open."""
+    """Return markers on about ten experiments, and an open one on each experiment that did not converge."""
     stride = math.ceil(len(line.points) / _MARKERS)
     shown = [index % stride == 0 or not point.converged for index, point in enumerate(line.points)]
     return {
@@ -137,12 +137,12 @@ def _sparse(line: Line) -> dict:
 
 
 def symbol(style: Style, has_converged: bool) -> str:
-    """Return the style's symbol, open where training ended at its limit of epochs."""
+    """Return the style's symbol, open if training ended at its limit of epochs."""
     return style.symbol if has_converged else f"{style.symbol}-open"
 
 
 def method_entries(styles: dict[str, Style], all_converged: bool, mode: str = "lines+markers") -> list[go.Scatter]:
-    """Return the legend: an entry a method, and one that explains open markers where there are any."""
+    """Return the legend: one entry per method, and one that explains open markers if there are any."""
     entries = [legend_entry(label, style, mode) for label, style in styles.items()]
     if not all_converged:
         entries.append(legend_entry(NOT_CONVERGED, Style(INK, "solid", "circle-open"), "markers"))
@@ -150,7 +150,7 @@ def method_entries(styles: dict[str, Style], all_converged: bool, mode: str = "l
 
 
 def legend_entry(name: str, style: Style, mode: str) -> go.Scatter:
-    """Return a trace without points: it stands in the legend and switches its group on and off."""
+    """Return a trace without points: its legend entry switches its group on and off."""
     return go.Scatter(
         x=[None],
         y=[None],
@@ -165,7 +165,7 @@ def legend_entry(name: str, style: Style, mode: str) -> go.Scatter:
 
 
 def seeds_text(count: int) -> str:
-    """Return how hover texts write the number of seeds."""
+    """Return the number of seeds as hover texts write it."""
     return f"n = {count} seed{'' if count == 1 else 's'}"
 
 

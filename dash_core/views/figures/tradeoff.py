@@ -1,4 +1,4 @@
-"""What the accuracy at the end cost: a point a method, against the steps or the FLOPs of the whole run."""
+"""Accuracy at the end against its cost: one point per method, against the steps or the FLOPs of the whole run."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def accuracy_by_flops(compared: ComparedMethods) -> go.Figure:
 
 
 def _trade_off(compared: ComparedMethods, spent: Callable[[Records], float], axis: tuple[str, str]) -> go.Figure:
-    """axis: its title, and the unit as the hover text writes it."""
+    """Draw last accuracy against a cost. axis: its title, and the unit of the hover text."""
     title, unit = axis
     traces = method_entries(compared.styles, compared.converged, mode="markers")
     for method in compared.methods:
@@ -32,7 +32,7 @@ def _trade_off(compared: ComparedMethods, spent: Callable[[Records], float], axi
 
 
 def _points(method: MethodRuns, style: Style, spent: Callable[[Records], float], unit: str) -> list[go.Scatter]:
-    """A small point a seed, and the mean with ± population std both ways."""
+    """Return one small point per seed, and the mean with ± population std in both directions."""
     x = [spent(run) for run in method.runs.values()]
     y = [100 * run[-1].test_accuracy for run in method.runs.values()]
     across, up = Spread.of(x), Spread.of(y)

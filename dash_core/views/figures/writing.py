@@ -37,18 +37,18 @@ _PAGE = """<!doctype html>
 
 @cache
 def plotly_js() -> str:
-    """Return the source of plotly.js, to be inlined or stored beside a page."""
+    """Return the source of plotly.js, for use in a page or beside it."""
     return plotly.offline.get_plotlyjs()
 
 
 @cache
 def responsive_js() -> str:
-    """Return the function `fitPanels(plot)`: it keeps a drawn figure's panels side by side or stacked, by its width."""
+    """Return the JavaScript function `fitPanels(plot)`: it arranges a figure's panels by the figure's width."""
     return Path(__file__).with_name("responsive.js").read_text(encoding="utf-8")
 
 
 def config_of(name: str) -> dict[str, Any]:
-    """Return plotly.js's settings for a figure: it follows its page's width and offers no upload."""
+    """Return plotly.js's settings for a figure: its width follows the page, and it offers no upload."""
     return {
         "responsive": True,
         "displaylogo": False,
@@ -60,8 +60,8 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def fragment(name: str, figure: go.Figure) -> str:
-    """Return a div with the id `name` and the script that draws it; the page holds plotly.js and `responsive_js`."""
-    drawn = plotly.io.to_json(figure, engine="json").replace("<", "\\u003c")  # no text can end the script
+    """Return a div with the id `name` and a script that draws it; the page needs plotly.js and `responsive_js`."""
+    drawn = plotly.io.to_json(figure, engine="json").replace("<", "\\u003c")  # so that no text ends the script
     return (
         f'<div id="{escape(name)}" style="height: {figure.layout.height}px"></div>\n'
         f"<script>\n"
@@ -76,7 +76,7 @@ def write_figures(figures: Mapping[str, go.Figure], folder: Path, static: bool) 
     """Write '<name>.html' of every figure, with plotly.js beside them, and return the paths.
 
     static: write '<name>.svg' and '<name>.png' as well, before any other file.
-    The same figures give the same bytes. Raises ConfigError where static images are wanted and no browser draws them.
+    Equal figures give equal bytes. Raises ConfigError if static images are wanted and no browser draws them.
     """
     files = images(figures) if static else {}
     files |= {f"{name}.html": _page(name, figure).encode() for name, figure in figures.items()}

@@ -1,4 +1,4 @@
-"""What a report is made of: plain data, records and the table of one comparison."""
+"""The content of a report: plain data, records and the table of one comparison."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from dash_core.views.tables import Table
 class ReportContent:
     """One comparison, as its report needs it.
 
-    name: of the comparison; title: of the page. settings: the whole params.yaml, defaults included, as nested plain
+    name: of the comparison. title: of the page. settings: the whole params.yaml, defaults included, as nested plain
     data. splits: digest of the chunk plan by seed. data: facts of the dataset by name; train_images and test_images
-    are needed, others are printed as well. machines: the distinct hardware, versions and commits of the runs.
-    table: the comparison's. methods: the complete runs. planned_seeds: how many seeds a method was meant to have.
-    class_names: in the order of the labels. command: what makes the comparison again.
+    are required. machines: the distinct hardware, versions and commits of the runs. table: the comparison's table.
+    methods: the complete runs. planned_seeds: planned number of seeds per method. class_names: in the order of the
+    labels. command: repeats the comparison.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What every page of ours is made with: one HTML file with everything in it, which requests nothing."""
+"""Render pages: one HTML file that contains everything and requests nothing."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,10 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 
 
 def render(template: str, **content: Any) -> str:
-    """Return a template of this folder as a page: style, figures and plotly.js are within it.
+    """Return a template of this folder as a page that contains style, figures and plotly.js.
 
-    It has no time of day and no random id: equal contents give equal bytes. Browsers hold it to requesting nothing:
-    its policy forbids it.
+    The page has no time of day and no random id, so equal contents give equal bytes. Its content security policy makes
+    browsers refuse any request.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -38,12 +38,12 @@ def render(template: str, **content: Any) -> str:
 
 
 def bound(sentence: str) -> str:
-    """Return the sentence with its percent signs bound to their numbers at a line's end."""
+    """Return the sentence with no-break spaces before its percent signs."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def drawn(name: str, title: str, caption: str, figure: go.Figure) -> dict[str, Any]:
-    """Return a figure as the templates take it; name: safe as an id."""
+    """Return a figure in the form that the templates expect. name: safe as an id."""
     return {
         "name": name,
         "title": title,
@@ -58,5 +58,5 @@ def _own(name: str) -> Markup:
 
 
 def _inert(data: str) -> Markup:
-    """Return JSON in which nothing can end the script element it stands in: < as its escape, the same value."""
+    """Return the JSON with < escaped, so that no text can end the script element around it."""
     return Markup(data.replace("<", "\\u003c"))

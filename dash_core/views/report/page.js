@@ -1,9 +1,9 @@
 "use strict";
-// Draws the figures in the page's own colours: again when the reader's colour scheme changes, and light on paper.
-// Panels stand side by side or are stacked, by the figure's width: layout.meta holds both forms.
+// Draws the figures in the page's own colours, again when the reader's colour scheme changes, and light on paper.
+// Panels are side by side or stacked, by the figure's width: layout.meta contains both forms.
 (() => {
   const PAPER = 660; // px: width of a figure on A4 or Letter
-  const BUTTONS = 40; // px: room at the right for plotly's buttons, which the narrow form does without
+  const BUTTONS = 40; // px: room at the right for plotly's buttons; the narrow form has none
   const root = document.documentElement;
   const plots = [...document.querySelectorAll(".plot")].map((place) => ({
     place,
@@ -31,7 +31,7 @@
     return changes;
   }
 
-  // A width, and the form that goes with it where it is not the one the figure has, as changes of its layout.
+  // The width, and the form for it if the figure has another one, as changes of the layout.
   function fitted(plot, width) {
     const { wide, narrow, narrow_below } = plot.figure.layout.meta;
     const form = width < narrow_below ? narrow : wide;
@@ -62,7 +62,7 @@
   async function draw(plot) {
     const { place, figure, config } = plot;
     change(figure.layout, { ...coloured(plot), ...fitted(plot, place.clientWidth) });
-    // plotly keeps the width of a figure whose height is set, so the width is followed here
+    // plotly does not adapt the width of a figure whose height is set, so it is done here
     await Plotly.newPlot(place, figure.data, figure.layout, { ...config, responsive: false });
     new ResizeObserver(() => {
       const width = place.clientWidth;

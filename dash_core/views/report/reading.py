@@ -1,4 +1,4 @@
-"""The comparison in words: only what the numbers show, with seeds and intervals, and every reason to doubt them."""
+"""The comparison in words: what the numbers show, with seeds and intervals, and every reason to doubt them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ COSTS = {"average_steps": "steps", "teraflops": "TFLOPs", "seconds": "seconds"}
 
 _ALL_SO_FAR = "{model} is trained on all chunks so far, {how}, until {end}"
 _BETWEEN = "The methods differ in what they do to the model between two chunks."
-DONE = {  # what is done in each protocol, as the report says it
+DONE = {  # the course of each protocol, as the report describes it
     "standard": f"The training images come in {{chunks}} chunks. After each, {_ALL_SO_FAR}. {_BETWEEN}",
     "two_phase": (
         "First {model} is trained on {share:g} % of the training images, {how}, until {pretrained}; then on all of "
@@ -43,7 +43,7 @@ DONE = {  # what is done in each protocol, as the report says it
 
 
 def headline(content: ReportContent) -> str:
-    """Return what was compared and how, in one paragraph."""
+    """Return a paragraph on the methods, the data and the course of the runs."""
     settings = content.settings
     labels = settings["compare"]["methods"]
     complete = sum(len(method.runs) for method in content.methods)
@@ -56,7 +56,7 @@ def headline(content: ReportContent) -> str:
 
 
 def _protocol(settings: Mapping[str, Any]) -> str:
-    """Return what the runs did, experiment after experiment."""
+    """Return the course of the runs, experiment by experiment."""
     training, protocol = settings["training"], dict(settings["protocol"])
     words = {
         **protocol,
@@ -72,7 +72,7 @@ def _protocol(settings: Mapping[str, Any]) -> str:
 
 
 def _end(training: Mapping[str, Any], epochs: int | None = None, accuracy: float | None = None) -> str:
-    """Return when training ends: as given, else as the section `training` says."""
+    """Return the rule that ends training: the given one, else that of the section `training`."""
     accuracy = accuracy or training["stop_accuracy"]
     if epochs or accuracy is None:
         return f"{epochs or training['max_epochs']} epochs are over"
@@ -80,7 +80,7 @@ def _end(training: Mapping[str, Any], epochs: int | None = None, accuracy: float
 
 
 def _training_images(content: ReportContent) -> str:
-    """Return how many training images there are, how many are used, and how many labels are wrong on purpose."""
+    """Return the number of training images, of used ones, and of labels that are wrong on purpose."""
     dataset = content.settings["dataset"]
     images, noise = _used(content.data["train_images"], dataset["train_size"], "training"), dataset["label_noise"]
     return f"{images}, {100 * noise:g} % of them with a wrong label" if noise else images
@@ -91,17 +91,17 @@ def _test_images(content: ReportContent) -> str:
 
 
 def _used(found: int, size: int | None, what: str) -> str:
-    """Return how many images of a set there are, and how many of them are used where that is not all."""
+    """Return the number of images of a set, and of used ones if not all are used."""
     return f"{found:,} {what} images" if size in (None, found) else f"{size:,} of {found:,} {what} images"
 
 
 def reading(content: ReportContent) -> list[str]:
-    """Return findings, then warnings, a sentence each."""
+    """Return findings, then warnings, one sentence each."""
     return [*findings(content), *warnings(content)]
 
 
 def findings(content: ReportContent) -> list[str]:
-    """Return which method is best, how each differs from the reference, and what it costs."""
+    """Return the best method, and for each method its difference from the reference and its cost."""
     complete = [method for method in content.methods if method.runs]
     if not complete:
         return ["No run is complete: there are no numbers yet."]
@@ -126,7 +126,7 @@ def warnings(content: ReportContent) -> list[str]:
 
 
 def _conditions(content: ReportContent) -> list[str]:
-    """Warn where runs were timed under different conditions; another commit alone is not one."""
+    """Return a warning if the runs were timed under different conditions; another commit is no such difference."""
     timed = {tuple(sorted((key, str(value)) for key, value in m.items() if key != "commit")) for m in content.machines}
     if len(timed) < 2:
         return []
@@ -155,7 +155,7 @@ def _difference(difference: PairedDifference) -> str:
 
 
 def _verdict(difference: PairedDifference) -> str:
-    """Return what the interval allows to say; nothing where `write` already says that there is none."""
+    """Return the conclusion from the interval; nothing if `write` already says that there is no interval."""
     if difference.low is None or difference.high is None or difference.low == difference.high:
         return ""
     if difference.clear:
@@ -166,9 +166,9 @@ def _verdict(difference: PairedDifference) -> str:
 
 
 def _cost(difference: PairedDifference, method: MethodRuns, reference: MethodRuns) -> str:
-    """Compare what whole runs spent on the paired seeds: mean of the method / mean of the reference.
+    """Return the cost of whole runs over the paired seeds: mean of the method / mean of the reference.
 
-    Both have the same number of experiments, so average steps are in the same proportion as all steps.
+    Both have the same number of experiments, so the ratio of average steps is the ratio of all steps.
     """
     shares = []
     for column in COLUMNS:

@@ -21,8 +21,8 @@ from dash_core.views.tables import Cell, Table
 
 BY_KEY = {column.key: column for column in COLUMNS}
 NOTHING = "–"
-MOST_ROWS = 100  # about so many experiments in a table
-BOUND = "\N{NO-BREAK SPACE}"  # cells may be broken in two lines, but not here
+MOST_ROWS = 100  # experiments in a table, about
+BOUND = "\N{NO-BREAK SPACE}"  # keeps a cell from being broken here
 
 
 def statistics_tables(content: ReportContent) -> list[Table]:
@@ -48,7 +48,7 @@ def experiment_tables(content: ReportContent) -> list[Table]:
 
 
 def fact_tables(content: ReportContent) -> list[Table]:
-    """Return the settings, the data, the chunk plans and the machines, a row a fact."""
+    """Return the settings, the data, the chunk plans and the machines, one row per fact."""
     names = list(dict.fromkeys(name for machine in content.machines for name in machine))
     machines = [(name, *(machine.get(name, NOTHING) for machine in content.machines)) for name in names]
     several = len(content.machines) > 1
@@ -63,7 +63,7 @@ def fact_tables(content: ReportContent) -> list[Table]:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested settings by dotted key, in their own order; an empty mapping is a value."""
+    """Yield (dotted key, value) of nested settings, in their own order; an empty mapping is a value."""
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{key}.")
@@ -159,7 +159,7 @@ def _by_experiment(title: str, column: Column, methods: Sequence[MethodRuns]) ->
 
 
 def _images(counts: Collection[int]) -> str:
-    """Return how many images an experiment trained on, from the fewest to the most where runs differ."""
+    """Return the number of images of an experiment, from the fewest to the most if runs differ."""
     least, most = min(counts), max(counts)
     return f"{least:,}" if least == most else f"{least:,}–{most:,}"
 
@@ -169,7 +169,7 @@ def _facts(title: str, rows: Sequence[Sequence[Any]], headings: tuple[str, ...] 
 
 
 def _plain(value: Any) -> str:
-    """Return a value as it stands in params.yaml."""
+    """Return a value as params.yaml writes it."""
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

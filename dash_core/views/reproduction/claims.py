@@ -1,6 +1,6 @@
-"""Claims of the paper, and what a run says of them: agree, disagree, or too few seeds to tell.
+"""Claims of the paper, and the verdict of our runs on them: agree, disagree, or too few seeds.
 
-A claim is a list of checks. A check compares two readings seed by seed, or one with a number of the paper.
+A claim is a list of checks. A check compares two readings seed by seed, or one reading with a number of the paper.
 """
 
 import math
@@ -20,7 +20,7 @@ Judgement = Literal["agree", "disagree", "too few seeds"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judgement, the numbers that decide it in words, and on how many seeds it rests."""
+    """A judgement, the numbers behind it in words, and the number of seeds."""
 
     judgement: Judgement
     numbers: str
@@ -31,16 +31,16 @@ class Check(Protocol):
     """One comparison of numbers."""
 
     def verdict(self, outcome: Outcome) -> Verdict:
-        """Return what the outcome says."""
+        """Return the verdict of the outcome."""
 
 
 @dataclass(frozen=True)
 class Above:
-    """`left` is above `right` by more than −margin: 0 claims a difference, more only that nothing is lost.
+    """`left` is above `right` by more than −margin: 0 claims a difference, a larger margin that nothing is lost.
 
-    With the Student's t interval of the paired differences: it agrees where the interval lies above −margin, disagrees
-    where it lies below; an interval that holds −margin, or has no width, or fewer than CLEAR_SEEDS pairs cannot tell.
-    right: a reading, or a number.
+    The Student's t interval of the paired differences decides. The check agrees if the interval is above −margin, and
+    disagrees if it is below. An interval that contains −margin, has no width, or rests on fewer than CLEAR_SEEDS pairs
+    decides nothing. right: a reading, or a number.
     """
 
     left: Reading
@@ -48,7 +48,7 @@ class Above:
     margin: float = 0.0
 
     def verdict(self, outcome: Outcome) -> Verdict:
-        """Return what the paired differences say."""
+        """Return the verdict of the paired differences."""
         difference = self._difference(outcome)
         if difference is None:
             return Verdict("too few seeds", f"{self._words}: no seed in common", 0)
@@ -59,7 +59,7 @@ class Above:
         return f"{self.left.name} − {self.right.name}" if isinstance(self.right, Reading) else self.left.name
 
     def _difference(self, outcome: Outcome) -> PairedDifference | None:
-        """Left − right over the common seeds; None if there are none."""
+        """Return left − right over the common seeds; None if there are none."""
         ours = self.left.values(outcome)
         theirs = self.right.values(outcome) if isinstance(self.right, Reading) else dict.fromkeys(ours, self.right)
         differences = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
@@ -81,14 +81,14 @@ class Above:
 
 @dataclass(frozen=True)
 class Near:
-    """The mean over seeds lies within two of the paper's standard deviations of its value, as printed."""
+    """The mean over seeds is within two of the paper's standard deviations of the value that it prints."""
 
     reading: Reading
     value: float
     std: float
 
     def verdict(self, outcome: Outcome) -> Verdict:
-        """Return what the mean says; fewer than CLEAR_SEEDS seeds say nothing."""
+        """Return the verdict of the mean; fewer than CLEAR_SEEDS seeds decide nothing."""
         values, column = list(self.reading.values(outcome).values()), self.reading.column
         paper = f"paper {self.value:,.{column.digits}f} ({self.std:,.{column.digits}f})"
         words = f"{self.reading.name}, {column.title}"
@@ -105,9 +105,9 @@ class Near:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, in a sentence, and the checks that decide it.
+    """A claim of the paper in one sentence, and the checks that decide it.
 
-    ours: why the sentence is our own reading, where the paper's words are not known.
+    ours: the reason if the sentence is our own reading, because the paper's words are not known.
     """
 
     text: str
@@ -117,7 +117,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim and its verdict: it agrees where every check does, disagrees where any does."""
+    """A claim and its verdict: it agrees if every check does, and disagrees if any does."""
 
     claim: Claim
     verdicts: Sequence[Verdict]
@@ -132,22 +132,22 @@ class Finding:
 
     @property
     def seeds(self) -> int:
-        """The seeds of the check that has the fewest."""
+        """The number of seeds of the check with the fewest."""
         return min((verdict.seeds for verdict in self.verdicts), default=0)
 
     @property
     def numbers(self) -> str:
-        """The numbers of every check, and beside each its own verdict where they differ."""
+        """The numbers of every check, each with its own verdict if the verdicts differ."""
         several = len({verdict.judgement for verdict in self.verdicts}) > 1
         return "; ".join(v.numbers + (f": {v.judgement}" if several else "") for v in self.verdicts)
 
 
 def find(claims: Sequence[Claim], outcome: Outcome) -> list[Finding]:
-    """Return what an outcome says of each claim."""
+    """Return the finding of an outcome on each claim."""
     return [Finding(claim, [check.verdict(outcome) for check in claim.checks]) for claim in claims]
 
 
 def counted(findings: Sequence[Finding]) -> Mapping[Judgement, int]:
-    """Return how many claims came to each judgement."""
+    """Return the number of claims by judgement."""
     judgements: tuple[Judgement, ...] = ("agree", "disagree", "too few seeds")
     return {judgement: sum(f.judgement == judgement for f in findings) for judgement in judgements}

@@ -10,8 +10,8 @@ EXPLAINED = (
     "The verdict `agree` means that the 95 % interval of the paired differences over seeds is on the side of the "
     "claim, `disagree` that it is on the other side, and `too few seeds` that it contains the claimed bound (0, or "
     "minus the margin where the claim is that nothing is lost) or rests on fewer than 3 pairs. A number that the paper "
-    "prints agrees if ours is within two of its standard deviations. A claim of several comparisons agrees if each of them "
-    "does, and disagrees if any does, each at 95 %: of many true claims, some will disagree by chance. "
+    "prints agrees if ours is within two of its standard deviations. A claim of several comparisons agrees if each of "
+    "them does, and disagrees if any does, each at 95 %: of many true claims, some will disagree by chance. "
     "Seconds are the sum over all runs; items share runs. "
     "An asterisk marks a claim in our reading, because the paper's exact words are not known: the item's page says why."
 )

@@ -1,4 +1,4 @@
-"""About how long an item takes on this machine: the FLOPs it trains, over the rate of a second's measurement."""
+"""Estimate how long an item takes on this machine: its FLOPs over a rate that is measured for a second."""
 
 import time
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from dash_core.models import build_model, forward_flops
 from dash_core.views.reproduction.item import Item
 
 EPOCHS: Mapping[str, int] = {"cold": 15, "warm": 5, "warm_rm": 5, "shrink_perturb": 15, "dash": 15}
-OTHERWISE = 12  # epochs an experiment of another method takes: about those of the authors' logs
+OTHERWISE = 12  # epochs per experiment of another method, about those of the authors' logs
 BACKWARD = 3  # a training step takes about three times a forward pass
-RUN_OVERHEAD = 3.0  # seconds that a run takes beside its training
+RUN_OVERHEAD = 3.0  # seconds of a run beside its training
 MEASURED_SECONDS = 1.0
 MEASURED_BATCH = 64
-THEORY_POINTS = 2.5e6  # of the simulation, by experiment and method, in a second
+THEORY_POINTS = 2.5e6  # points per second of the simulation, over experiments and methods
 
 
 def training_rate(device: torch.device) -> float:
-    """Return the FLOPs a second that one process trains at: steps of cnn3 on 32x32 images, for about a second."""
+    """Return the training FLOPs per second of one process, measured for a second on steps of cnn3 with 32x32 images."""
     shape = (3, 32, 32)
     model = build_model("cnn3", shape, 10, seed=0).to(device)
     images = torch.zeros(MEASURED_BATCH, *shape, device=device)
@@ -42,7 +42,7 @@ def training_rate(device: torch.device) -> float:
 
 
 def expected_seconds(item: Item, scale: str, rate: float, workers: int) -> float:
-    """Return about how many seconds an item takes with so many runs at once, each at `rate` FLOPs a second."""
+    """Return the estimated seconds of an item with `workers` runs at once, each at `rate` FLOPs per second."""
     every = item.scales[scale].params().values()
     if item.simulated:
         return sum(map(_simulated_seconds, every))
@@ -56,7 +56,7 @@ def _simulated_seconds(params: Params) -> float:
 
 
 def run_flops(run: RunConfig) -> float:
-    """Return about how many FLOPs a run takes: training and the tests, each experiment as long as EPOCHS says."""
+    """Return the estimated FLOPs of a run, training and tests, with the epochs of EPOCHS per experiment."""
     spec = dataset_spec(run.dataset.name)
     images = run.dataset.train_size or spec.train_size or 0
     tested = run.dataset.test_size or spec.test_size or 0

@@ -1,4 +1,4 @@
-"""The figures that belong to single items of the paper, in the house's look."""
+"""Figures of single items of the paper, in the common look."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from dash_core.views.figures.panels import Panel, arrange, on
 from dash_core.views.figures.traces import legend_entry, method_entries, seeds_text
 from dash_core.views.summary import MethodRuns
 
-RIGHT = Style(INK, "dot", "circle-open")  # what is read on a right axis
-ABOVE = {"orientation": "h"}  # the mode bar, where a right axis takes its place
+RIGHT = Style(INK, "dot", "circle-open")  # of a curve on a right axis
+ABOVE = {"orientation": "h"}  # of the mode bar, if a right axis takes its place
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over numbers: x, the spread at each, and the seeds behind it."""
+    """A line over numbers: x, the spread at each x, and the number of seeds."""
 
     label: str
     style: Style
@@ -41,7 +41,7 @@ def curves(lines: Sequence[Curve], x: str, y: str, **axis: object) -> go.Figure:
 
 
 def curves_with_right_axis(lines: Sequence[Curve], right: Sequence[Curve], axes: tuple[str, str, str]) -> go.Figure:
-    """Draw lines, and others on a right axis. axes: the titles of x, left and right."""
+    """Draw lines on a left axis and on a right axis. axes: the titles of x, left and right."""
     x, left, right_title = axes
     traces = [legend_entry(line.label, line.style, "lines+markers") for line in (*lines, *right)]
     traces += [_trace(line, "") for line in lines] + [_trace(line, "2") for line in right]
@@ -76,7 +76,7 @@ def scatter(
     x: tuple[str, Callable[[ChunkRecord], float]],
     y: tuple[str, Callable[[ChunkRecord], float]],
 ) -> go.Figure:
-    """Draw a point for each record of each seed; x and y: an axis's title and how it is read off a record."""
+    """Draw a point for each record of each seed. x, y: the axis's title, and the function of a record to its value."""
     styles = method_styles(methods)
     traces = method_entries(styles, all_converged=True, mode="markers")
     for method in methods:
@@ -137,7 +137,7 @@ def boxes_with_line(boxes: Sequence[Box], line: Curve, axes: tuple[str, str, str
 
 
 def bars(groups: Mapping[str, Mapping[str, Spread]], styles: Mapping[str, Style], x: str, y: str) -> go.Figure:
-    """Draw a bar with ± population std for each name of x and label; groups: label, then name, to spread."""
+    """Draw a bar with ± population std for each label and name of x. groups: label → name of x → spread."""
     traces = [
         go.Bar(
             x=list(spreads),
@@ -155,7 +155,7 @@ def bars(groups: Mapping[str, Mapping[str, Spread]], styles: Mapping[str, Style]
 
 @dataclass(frozen=True)
 class Grid:
-    """A heat map: its title, the mean at each (row, column), and how a number is written, in d3's notation."""
+    """A heat map: its title, the mean at each (row, column), and the number format in d3's notation."""
 
     title: str
     values: Sequence[Sequence[float]]
@@ -163,7 +163,7 @@ class Grid:
 
 
 def heat_maps(grids: Sequence[Grid], x: tuple[str, Sequence[float]], y: tuple[str, Sequence[float]]) -> go.Figure:
-    """Draw heat maps beside each other, their numbers in the cells; x and y: an axis's title and its values."""
+    """Draw heat maps side by side with numbers in the cells. x, y: the axis's title and its values."""
     traces, panels = [], []
     for number, grid in enumerate(grids, start=1):
         traces.append(

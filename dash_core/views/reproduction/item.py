@@ -22,19 +22,22 @@ Overlay = Mapping[str, Any]  # in the shape of params.yaml, laid over the defaul
 
 @dataclass(frozen=True)
 class Scale:
-    """An item's comparisons by key, and what their data and models stand in for, where they are not the paper's."""
+    """An item's comparisons by key.
+
+    stands_in: in words, which data and models replace the paper's; empty if none do.
+    """
 
     comparisons: Mapping[str, Overlay]
     stands_in: str = ""
 
     def params(self) -> dict[str, Params]:
-        """Return the comparisons' parameters by key; ConfigError if one is none."""
+        """Return the comparisons' parameters by key; ConfigError names what is wrong in them."""
         return {key: parse(Params, overlay) for key, overlay in self.comparisons.items()}
 
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure of an item's page. name: safe as an id and as a file's name."""
+    """A figure of an item's page. name: safe as an id and as a file name."""
 
     name: str
     title: str
@@ -54,9 +57,9 @@ class View:
 class Item:
     """One figure or table of the paper.
 
-    shows: in one line. setting: the paper's, in words. ours: each value that the paper leaves UNKNOWN, and what we
-    chose. claims: what the paper says, of the comparisons at a scale. numbers: the paper's, as claims that its own
-    setting can be held to, and no other. simulated: the comparisons are of the feature-learning simulation.
+    shows: the content in one line. setting: the paper's, in words. ours: each value that the paper leaves UNKNOWN, with
+    our choice. claims: keys of the comparisons at a scale → the paper's claims on them. numbers: the paper's numbers,
+    as claims that are checked in its own setting alone. simulated: the comparisons are feature-learning simulations.
     """
 
     name: str
@@ -70,7 +73,7 @@ class Item:
     simulated: bool = False
 
     def claims_at(self, scale: str, changed: bool = False) -> list[Claim]:
-        """Return the claims that are checked at a scale: the paper's numbers at its own alone, if it is not changed."""
+        """Return the claims that are checked at a scale; the paper's numbers only at an unchanged `full`."""
         claims = list(self.claims(list(self.scales[scale].comparisons)))
         return claims + list(self.numbers) if scale == "full" and not changed else claims
 

@@ -1,4 +1,4 @@
-"""The registry of items, in the paper's order, and how they are named."""
+"""The registry of items in the paper's order, and their names."""
 
 import re
 
@@ -30,7 +30,7 @@ _FAMILIES = (
 
 
 def _order(item: Item) -> tuple[int, int, str]:
-    """Figures by number, tables by number, then what is not the paper's."""
+    """Sort figures by number, then tables by number, then items that are not in the paper."""
     kind, _, number = item.name.partition("-")
     place = {"figure": 0, "table": 1}.get(kind, 2)
     return place, int(number) if number.isdigit() else 0, item.name
@@ -40,7 +40,7 @@ ITEMS: dict[str, Item] = {item.name: item for item in sorted((i for f in _FAMILI
 
 
 def select(name: str) -> list[Item]:
-    """Return the items a name stands for: one, also as fig2 or table3, a range such as tables-3-6, or all.
+    """Return the items of a name: a single one, also as fig2 or table3, a range such as tables-3-6, or all.
 
     ConfigError with what is near.
     """

@@ -13,7 +13,7 @@ from dash_core.views.reproduction.views import lines_view
 RESNET = "CIFAR-10, ResNet-18"
 OURS = (*OURS_PROTOCOL, "dataset and model: CIFAR-10 and ResNet-18", "5 seeds")
 LAST = "an intervention right after the last experiment that may have one (40 of 50 here, epoch 500 there) is left out"
-THIRD = {"methods": {"dash": {"floor": 0.3}}}  # λ = 0.3 in these settings, of S&P as well
+THIRD = {"methods": {"dash": {"floor": 0.3}}}  # λ = 0.3 in these settings, for S&P as well
 KEPT = ("warm", "shrink_perturb", "dash")
 READING = "the paper's words are UNKNOWN; this is its order in the standard setting"
 
@@ -48,7 +48,7 @@ FIGURE_20 = Item(
 
 
 def _best(base: Overlay, perturb: int, dash: int, last: int) -> dict[str, Overlay]:
-    """Return S&P and DASH, each with its own interval; warm, which has none, beside both."""
+    """Return S&P and DASH, each with its own interval, and warm, which has none, beside both."""
     return {
         f"S&P every {perturb}": _discarding(base, ("warm", "shrink_perturb"), perturb, last),
         f"DASH every {dash}": _discarding(base, ("warm", "dash"), dash, last),

@@ -1,4 +1,4 @@
-"""What the methods cost: table 9 by method, table 10 by hardware."""
+"""The cost of the methods: table 9 by method, table 10 by hardware."""
 
 from dash_core.spread import Spread
 from dash_core.views.reproduction.claims import Above, Claim
@@ -25,7 +25,7 @@ def _cuda(one: Measured) -> bool:
 
 
 def _costs(outcome: Outcome) -> View:
-    """A row a method; memory stands in the column of what was measured: the process on a CPU, the allocator on CUDA."""
+    """Return one row per method; memory is that of the process on a CPU, and of the allocator on CUDA."""
     rows = []
     for key, one in outcome.items():
         for method in one.methods:

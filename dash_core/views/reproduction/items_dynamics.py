@@ -1,4 +1,4 @@
-"""How training starts and what it keeps: figures 6 and 13."""
+"""How training starts, and how much it keeps: figures 6 and 13."""
 
 import statistics
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def _initial_norm(record: ChunkRecord) -> float | None:
 
 
 def _measured_norms(method: MethodRuns) -> MethodRuns:
-    """Return the method with those experiments alone that measured the gradient."""
+    """Return the method with only the experiments that measured the gradient."""
     runs = {seed: [record for record in run if NORM in record.diagnostics] for seed, run in method.runs.items()}
     return MethodRuns(method.label, method.intervention, runs)
 
@@ -81,7 +81,7 @@ FIGURE_6 = Item(
 
 
 def _previous(epoch: int) -> Column:
-    """Return the accuracy on the previous data after so many epochs: the mean over the experiments that measured it.
+    """Return the accuracy on the previous data after `epoch` epochs: the mean over the experiments that measured it.
 
     One that ended earlier counts with its last value, or the late epochs would be those of slow experiments alone.
     """

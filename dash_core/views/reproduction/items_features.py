@@ -1,4 +1,4 @@
-"""What the weights and units are like: figures 14, 15 and 16."""
+"""Weights and units: figures 14, 15 and 16."""
 
 import statistics
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ TINY_STANDS_IN = "300 images of CIFAR-10 in 3 chunks of at most 8 epochs: ResNet
 
 @dataclass(frozen=True)
 class _Size:
-    """One training-set size of figure 14: the accuracy of the network trained on it, and its quantiles (mean)."""
+    """One training-set size of figure 14: the accuracy of its network, and the mean quantiles of its cosines."""
 
     images: int
     accuracy: Spread
@@ -34,9 +34,9 @@ class _Size:
 
 
 def _sizes(cold: MethodRuns) -> list[_Size]:
-    """Return the sizes that a cold run went through, smallest first; those without a cosine above 0.1 are left out.
+    """Return the training-set sizes of a cold run, smallest first, without those that have no cosine above 0.1.
 
-    The alignment that experiment j + 1 measures before its intervention is that of the network experiment j trained.
+    Before its intervention, experiment j + 1 measures the alignment of the network that experiment j trained.
     """
     runs, found = list(cold.runs.values()), []
     for j in range(len(runs[0]) - 1 if runs else 0):
@@ -109,7 +109,7 @@ FIGURE_14 = Item(
 
 
 def _tiny_resnet(compared: Sequence[str], normalisation: str, **changes: Any) -> Overlay:
-    """Return ResNet-18 on few images, which even so takes minutes on two cores."""
+    """Return ResNet-18 on a few images; this still takes minutes on two cores."""
     tiny = {
         "model": {"normalisation": normalisation},
         "dataset": {"train_size": 300, "test_size": 500},
@@ -155,7 +155,7 @@ def _units_view(outcome: Outcome) -> View:
 
 
 DEAD = Column("units/dead", "points", lambda run: run[-1].diagnostics["units/dead"], 2, 100)
-NO_MORE = 1.0  # points of dead units: a margin of ours
+NO_MORE = 1.0  # points of dead units; our margin
 
 FIGURE_16 = Item(
     name="figure-16",

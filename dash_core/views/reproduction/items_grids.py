@@ -1,4 +1,4 @@
-"""What the hyperparameters decide: figures 17 and 18, and SAM's ρ."""
+"""The effect of hyperparameters: figures 17 and 18, and SAM's ρ."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -25,7 +25,7 @@ ALPHAS, FLOORS = (0.1, 0.3, 0.5, 0.7), (0.05, 0.1, 0.3, 0.5)
 SMALL_ALPHAS, SMALL_FLOORS = (0.1, 0.3), (0.05, 0.3, 0.6)
 RHOS = (0.05, 0.1, 0.2)
 STANDS_IN = "1,000 images of CIFAR-10 and an MLP in 5 chunks stand in for ResNet-18 in 50"
-SHOWN = (  # what figure 17 maps, and how its numbers are written
+SHOWN = (  # quantities of figure 17, and their number formats
     (LAST_ACCURACY, "last accuracy (%)", ".1f"),
     (AVERAGE_ACCURACY, "average accuracy (%)", ".1f"),
     (AVERAGE_STEPS, "steps", ",.0f"),
@@ -66,7 +66,7 @@ def _mean(one: Measured, label: str, column: Column) -> float:
 
 
 def _worst(key: str) -> Reading:
-    """Return, for each seed, the last accuracy of the pair of (α, λ) that is worst on average over seeds."""
+    """Return the last accuracy by seed of the pair (α, λ) that is worst on average over seeds."""
 
     def values(outcome: Outcome) -> Mapping[int, float]:
         one = outcome[key]

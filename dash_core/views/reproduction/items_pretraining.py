@@ -16,7 +16,7 @@ from dash_core.views.reproduction.settings import FOUR, SEEDS, small, smoke, sta
 from dash_core.views.reproduction.views import lines_view, rows_table, setting
 from dash_core.views.summary import MethodRuns
 
-HALF = 0.5  # pre-train accuracy up to which figure 2 sees no harm
+HALF = 0.5  # pre-train accuracy; up to here figure 2 shows no harm
 GRID = (1, 2, 5, 10, 20, 50, 100, 200)  # pre-training epochs
 SMALL_GRID = (1, 2, 4, 16, 64)
 IMAGENET_GRID = (30, 50, 70, 150)
@@ -49,7 +49,7 @@ def _by_group(keys: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _view(outcome: Outcome) -> View:
-    """Draw final accuracy, as the median over seeds, and pre-train accuracy on the right, a figure a model."""
+    """Draw one figure per model: final accuracy, as the median over seeds, and pre-train accuracy on the right axis."""
     drawings, rows = [], []
     for group, keys in _by_group(list(outcome)).items():
         warm = {_epochs_of(key): outcome[key].method("warm") for key in keys}
@@ -75,7 +75,7 @@ def _view(outcome: Outcome) -> View:
 
 
 def _damage(keys: Sequence[str], ours: str = "") -> list[Claim]:
-    """Return that the longest pre-training does worse than the shortest, a claim a model."""
+    """Return one claim per model: the longest pre-training ends worse than the shortest."""
     claims = []
     for group, of_group in _by_group(keys).items():
         short, long = (measured("warm", LAST_ACCURACY, key, f"({key})") for key in (of_group[0], of_group[-1]))
@@ -84,7 +84,7 @@ def _damage(keys: Sequence[str], ours: str = "") -> list[Claim]:
 
 
 def _harmless(keys: Sequence[str]) -> list[Claim]:
-    """Return that pre-training up to HALF of pre-train accuracy loses nothing against the shortest."""
+    """Return the claim that pre-training up to the accuracy HALF loses nothing against the shortest."""
     return [
         Claim(
             f"{group}: no harm until about 50 % pre-train accuracy",
@@ -97,7 +97,7 @@ def _harmless(keys: Sequence[str]) -> list[Claim]:
 
 
 def _until_half(keys: Sequence[str]) -> Reading:
-    """Return, for each seed, the final accuracy after the longest pre-training that ends at HALF or below.
+    """Return the final accuracy by seed after the longest pre-training that ends at HALF or below.
 
     A seed in which each of the keys' ends above has none.
     """

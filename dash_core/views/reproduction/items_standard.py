@@ -23,14 +23,14 @@ from dash_core.views.reproduction.settings import (
 from dash_core.views.reproduction.views import by_optimiser, lines_view, rows_table, tables_view
 from dash_core.views.summary import Column, Records
 
-REAL = ("fashion_mnist", "cifar10")  # the sets of small scales
+REAL = ("fashion_mnist", "cifar10")  # the datasets of small scales
 ORDER = ("dash", "shrink_perturb", "cold", "warm")
 RHO = "SAM's ρ: 0.1, the default of the authors' code (0.05 in their notebook)"
 STANDS_IN = "1,000 images of {data} and an MLP in 5 chunks stand in for {paper} in 50"
 
 
 def _growth(records: Records) -> float:
-    """Steps of the last experiment less those of the middle one: how much more twice the data cost."""
+    """Return the steps of the last experiment minus those of the middle one: the extra cost of twice the data."""
     return records[-1].steps - records[(len(records) - 1) // 2].steps
 
 
@@ -230,7 +230,7 @@ TABLES_3_TO_6 = tuple(
 
 
 def _settings_view(outcome: Outcome) -> View:
-    """Show what the full scales of figures and tables use: no run is needed."""
+    """Show the settings of the full scales; no run is needed."""
     headings = ("Setting", "lr", "Batch", "DASH α", "DASH λ", "S&P λ", "S&P σ", "max epochs", "Seeds")
     rows = []
     for dataset in DATASETS:

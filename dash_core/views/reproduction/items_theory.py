@@ -22,7 +22,7 @@ FEW = {"seeds": [0, 1, 2]}
 
 
 def simulated(config: TheoryConfig) -> list[MethodRuns]:
-    """Return the simulation as runs, a record an experiment: steps is the training time, |N| at the start.
+    """Return the simulation as runs, one record per experiment; steps are the training time, |N| at the start.
 
     Learned features and memorised points are diagnostics; images are the points so far.
     """
@@ -54,7 +54,7 @@ def _records(points: Sequence[TheoryPoint], method: str, config: TheoryConfig) -
 
 
 def points_of(measured: Measured) -> list[TheoryPoint]:
-    """Return the runs as the simulation's points over seeds again, as figure 3 draws them."""
+    """Return the runs as the simulation's points over seeds, the form that figure 3 draws."""
     return [
         TheoryPoint(
             records[0].experiment,

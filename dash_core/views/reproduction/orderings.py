@@ -13,7 +13,7 @@ from dash_core.views.reproduction.reading import (
 )
 from dash_core.views.summary import Column
 
-NOT_WORSE = 1.0  # points: a claimed ≥ is held to lose no more than this; ours
+NOT_WORSE = 1.0  # points; a claimed ≥ may lose no more than this; our margin
 Number = tuple[float, float]  # mean and population std, as the paper prints them
 
 NAMES = {"shrink_perturb": "S&P", "dash": "DASH", "warm_rm": "warm ReM", "l2_init": "L2 INIT", "head_reset": "Reset"}
@@ -30,14 +30,14 @@ def chain(key: str, labels: Sequence[str], column: Column = LAST_ACCURACY, margi
 
 
 def ordered(keys: Sequence[str], labels: Sequence[str], column: Column = LAST_ACCURACY, ours: str = "") -> list[Claim]:
-    """Return a claim a comparison that the methods are ordered so, the best first."""
+    """Return one claim per comparison: the methods have this order, the best first."""
     what = {LAST_ACCURACY: "last test accuracy", AVERAGE_ACCURACY: "average test accuracy"}.get(column, column.title)
     order = " > ".join(map(name_of, labels))
     return [Claim(f"{_of(key, keys)}{order} in {what}", chain(key, labels, column), ours) for key in keys]
 
 
 def fewest_steps(keys: Sequence[str], others: Sequence[str]) -> list[Claim]:
-    """Return a claim a comparison that warm takes fewer steps, on average over experiments, than each of the others."""
+    """Return one claim per comparison: warm takes fewer steps, averaged over experiments, than each of the others."""
     return [
         Claim(
             f"{_of(key, keys)}warm takes the fewest steps",
@@ -56,7 +56,7 @@ def at_least(key: str, best: str, others: Sequence[str], text: str) -> Claim:
 
 
 def printed(key: str, numbers: Mapping[tuple[str, str], Number]) -> list[Claim]:
-    """Return a claim for each number the paper prints of a comparison, by (method, column)."""
+    """Return one claim for each number that the paper prints; `numbers` are by (method, column)."""
     return [
         Claim(
             f"{key}: {name_of(label)}, {BY_KEY[column].title}: {value:,.{BY_KEY[column].digits}f} "

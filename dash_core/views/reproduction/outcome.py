@@ -1,4 +1,4 @@
-"""What an item's claims and views are made of: its comparisons as they were measured."""
+"""The outcome of an item: its measured comparisons, from which claims and views are computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from dash_core.views.summary import MethodRuns
 
 @dataclass(frozen=True)
 class Measured:
-    """One comparison of an item: its parameters, the complete runs, and the distinct machines they were made on."""
+    """One comparison of an item: its parameters, its complete runs, and their distinct machines."""
 
     params: Params
     methods: Sequence[MethodRuns]
     machines: Sequence[Mapping[str, Any]] = ()
 
     def method(self, label: str) -> MethodRuns:
-        """Return the runs of one method; none where none is complete."""
+        """Return the complete runs of one method; there may be none."""
         return next((method for method in self.methods if method.label == label), MethodRuns(label, label, {}))
 
 

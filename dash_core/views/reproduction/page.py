@@ -1,4 +1,4 @@
-"""The page of an item: what the paper claims, the figure or table, the verdicts, and what they rest on."""
+"""The page of an item: the paper's claims, the figure or table, the verdicts, and their conditions."""
 
 import re
 
@@ -32,7 +32,7 @@ def item_html(made: Reproduced) -> str:
 
 
 def _slug(name: str) -> str:
-    """Return a name as an id takes it."""
+    """Return the name as an HTML id."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -56,7 +56,7 @@ def _verdicts(findings: list[Finding]) -> Table:
 
 
 def _settings(made: Reproduced) -> list[Table]:
-    """Return the settings of each comparison, defaults included, a row a value."""
+    """Return the settings of each comparison, defaults included, one row per value."""
     tables = []
     for key, one in made.outcome.items():
         whole = one.params.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""The numbers of the paper that are known: ResNet-18, standard protocol, mean and population std over its seeds."""
+"""The paper's known numbers: ResNet-18, standard protocol, mean and population std over its seeds."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Readings: a number for each seed, read off the runs of an item, which claims compare."""
+"""Readings: one number per seed, computed from the runs of an item; claims compare them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ AVERAGE_STEPS = BY_KEY["average_steps"]
 TERAFLOPS = BY_KEY["teraflops"]
 
 
-Quantity = Callable[[ChunkRecord], float | None]  # of one experiment; None where it was not measured
+Quantity = Callable[[ChunkRecord], float | None]  # of one experiment; None if it was not measured
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A number for each seed. name: as a claim writes it; column: what it is, its unit's scale and its digits.
+    """One number per seed. name: as a claim writes it. column: the quantity, with the scale of its unit and its digits.
 
-    values: by seed, in the column's printed unit.
+    values: outcome → number by seed, in the column's printed unit.
     """
 
     name: str
@@ -43,7 +43,7 @@ def measured(label: str, column: Column, key: str, name: str | None = None) -> R
 
 
 def diagnosed_last(label: str, column: Column, key: str) -> Reading:
-    """Return a column, named as the diagnostic that it reads, on the seeds whose last experiment has measured that."""
+    """Return one diagnostic, the column's key, over the seeds whose last experiment measured it."""
 
     def values(outcome: Outcome) -> Mapping[int, float]:
         runs = outcome[key].method(label).runs
@@ -54,7 +54,7 @@ def diagnosed_last(label: str, column: Column, key: str) -> Reading:
 
 
 def gap(left: Reading, right: Reading, name: str) -> Reading:
-    """Return left − right, on the seeds that both have."""
+    """Return left − right over the seeds that both have."""
 
     def values(outcome: Outcome) -> Mapping[int, float]:
         ours, theirs = left.values(outcome), right.values(outcome)
@@ -64,9 +64,9 @@ def gap(left: Reading, right: Reading, name: str) -> Reading:
 
 
 def correlation(key: str, labels: Sequence[str], x: Quantity, y: Quantity, name: str) -> Reading:
-    """Return Pearson's r over the experiments of the methods in each seed, of those that measured both x and y.
+    """Return Pearson's r by seed, over all experiments of the methods that measured both x and y.
 
-    A seed with fewer than three points, or in which x or y does not vary, has none.
+    A seed with fewer than three points, or with constant x or y, is left out.
     """
 
     def values(outcome: Outcome) -> Mapping[int, float]:
@@ -87,5 +87,5 @@ def _pearson(records: Records, x: Quantity, y: Quantity) -> float | None:
 
 
 def diagnosed(records: Records, name: str) -> list[float]:
-    """Return a diagnostic's values, experiment by experiment, of those that measured it."""
+    """Return a diagnostic's values in the order of the experiments that measured it."""
     return [record.diagnostics[name] for record in records if name in record.diagnostics]

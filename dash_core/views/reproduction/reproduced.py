@@ -1,4 +1,4 @@
-"""What came of an item: its outcome, its findings, and both as plain data for the record and the summary."""
+"""The result of an item: its outcome, its findings, and both as plain data for the record and the summary."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from dash_core.views.reproduction.outcome import Outcome
 
 @dataclass(frozen=True)
 class Reproduced:
-    """An item at a scale, as it was run.
+    """An item that was run at a scale.
 
-    seconds: of all runs, one after the other, as their records tell. command: what makes it again. overrides: what was
-    laid over the scale's settings and changes results. failures: why runs failed, by run.
+    seconds: the sum over all runs, from their records. command: repeats the item. overrides: `--set` values that change
+    results. failures: the reason by failed run.
     """
 
     item: Item
@@ -33,7 +33,7 @@ class Reproduced:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """What the outcome says of each claim that is checked at this scale."""
+        """The finding on each claim that is checked at this scale."""
         return find(self.item.claims_at(self.scale, bool(self.overrides)), self.outcome)
 
     @cached_property
@@ -43,7 +43,7 @@ class Reproduced:
 
     @property
     def seeds(self) -> int:
-        """How many seeds each method was meant to have: the fewest of the comparisons'; 0 where nothing is run."""
+        """The planned number of seeds per method, the fewest of all comparisons; 0 if nothing is run."""
         return min((len(self._seeds(one.params)) for one in self.outcome.values()), default=0)
 
     def _seeds(self, params: Any) -> Sequence[int]:
@@ -56,7 +56,7 @@ class Reproduced:
         return list(distinct.values())
 
     def result(self) -> dict[str, Any]:
-        """Return the record of the item: plain data, as JSON takes it."""
+        """Return the record of the item: plain data for JSON."""
         return {
             "item": self.item.name,
             "shows": self.item.shows,

@@ -1,4 +1,4 @@
-"""The settings that items share: the paper's protocols, and what stands for them on two CPU cores.
+"""The settings that items share: the paper's protocols, and their replacements on two CPU cores.
 
 Each is an overlay over the defaults of Params; `changes` are laid over it.
 """
@@ -59,7 +59,7 @@ def sota(data: str, compared: Sequence[str] = METHODS, **changes: Any) -> Overla
 
 
 def small(network: str = "mlp", data: str = "cifar10", compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
-    """Return what stands for the standard protocol on two cores: real images, few of them, five chunks."""
+    """Return the standard protocol for two cores: 1,000 real images in five chunks."""
     base = {
         "dataset": {"name": data, "train_size": 1000, "test_size": SMALL_TEST},
         "chunks": 5,
@@ -74,7 +74,7 @@ def small(network: str = "mlp", data: str = "cifar10", compared: Sequence[str] =
 
 
 def small_digits(compared: Sequence[str] = METHODS) -> Overlay:
-    """Return the comparison of the README: the embedded digits with a small CNN in ten chunks, 5 seeds."""
+    """Return the README's comparison with five seeds: the embedded digits, a small CNN, ten chunks."""
     return {
         "dataset": {"name": "digits"},
         "chunks": 10,
@@ -88,7 +88,7 @@ def small_digits(compared: Sequence[str] = METHODS) -> Overlay:
 
 
 def smoke(compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
-    """Return what shows that an item runs: the embedded digits, two chunks, a single seed, seconds."""
+    """Return a setting of seconds that shows that an item runs: the embedded digits, two chunks, one seed."""
     base = {
         "dataset": {"name": "digits", "train_size": 120, "test_size": 100},
         "chunks": 2,

@@ -1,4 +1,4 @@
-"""What items show alike: lines by experiment, tables of methods, and the paper's tables by model and optimiser."""
+"""Views that items share: lines by experiment, tables of methods, and the paper's tables by model and optimiser."""
 
 from collections.abc import Callable, Sequence
 
@@ -51,12 +51,12 @@ def tables(outcome: Outcome) -> list[Table]:
 
 
 def by_optimiser(title: str) -> Callable[[Outcome], View]:
-    """Return a view of comparisons with keys 'row/optimiser': a row a method, and the optimisers side by side."""
+    """Return a view of comparisons with keys 'row/optimiser': one row per method, the optimisers side by side."""
     return lambda outcome: View(tables=[_by_optimiser(title, outcome)])
 
 
 def _by_optimiser(title: str, outcome: Outcome) -> Table:
-    """The paper's columns: last accuracy, last steps, average accuracy and average steps, each with each optimiser."""
+    """Return the paper's columns: last accuracy, last steps, average accuracy, average steps, for each optimiser."""
     columns = [BY_KEY[key] for key in ("last_accuracy", "last_steps", "average_accuracy", "average_steps")]
     optimisers = list(dict.fromkeys(key.rpartition("/")[2] for key in outcome))
     found = {key: {s.label: s for s in summarise(measured.methods)} for key, measured in outcome.items()}
@@ -77,5 +77,5 @@ def _cell(summaries: dict[str, MethodSummary], label: str, column: Column) -> Ce
 
 
 def rows_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *notes: str) -> Table:
-    """Return a table of plain texts."""
+    """Return a table of plain text cells."""
     return Table(title, tuple(headings), tuple(tuple(Cell(text) for text in row) for row in rows), notes)
