@@ -80,6 +80,7 @@ def test_tiles_make_each_output_once_and_see_its_neighbours(size):
 
 
 @given(side=st.tuples(st.integers(1, 9), st.integers(1, 9)), channels_last=st.booleans())
+@pytest.mark.processor
 def test_outputs_and_gradients_are_those_of_torch(side, channels_last):
     images, weight = _example(3, 5, 4, side, torch.float64)
     if channels_last:
@@ -134,6 +135,7 @@ def test_images_in_bf16_are_beyond_the_bound(channels, side):
     assert errors[0] > 100 * _allowed(channels, side)[0]
 
 
+@pytest.mark.processor
 def test_the_same_bits_each_time():
     images, weight = _example(32, 64, 64, (7, 6), torch.float32)
     first, second = (_all(FilteredConvolution.apply(images, weight), images, weight) for _ in range(2))
@@ -165,6 +167,7 @@ def test_nothing_but_images_and_weights_is_kept_for_the_backward_pass():
 
 
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)])
+@pytest.mark.processor
 def test_what_needs_no_gradient_gets_none_and_costs_nothing(needed):
     images, weight = _example(4, 8, 6, (5, 7), torch.float32)
     expected = torch.autograd.grad(FilteredConvolution.apply(images, weight).sum(), (images, weight))
@@ -177,6 +180,7 @@ def test_what_needs_no_gradient_gets_none_and_costs_nothing(needed):
         assert torch.equal(tensor.grad, gradient) if asked else tensor.grad is None
 
 
+@pytest.mark.processor
 def test_autocast_changes_nothing():
     images, weight = _example(4, 8, 6, (5, 7), torch.float32)
     expected = _all(FilteredConvolution.apply(images, weight), images, weight)

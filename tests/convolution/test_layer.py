@@ -16,6 +16,8 @@ from dash_core.convolution import (
     use_fast_convolutions_,
 )
 
+pytestmark = pytest.mark.processor
+
 SIDES = st.tuples(st.integers(3, 9), st.integers(3, 9))
 
 
