@@ -53,6 +53,7 @@ def resized_crop_twin(augmentation: ResizedCropFlip, image: Tensor, index: int, 
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+@pytest.mark.processor
 def test_crop_and_flip_equal_torchvision_exactly(dtype: torch.dtype) -> None:
     batch, augmentation = pictures().to(dtype), draw("crop_flip")
     expected = one_by_one(lambda image, index: crop_flip_twin(augmentation, image, index), batch)
@@ -66,6 +67,7 @@ def test_crop_and_flip_of_images_that_are_not_square() -> None:
 
 
 @pytest.mark.parametrize("width", [32, 21])
+@pytest.mark.processor
 def test_rotation_takes_the_same_pixels_as_torchvision(width: int) -> None:
     batch, augmentation = pictures()[..., :width], draw("crop_flip_rotate", shape=(3, 32, width))
     expected = one_by_one(lambda image, index: rotate_twin(augmentation, image, index), batch)
@@ -81,6 +83,7 @@ def test_rotation_turns_counter_clockwise_about_the_centre() -> None:
 
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize(("side", "width"), [(64, 64), (64, 40), (224, 224)])
+@pytest.mark.processor
 def test_resized_crop_equals_torchvision_with_and_without_antialiasing(side: int, width: int, antialias: bool) -> None:
     batch = pictures(side=side)[..., :width] / 255
     augmentation = draw("resized_crop_flip", shape=(3, side, width))
@@ -129,6 +132,7 @@ def test_draws_are_uniform_over_offsets_flips_and_angles() -> None:
 
 
 @pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.processor
 def test_an_epoch_in_batches_equals_the_epoch_at_once(name: str) -> None:
     batch, augmentation = pictures(), draw(name)
     parts = [augmentation(batch[start : start + 24], slice(start, start + 24)) for start in (0, 24, 48)]
@@ -154,6 +158,7 @@ def test_the_global_generator_is_not_touched(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.processor
 def test_channels_last_batches_give_the_same_images(name: str) -> None:
     batch, augmentation = pictures(), draw(name)
     found = augmentation(batch.to(memory_format=torch.channels_last), slice(0, IMAGES))

@@ -24,6 +24,8 @@ from dash_core.records import read_records
 from dash_core.trajectory import Watch
 from tests import toy
 
+pytestmark = pytest.mark.processor
+
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 tensors = st.lists(st.floats(width=32, allow_nan=False), max_size=5).map(torch.tensor)
 states = st.dictionaries(

@@ -10,6 +10,8 @@ from dash_core.errors import StopRequested
 from dash_core.trajectory import Watch
 from tests import toy
 
+pytestmark = pytest.mark.processor
+
 CHANGES = {"model": {"name": "cnn3_small"}, "training": {"compile": True, "max_epochs": 3}, "chunks": 3}
 
 

@@ -7,6 +7,8 @@ from dash_core.config import ConfigError
 from dash_core.interventions import INTERVENTIONS, build_intervention, shrink_, shrink_perturb_
 from tests import golden, toy
 
+pytestmark = pytest.mark.processor
+
 
 def after_one_chunk(tmp_path, method, **changes):
     """Return a trajectory that trained its first chunk, and its state before the intervention of the second."""

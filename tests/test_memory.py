@@ -98,6 +98,7 @@ def test_a_set_is_streamed_only_above_its_budget(caplog):
 
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip"])
 @pytest.mark.parametrize("method", ["cold", "dash"])
+@pytest.mark.processor
 def test_a_streamed_run_has_the_bits_of_a_resident_one(tmp_path, method, augmentation):
     data = toy.dataset()
     run = toy.params(training={"batch_size": 16, "max_epochs": 3, "augmentation": augmentation}).run(method, 0)
@@ -109,6 +110,7 @@ def test_a_streamed_run_has_the_bits_of_a_resident_one(tmp_path, method, augment
 
 
 @pytest.mark.parametrize("budget", [None, 0], ids=["resident", "streamed"])
+@pytest.mark.processor
 def test_dash_takes_smaller_parts_of_a_chunk_that_does_not_fit_and_says_so(budget, caplog):
     whole, parts = learner(), learner(room=8)
     expected = DASH.before_chunk(whole, growing())

@@ -9,6 +9,8 @@ from torch import nn
 from dash_core.config import OptimizerConfig
 from dash_core.optim import build_optimizer
 
+pytestmark = pytest.mark.processor
+
 TORCHS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True),
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.1, weight_decay=5e-4, fused=True),

@@ -10,6 +10,8 @@ from dash_core.precision import LEAST_FLOPS, has_bf16, resolve_precision
 from dash_core.trajectory import WEIGHTS
 from tests import toy
 
+pytestmark = pytest.mark.processor
+
 DATA = toy.dataset(train=96)
 TRAINING = {"batch_size": 16, "max_epochs": 4, "stop_accuracy": 1.0}
 

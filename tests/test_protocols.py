@@ -218,6 +218,7 @@ METHODS = ("cold", "shrink_perturb", "dash")
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.processor
 def test_a_run_that_stops_anywhere_ends_as_if_it_had_not(tmp_path, name, method):
     run = toy.params(**PROTOCOLS[name], training={"batch_size": 4}).run(method, 0)
     whole = toy.advance(toy.trajectory(tmp_path / "whole", run, DATA))

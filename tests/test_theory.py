@@ -229,6 +229,7 @@ def test_a_test_point_with_tau_learned_features_is_right_and_any_other_a_guess()
     assert accuracies_on_test(learned, probabilities, config).tolist() == expected
 
 
+@pytest.mark.processor
 def test_the_default_simulation_is_the_published_one_to_the_last_byte():
     assert to_csv(simulate(TheoryConfig())).encode() == REFERENCE.read_bytes()
 

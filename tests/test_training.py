@@ -20,6 +20,8 @@ from dash_core.records import read_records
 from dash_core.training import Observers, train_chunk
 from tests import toy
 
+pytestmark = pytest.mark.processor
+
 WARM = build_intervention("warm", {})
 
 

@@ -26,6 +26,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.processor
 def test_the_same_run_twice_gives_the_same_records_bit_for_bit(tmp_path, method):
     run = toy.params().run(method, 0)
     first, second = (toy.advance(toy.trajectory(tmp_path / name, run, toy.dataset())) for name in "ab")
@@ -36,6 +37,7 @@ def test_the_same_run_twice_gives_the_same_records_bit_for_bit(tmp_path, method)
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("optimizer", ["sgd", "sam", "adamw"])
+@pytest.mark.processor
 def test_a_run_that_stops_after_any_chunk_ends_as_if_it_had_not(tmp_path, method, optimizer):
     run = toy.params(optimizer={"name": optimizer, "lr": 0.01}).run(method, 0)
     whole = toy.advance(toy.trajectory(tmp_path / "whole", run, toy.dataset()))
@@ -48,6 +50,7 @@ def test_a_run_that_stops_after_any_chunk_ends_as_if_it_had_not(tmp_path, method
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("setting", ["sgd", "sam", "adamw", "sota"])
+@pytest.mark.processor
 def test_a_run_that_stops_after_any_steps_ends_as_if_it_had_not(tmp_path, method, setting):
     changes = (
         {"training": {"recipe": "sota", "max_epochs": 4}} if setting == "sota" else {"optimizer": {"name": setting}}
@@ -60,6 +63,7 @@ def test_a_run_that_stops_after_any_steps_ends_as_if_it_had_not(tmp_path, method
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+@pytest.mark.processor
 def test_a_network_with_dropout_goes_on_in_mid_epoch_with_the_same_draws(tmp_path):
     model = {"name": "torchvision:mobilenet_v3_small"}
     run = toy.params(training={"max_epochs": 2}, model=model, chunks=1).run("warm", 0)
@@ -103,6 +107,7 @@ def test_the_accuracy_is_of_the_test_images_that_were_asked_for(tmp_path, reside
     assert toy.results(found) == toy.results(expected)
 
 
+@pytest.mark.processor
 def test_methods_agree_until_the_first_intervention(tmp_path):
     runs = [toy.params().run(method, 0) for method in ("cold", "warm", "dash", "shrink_perturb")]
     firsts = [toy.results(toy.advance(toy.trajectory(tmp_path / run.id, run, toy.dataset()), 1))[0] for run in runs]

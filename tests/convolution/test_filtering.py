@@ -9,12 +9,31 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from dash_core.convolution import LEAST_IMAGES, use_fast_convolutions_
+from dash_core.convolution import LEAST_IMAGES, filtered, use_fast_convolutions_
 from dash_core.convolution.filtered import FilteredConvolution
 from dash_core.convolution.filtering import TWO, filtering, tiles, toom_cook
 from dash_core.memory import saved_bytes
 
 POINTS = st.fractions(min_value=-2, max_value=2, max_denominator=4)
+IMAGES = 32
+SHAPES = [(64, 16), (128, 8), (256, 4), (512, 2)]  # channels and side of the map, as in ResNet-18
+
+
+@pytest.fixture
+def four(monkeypatch):
+    """Give a function that puts another algorithm in the place of FOUR, for this test."""
+
+    def forget() -> None:
+        tiles.cache_clear()
+        filtered._taps.cache_clear()
+
+    def put(algorithm):
+        monkeypatch.setattr("dash_core.convolution.filtering.FOUR", algorithm)
+        forget()
+
+    yield put
+    monkeypatch.undo()
+    forget()
 
 
 def test_f_2_3_has_the_matrices_of_winograd():
@@ -61,6 +80,7 @@ def test_tiles_make_each_output_once_and_see_its_neighbours(size):
 
 
 @given(side=st.tuples(st.integers(1, 9), st.integers(1, 9)), channels_last=st.booleans())
+@pytest.mark.processor
 def test_outputs_and_gradients_are_those_of_torch(side, channels_last):
     images, weight = _example(3, 5, 4, side, torch.float64)
     if channels_last:
@@ -72,19 +92,50 @@ def test_outputs_and_gradients_are_those_of_torch(side, channels_last):
         assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("channels", "side"), [(64, 16), (128, 8), (256, 4), (512, 2)])
+@pytest.mark.parametrize(("size", "squared"), [(1, 1), (2, 2)])
+def test_amplification_by_hand(size, squared):
+    """Two outputs have three products with |A|²|G|²|B|² = 2·1·2, 1·2·1 and 1·2·1, for 4 products of the plain sums."""
+    assert amplification(size) ** 2 == pytest.approx(squared)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 9, 16])
+def test_amplification_is_that_of_noise_in_the_products(size):
+    draws = torch.Generator().manual_seed(0)
+    inputs, taps = (torch.randn(length, 20_000, generator=draws, dtype=torch.float64) for length in (size, 3))
+    error = truth = 0.0
+    for tile in tiles(size, torch.float64):
+        products = (filtering(size).taps @ taps) * (tile.inputs @ inputs[tile.seen])
+        scale = products.square().mean(1, keepdim=True).sqrt()
+        noise = scale * torch.randn(products.shape, generator=draws, dtype=torch.float64)
+        error += float((tile.outputs @ noise).square().sum())
+        truth += float((tile.outputs @ products).square().sum())
+    assert (error / truth) ** 0.5 == pytest.approx(amplification(size), rel=0.02)
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize(("channels", "side"), SHAPES)
 def test_rounding_in_fp32_is_that_of_fp32(channels, side):
-    images, weight = _example(32, channels, channels, (side, side), torch.float32)
-    exact = _all(functional.conv2d(images.double(), weight.double(), padding=1), images, weight)
-    ours, theirs = (
-        _all(make(images, weight), images, weight)
-        for make in (FilteredConvolution.apply, lambda x, w: functional.conv2d(x, w, padding=1))
-    )
-    for true, found, direct in zip(exact, ours, theirs, strict=True):
-        assert _error(found, true) < 2e-6
-        assert _error(found, true) < 5 * _error(direct, true)
+    errors = _errors(channels, side)
+    assert all(error < bound for error, bound in zip(errors, _allowed(channels, side), strict=True))
+    assert max(errors) < 2e-6
 
 
+@pytest.mark.processor
+@pytest.mark.parametrize(("channels", "side"), SHAPES[:3])  # a map of 2x2 is not filtered by FOUR
+def test_points_that_round_twice_as_much_are_beyond_the_bound(channels, side, four):
+    allowed = _allowed(channels, side)
+    four(toom_cook(0, 1, -1, 2, -2))
+    assert _errors(channels, side)[0] > allowed[0]
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize(("channels", "side"), SHAPES)
+def test_images_in_bf16_are_beyond_the_bound(channels, side):
+    errors = _errors(channels, side, lambda images: images.bfloat16().float())
+    assert errors[0] > 100 * _allowed(channels, side)[0]
+
+
+@pytest.mark.processor
 def test_the_same_bits_each_time():
     images, weight = _example(32, 64, 64, (7, 6), torch.float32)
     first, second = (_all(FilteredConvolution.apply(images, weight), images, weight) for _ in range(2))
@@ -116,6 +167,7 @@ def test_nothing_but_images_and_weights_is_kept_for_the_backward_pass():
 
 
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)])
+@pytest.mark.processor
 def test_what_needs_no_gradient_gets_none_and_costs_nothing(needed):
     images, weight = _example(4, 8, 6, (5, 7), torch.float32)
     expected = torch.autograd.grad(FilteredConvolution.apply(images, weight).sum(), (images, weight))
@@ -128,6 +180,7 @@ def test_what_needs_no_gradient_gets_none_and_costs_nothing(needed):
         assert torch.equal(tensor.grad, gradient) if asked else tensor.grad is None
 
 
+@pytest.mark.processor
 def test_autocast_changes_nothing():
     images, weight = _example(4, 8, 6, (5, 7), torch.float32)
     expected = _all(FilteredConvolution.apply(images, weight), images, weight)
@@ -166,5 +219,39 @@ def _all(output, images, weight):
     return [output.detach(), *torch.autograd.grad((output * weights).sum(), (images, weight))]
 
 
-def _error(found, true):
-    return float((found.double() - true.double()).norm() / true.double().norm())
+def amplification(size):
+    """Return by how much filtering raises the rounding of sums along one dimension of a map, root mean squares.
+
+    An output is Σ_j A_ij (G g)_j (Bᵀ d)_j. If each product j is off by the same share of its own size, independently of
+    the others, then the square of the output's error is Σ_j A_ij² |G_j|² |B_j|², for g and d of unit variance, where
+    the square of the output is the number of its terms. In the gradients the three matrices change places, so over the
+    whole map the ratio is the same for outputs and both gradients: Σ |A_j|² |G_j|² |B_j|² / terms.
+    """
+    of_taps = filtering(size).taps.square().sum(1)
+    squares = [
+        tile.outputs.square().sum(0) * of_taps * tile.inputs.square().sum(1) for tile in tiles(size, torch.double)
+    ]
+    return float(sum(part.sum() for part in squares) / (3 * size - 2)) ** 0.5
+
+
+def _allowed(channels, side):
+    """Return bounds of the relative errors of outputs, images' gradient and weights' gradient in fp32.
+
+    A rounding is off by up to u = eps / 2 of the sum so far, evenly to both sides: a variance of u² / 3. The partial
+    sums of n terms of random sign have half of the last one's variance on average, so their roundings add up to
+    u √(n / 6), relative to the sum; any other order of summation rounds less. Of a product n are the terms that are
+    summed over channels, or over images and tiles, and those of the five transforms on the way: 9 of the taps, at most
+    6 in each dimension of inputs and outputs. Nothing of it depends on the processor.
+    """
+    transforms = 9 + 4 * 6
+    terms = channels, channels, IMAGES * len(tiles(side, torch.float32)) ** 2
+    unit = torch.finfo(torch.float32).eps / 2
+    return [unit * amplification(side) ** 2 * ((count + transforms) / 6) ** 0.5 for count in terms]
+
+
+def _errors(channels, side, rounded=lambda images: images):
+    """Return the errors of filtering in fp32 against float64, relative, root mean square: outputs and gradients."""
+    images, weight = _example(IMAGES, channels, channels, (side, side), torch.float32)
+    exact = _all(functional.conv2d(images.double(), weight.double(), padding=1), images, weight)
+    found = _all(FilteredConvolution.apply(rounded(images), weight), images, weight)
+    return [float((ours.double() - true).norm() / true.norm()) for ours, true in zip(found, exact, strict=True)]

@@ -16,6 +16,8 @@ from dash_core.convolution import (
     use_fast_convolutions_,
 )
 
+pytestmark = pytest.mark.processor
+
 SIDES = st.tuples(st.integers(3, 9), st.integers(3, 9))
 
 
@@ -203,12 +205,13 @@ def _output_and_gradient(call, layer, images):
 
 @pytest.mark.parametrize(("images", "side"), [(LEAST_IMAGES, 5), (2, 3)])  # by filtering, and by columns
 def test_outputs_can_be_changed_in_place(images, side):
+    """A ReLU has a kink, where one rounding decides, so both networks have the same convolution."""
     layer, given = nn.Conv2d(128, 128, 3, padding=1, bias=False), torch.randn(images, 128, side, side)
-    network = nn.Sequential(layer, nn.ReLU(inplace=True))
-    expected = _output_and_gradient(network, layer, given)
-    use_fast_convolutions_(network)
-    for theirs, ours in zip(expected, _output_and_gradient(network, layer, given), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+    use_fast_convolutions_(layer)
+    beside, in_place = (
+        _output_and_gradient(nn.Sequential(layer, nn.ReLU(inplace)), layer, given) for inplace in (False, True)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(beside, in_place, strict=True))
 
 
 def test_no_image_gives_no_output():

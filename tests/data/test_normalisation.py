@@ -4,6 +4,7 @@ import torch
 from dash_core.data.normalisation import channel_statistics
 
 
+@pytest.mark.processor
 def test_statistics_are_those_of_the_float_images():
     images = torch.randint(0, 256, (50, 4, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels = images.double().reshape(-1, 3) / 255

@@ -13,6 +13,8 @@ from dash_core.diagnostics.units import relu_outputs, unit_shares
 from dash_core.diagnostics.weights import weight_norms, whole_norm
 from dash_core.models import build_model, model_spec
 
+pytestmark = pytest.mark.processor
+
 
 def linear(rows: list[list[float]], bias: list[float] | None = None) -> nn.Linear:
     layer = nn.Linear(len(rows[0]), len(rows), bias=bias is not None)

@@ -19,6 +19,8 @@ from dash_core.seeding import derive_seed
 from dash_core.trajectory import Watch, input_normalisation
 from tests import toy
 
+pytestmark = pytest.mark.processor
+
 ALL = list(DIAGNOSTICS)
 
 

@@ -14,6 +14,8 @@ from dash_core.interventions import shrink_along_
 from dash_core.interventions.dash import chunk_weights, cosine_similarity
 from tests import golden
 
+pytestmark = pytest.mark.processor
+
 
 def linear(rows: list[list[float]], bias: list[float] | None = None) -> nn.Linear:
     layer = nn.Linear(len(rows[0]), len(rows), bias=bias is not None, dtype=torch.float64)

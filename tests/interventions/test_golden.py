@@ -8,6 +8,8 @@ from dash_core.interventions import dash_, l2_init_penalty_authors
 from dash_core.optim import SAM
 from tests import golden
 
+pytestmark = pytest.mark.processor
+
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 

@@ -15,6 +15,8 @@ from dash_core.models import MODELS, build_model, forward_flops, model_spec, par
 from dash_core.models.cnn import GlobalAverage
 from dash_core.models.vgg import AveragePoolTo
 
+pytestmark = pytest.mark.processor
+
 CIFAR = (3, 32, 32)
 QUICK = ["mlp", "cnn3", "resnet18"]
 TORCHVISION = ["torchvision:mobilenet_v3_small", "torchvision:efficientnet_b0", "torchvision:squeezenet1_1"]
