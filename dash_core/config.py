@@ -11,7 +11,7 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -36,12 +36,13 @@ UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic'
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
 IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
-ADDED = {"background", "damaged"}  # settings of a dataset that older runs do not know
 MOST_MISTAKES = 20  # that one message lists
 
 
 class DatasetConfig(Section):
     """Which images, and what is done to the training set before it is split into chunks."""
+
+    later: ClassVar = frozenset(("background", "damaged"))
 
     name: str = "digits"
     folder: FolderName | None = None  # image_folder only: the tree with train/ and, where there is one, test/
@@ -59,22 +60,10 @@ class DatasetConfig(Section):
             raise ValueError("`folder` is needed by, and only used with, the dataset image_folder")
         if self.image_size is not None and self.name not in RESIZED:
             raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
-        changed = ADDED & self.identity.keys()
+        changed = self.later & self.identity.keys()
         if changed and self.name not in IN_FILES:
             raise ValueError(f"`{min(changed)}` is only used with the datasets {', '.join(IN_FILES)}")
         return self
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What identifies the dataset, JSON-able.
-
-        Settings that were added later are left out at their defaults, so that older runs and chunk plans keep their
-        names.
-        """
-        return self.model_dump(mode="json", exclude={name for name in ADDED if self._is_default(name)})
-
-    def _is_default(self, name: str) -> bool:
-        return getattr(self, name) == type(self).model_fields[name].default
 
 
 class ModelConfig(Section):
@@ -172,7 +161,7 @@ class RunConfig(Setting):
     @property
     def digest(self) -> str:
         """Hash of everything that decides the result; the method's label does not."""
-        content = self.model_dump(mode="json") | {"dataset": self.dataset.identity}
+        content = self.identity
         del content["method"]["label"]
         return digest_of(content)
 
