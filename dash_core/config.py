@@ -11,7 +11,7 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -20,6 +20,7 @@ from dash_core.protocols import STANDARD, Experiment, Protocol, ProtocolConfig
 from dash_core.section import (
     Accuracy,
     Batch,
+    Colour,
     Count,
     FolderName,
     Gibibytes,
@@ -34,16 +35,21 @@ from dash_core.section import (
 UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic's names for parts of `X | "auto"`
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
+IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
 MOST_MISTAKES = 20  # that one message lists
 
 
 class DatasetConfig(Section):
     """Which images, and what is done to the training set before it is split into chunks."""
 
+    later: ClassVar = frozenset(("background", "damaged"))
+
     name: str = "digits"
     folder: FolderName | None = None  # image_folder only: the tree with train/ and, where there is one, test/
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  # pixels a side; None: as found, imagenet: 224
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # hold-out where the source has no test split
+    background: Colour = "white"  # shown through transparent pixels of image files
+    damaged: Literal["refuse", "leave_out"] = "refuse"  # image files that cannot be read
     label_noise: Share = 0.0  # share of training labels replaced by another class, uniformly
     train_size: Count | None = None  # a seeded subset of the training set; None: all of it
     test_size: Count | None = None  # a seeded subset of the test set, the same for every seed; None: all of it
@@ -54,6 +60,9 @@ class DatasetConfig(Section):
             raise ValueError("`folder` is needed by, and only used with, the dataset image_folder")
         if self.image_size is not None and self.name not in RESIZED:
             raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
+        changed = self.later & self.identity.keys()
+        if changed and self.name not in IN_FILES:
+            raise ValueError(f"`{min(changed)}` is only used with the datasets {', '.join(IN_FILES)}")
         return self
 
 
@@ -152,7 +161,7 @@ class RunConfig(Setting):
     @property
     def digest(self) -> str:
         """Hash of everything that decides the result; the method's label does not."""
-        content = self.model_dump(mode="json")
+        content = self.identity
         del content["method"]["label"]
         return digest_of(content)
 

@@ -180,31 +180,50 @@ class Continuous(Protocol):
 
 
 class ClassIncremental(Protocol):
-    """Each chunk brings one class, in a seeded order; data are kept (Shin et al., figure 23).
+    """Each chunk brings some classes; data are kept (Shin et al., figure 23, where it is one class).
 
-    A class is that of the dataset, before `dataset.label_noise`. Tests are on the test images of the classes that have
-    arrived.
+    classes_per_chunk: so many classes in each chunk; the last chunk has what remains. order: labels of the classes in
+    the order in which they arrive; None: drawn from the run's seed. A class is that of the dataset, before
+    `dataset.label_noise`. Tests are on the test images of the classes that have arrived.
     """
 
+    later: ClassVar = frozenset(("classes_per_chunk", "order"))
     name: Literal["class_incremental"] = "class_incremental"
     tests_what_arrived: ClassVar = True
+    classes_per_chunk: Count = 1
+    order: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
 
     @property
     def division(self) -> list[Any]:
         """By class."""
-        return ["class"]
+        given = [self.classes_per_chunk, self.order]
+        return ["class"] if given == [1, None] else ["class", *given]
+
+    def chunks_of(self, classes: int) -> int:
+        """Return how many chunks so many classes make."""
+        return -(-classes // self.classes_per_chunk)
 
     def cut(self, labels: Tensor, chunks: int, random: Generator) -> Sequence[Tensor]:
-        """Return the images of each class, permuted; ConfigError unless there are as many chunks as classes."""
+        """Return the images of each chunk's classes, permuted; ConfigError unless chunks and order fit the classes."""
         order = torch.randperm(len(labels), generator=random)
-        images = labels.unique(return_counts=True)[1].tolist()  # of each class that has any
-        if chunks != len(images):
+        present, images = labels.unique(return_counts=True)
+        classes, needed = present.tolist(), self.chunks_of(len(present))
+        if chunks != needed:
+            per_chunk = "one class" if self.classes_per_chunk == 1 else f"{self.classes_per_chunk} classes"
             raise ConfigError(
-                f"chunks: {chunks} is not the number of classes among the training images, and class_incremental has "
-                f"a chunk for each: set chunks={len(images)}"
+                f"chunks: {chunks} does not fit the {len(classes)} classes among the training images, since "
+                f"class_incremental has {per_chunk} in each chunk: set chunks={needed}"
             )
-        by_class = order[labels[order].argsort(stable=True)].split(images)
-        return [by_class[one] for one in torch.randperm(chunks, generator=random).tolist()]
+        by_class = dict(zip(classes, order[labels[order].argsort(stable=True)].split(images.tolist()), strict=True))
+        if self.order is None:
+            arriving = [classes[place] for place in torch.randperm(len(classes), generator=random).tolist()]
+        elif sorted(self.order) == classes:
+            arriving = self.order
+        else:
+            raise ConfigError(f"protocol.order: {self.order} must name each of the labels {classes} once")
+        size = self.classes_per_chunk
+        groups = (arriving[start : start + size] for start in range(0, len(arriving), size))
+        return [torch.cat([by_class[label] for label in group]) for group in groups]
 
 
 def _check_interval(interval: int, last: int) -> None:

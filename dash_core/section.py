@@ -1,6 +1,6 @@
 """What a section of the configuration is made of: its base class, and the kinds of value that several sections use."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
 Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
 FolderName = Annotated[str, Field(min_length=1)]
+Colour = Annotated[str, Field(pattern=r"^(white|black|gr[ae]y|#[0-9a-fA-F]{6})$")]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for a single one
 
@@ -20,3 +21,19 @@ class Section(BaseModel):
     """A frozen section of the configuration: unknown keys, NaN and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    later: ClassVar[frozenset[str]] = frozenset()  # fields that were added after runs had been made without them
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The section's content, JSON-able, as hashes see it.
+
+        Later fields are left out at their defaults, so that older runs and chunk plans keep their names.
+        """
+        content = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Section):
+                content[name] = value.identity
+            if name in self.later and value == field.default:
+                del content[name]
+        return content

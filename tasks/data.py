@@ -19,7 +19,7 @@ def open_dataset(config: DatasetConfig, place: Place, progress: ProgressCallback
 def plan_path(splits: Path, run: RunConfig | Params, seed: int, train_digest: str) -> Path:
     """Return the file of a chunk plan: one for each training set and its configuration, division in chunks and seed."""
     division = run.protocol.division
-    digest = digest_of([run.dataset.model_dump(mode="json"), run.chunks, train_digest, *division])[:10]
+    digest = digest_of([run.dataset.identity, run.chunks, train_digest, *division])[:10]
     return splits / f"{run.dataset.name}-{run.chunks}-chunks-{digest}-s{seed}.json"
 
 

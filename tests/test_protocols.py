@@ -14,7 +14,7 @@ from dash_core.config import parse
 from dash_core.data import ChunkPlan, Dataset, ImageSet
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS, Intervention
-from dash_core.protocols import Continuous, Discarding
+from dash_core.protocols import ClassIncremental, Continuous, Discarding
 from dash_core.records import FILE, read_records
 from dash_core.trajectory import Watch, read_result
 from tasks.data import plan_path
@@ -155,6 +155,28 @@ def test_class_incremental_tests_a_part_of_the_test_set_class_by_class(tmp_path)
     assert last.test_accuracy * 7 == pytest.approx(round(last.test_accuracy * 7))
 
 
+def test_class_incremental_takes_several_classes_a_chunk_in_a_given_order():
+    labels = torch.arange(60) % 5
+    protocol = ClassIncremental(classes_per_chunk=2, order=[4, 0, 3, 1, 2])
+    chunks = protocol.cut(labels, 3, torch.Generator().manual_seed(0))
+    assert [sorted(labels[chunk].unique().tolist()) for chunk in chunks] == [[0, 4], [1, 3], [2]]
+    assert sorted(torch.cat(list(chunks)).tolist()) == list(range(60))
+
+
+def test_class_incremental_refuses_chunks_and_orders_that_do_not_fit_the_classes():
+    labels, random = torch.arange(60) % 5, torch.Generator().manual_seed(0)
+    with pytest.raises(ConfigError, match=r"chunks: 5 does not fit the 5 classes .* 2 classes in each chunk.*chunks=3"):
+        ClassIncremental(classes_per_chunk=2).cut(labels, 5, random)
+    with pytest.raises(ConfigError, match=r"protocol.order: \[0, 0, 1, 2, 3\] must name each of the labels"):
+        ClassIncremental(order=[0, 0, 1, 2, 3]).cut(labels, 5, random)
+
+
+def test_settings_of_class_incremental_that_were_added_later_leave_older_names_alone():
+    assert ClassIncremental().identity == {"name": "class_incremental"}
+    assert ClassIncremental().division == ["class"]
+    assert ClassIncremental(classes_per_chunk=2).identity["classes_per_chunk"] == 2
+
+
 def test_class_incremental_orders_the_classes_by_the_seed():
     orders = []
     for seed in (0, 1):
@@ -251,7 +273,7 @@ def test_more_experiments_than_the_protocol_has_are_refused():
 
 @pytest.mark.parametrize("chunks", [3, 5])
 def test_class_incremental_needs_a_chunk_for_each_class(chunks):
-    with pytest.raises(ConfigError, match=rf"chunks: {chunks} is not the number of classes .*: set chunks=4"):
+    with pytest.raises(ConfigError, match=rf"chunks: {chunks} does not fit the 4 classes .*: set chunks=4"):
         ChunkPlan.split(DATA.train, toy.params().dataset, chunks, 0, _protocol("class_incremental"))
 
 

@@ -24,7 +24,7 @@ from dash_core.memory import free_memory
 
 logger = logging.getLogger("dash_core.data")
 
-_FORMAT = 1  # increase it whenever decoding changes, so that older cache files are not read
+_FORMAT = 2  # increase it whenever decoding changes, so that older cache files are not read
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def cached(cache: Path, name: str, source: Source, progress: ProgressCallback) -
         if isinstance(found, ImageFiles):
             _check_memory(found, error)
         logger.warning("%s: the decoded %s cannot be kept (%s); it is decoded again next time", file, name, error)
-    return found.in_memory(progress) if isinstance(found, ImageFiles) else found
+    return found.in_memory(progress) if isinstance(found, ImageFiles) else found.examined()
 
 
 def _kept(file: Path) -> Dataset | None:
@@ -87,8 +87,9 @@ def _kept(file: Path) -> Dataset | None:
 def _made(file: Path, found: Dataset | ImageFiles, progress: ProgressCallback) -> Dataset:
     """Write the dataset to its cache file and return it; image files are decoded into the file and mapped."""
     if isinstance(found, Dataset):
-        write_dataset(file, found)
-        return found
+        examined = found.examined()
+        write_dataset(file, examined)
+        return examined
     decode_into(file, found, progress)
     return read_dataset(file)
 

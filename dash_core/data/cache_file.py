@@ -10,6 +10,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from dash_core.config import digest_of
 from dash_core.data.decoding import Block, ImageFiles
 from dash_core.data.imageset import ContentDigest, Dataset, ImageSet
+from dash_core.data.noticed import Noticed
 from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 from dash_core.files import DiskError, replaced_when_done, write_atomically
@@ -42,7 +44,13 @@ def write_dataset(file: Path, dataset: Dataset) -> None:
         save_file(
             {key: tensor.contiguous() for key, tensor in zip((*_IMAGES, *_LABELS), tensors, strict=True)},
             unfinished,
-            metadata=_described(dataset.name, train.class_names, (train.mean, train.std), (train.digest, test.digest)),
+            metadata=_described(
+                dataset.name,
+                train.class_names,
+                (train.mean, train.std),
+                (train.digest, test.digest),
+                dataset.noticed or Noticed(),
+            ),
         )
         unfinished.chmod(usual_mode)
 
@@ -53,8 +61,8 @@ def decode_into(file: Path, found: ImageFiles, progress: ProgressCallback) -> No
     The head of the file contains mean, std and digests, which are known only at the end: room is left for it.
     """
     parts = found.labels[: found.train], found.labels[found.train :]
-    longest = (LONGEST,) * found.image_shape[2]
-    room = len(_head(found, _described(found.name, found.class_names, (longest, longest), ("0" * 64,) * 2)))
+    longest, most = (LONGEST,) * found.image_shape[2], Noticed(*[len(found.files)] * len(fields(Noticed)))
+    room = len(_head(found, _described(found.name, found.class_names, (longest, longest), ("0" * 64,) * 2, most)))
     _check_space(file, found, room + 8 * len(found.labels) + found.pixel_bytes)
     digests = [ContentDigest(shape, found.class_names) for shape in found.shapes]
     with replaced_when_done(file) as unfinished, unfinished.open("xb") as out:
@@ -66,10 +74,10 @@ def decode_into(file: Path, found: ImageFiles, progress: ProgressCallback) -> No
             digests[0 if block.trains else 1].update(block.pixels)
             out.write(block.pixels)
 
-        statistics = found.decoded(progress, take)
+        statistics, noticed = found.decoded(progress, take)
         ends = tuple(digest.end(labels) for digest, labels in zip(digests, parts, strict=True))
         out.seek(0)
-        out.write(_head(found, _described(found.name, found.class_names, statistics, ends), room))
+        out.write(_head(found, _described(found.name, found.class_names, statistics, ends, noticed), room))
     record_checked(file)
 
 
@@ -117,11 +125,12 @@ def _state(file: Path) -> list[int]:
 
 
 def _described(
-    name: str, class_names: tuple[str, ...], statistics: tuple[Any, Any], digests: tuple[str, str]
+    name: str, class_names: tuple[str, ...], statistics: tuple[Any, Any], digests: tuple[str, str], noticed: Noticed
 ) -> dict[str, str]:
     """Return the file's metadata: everything of the dataset but its tensors, and a digest of that."""
     (mean, std), (train, test) = statistics, digests
     content = {"name": name, "class_names": class_names, "mean": mean, "std": std, "train": train, "test": test}
+    content["noticed"] = asdict(noticed)
     meta = json.dumps(content)
     return {"meta": meta, "digest": digest_of(meta)}
 
@@ -168,10 +177,11 @@ def _mapped(file: Path, key: str) -> Tensor:
 def _dataset(meta: dict[str, Any], images: list[Tensor], labels: list[Tensor], checked: bool) -> Dataset:
     names, mean, std = (tuple(meta[key]) for key in ("class_names", "mean", "std"))
     sets = (ImageSet(*tensors, names, mean, std) for tensors in zip(images, labels, strict=True))
-    digests = meta["train"], meta["test"]
+    digests, noticed = (meta["train"], meta["test"]), Noticed(**meta["noticed"])
     if checked:
-        return Dataset(meta["name"], *(part.known_by(digest) for part, digest in zip(sets, digests, strict=True)))
+        known = (part.known_by(digest) for part, digest in zip(sets, digests, strict=True))
+        return Dataset(meta["name"], *known, noticed)
     train, test = sets
     if (train.digest, test.digest) != digests:
         raise DataError("its images or labels do not match their digest")
-    return Dataset(meta["name"], train, test)
+    return Dataset(meta["name"], train, test, noticed)

@@ -3,31 +3,33 @@
 Only a few blocks are in memory at a time, so a set may be larger than the memory.
 """
 
-import contextlib
+import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from dash_core.data.image_file import DamagedImage, decode, opened
 from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.normalisation import ChannelSums, Statistics
+from dash_core.data.noticed import Noticed, count_repeats, fingerprints
 from dash_core.data.progress import ProgressCallback
 from dash_core.device import usable_cores
 from dash_core.errors import DataError
 
-LARGEST = 64_000_000  # pixels; a larger image is treated as a decompression bomb
+logger = logging.getLogger("dash_core.data")
 
 _GREY = {"1", "L", "LA"}
+_NAMED = 20  # damaged files that a message names
 _BATCH = 64  # files that a thread takes at a time, at most
 _BLOCK = 4 * 2**20  # bytes of pixels of a batch, at most; more only if one image has more
 _AHEAD = 2  # batches per thread that are being decoded or wait to be taken
@@ -38,10 +40,12 @@ _Result = TypeVar("_Result")
 class ImageFiles:
     """A dataset as image files: the training images first, then the test images.
 
-    labels: int64 (N,), one per file. train: number of training images. grey: one channel, else three (RGB,
-    transparency dropped). size: pixels of the shorter side after resizing (PIL, bilinear); the centre is cut out.
-    None: all images must have the shape of the first. An EXIF rotation is not applied.
-    statistics: mean and std; None: computed from the training images.
+    labels: int64 (N,), a label for each file; train: how many of the files are the training images'.
+    grey: True for one channel, False for three (RGB). size: pixels to which the shorter side of each image is resized
+    (PIL, bilinear) before its centre is cut out; None: all images must have the shape of the first.
+    Images are turned upright as their EXIF orientation says. background: colour behind transparent pixels.
+    statistics: mean and std; None: those of the training images.
+    noticed: what was counted before the images are decoded.
     """
 
     name: str
@@ -51,12 +55,14 @@ class ImageFiles:
     train: int
     grey: bool = False
     size: int | None = None
+    background: str = "white"
     statistics: Statistics | None = None
+    noticed: Noticed = field(default_factory=Noticed)
 
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the first image; all others must have the same."""
-        return _decode(self.files[0], self.grey, self.size).shape
+        """(height, width, channels) of the first image, which all must have."""
+        return self._decode(0).shape
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -70,18 +76,63 @@ class ImageFiles:
 
     def decoded(
         self, progress: ProgressCallback, take: Callable[["Block"], None], threads: int | None = None
-    ) -> Statistics:
-        """Decode all images and pass them to `take` in their order, in blocks; return mean and std.
+    ) -> tuple[Statistics, Noticed]:
+        """Decode all images and pass them to `take` in their order, in blocks; return mean and std, and the counts.
 
-        threads: number of decoding threads; None: one per core.
+        threads: number of decoding threads; None: one per core. DataError names every damaged file.
         """
         per_batch = max(1, min(_BATCH, _BLOCK * len(self.files) // self.pixel_bytes))
         batches = [*_cut(0, self.train, per_batch), *_cut(self.train, len(self.files), per_batch)]
         sums = ChannelSums(0, [0] * self.image_shape[2], [0] * self.image_shape[2])
-        for block in _in_threads(self._block, batches, "decoding images", progress, threads):
-            take(block)
-            sums += block.sums
-        return self.statistics or sums.statistics()
+        prints: list[bytes] = []
+        try:
+            for block in _in_threads(self._block, batches, "decoding images", progress, threads):
+                take(block)
+                sums += block.sums
+                prints += block.fingerprints
+        except DamagedImage:
+            rest = range(len(prints), len(self.files))
+            raise _all_damaged(self.damaged(progress, rest), len(self.files)) from None
+        repeats = count_repeats(prints, self.labels, self.train)
+        counted = replace(
+            self.noticed,
+            test_images_in_training=repeats.test_images_in_training,
+            images_in_two_classes=repeats.images_in_two_classes,
+        )
+        return self.statistics or sums.statistics(), counted
+
+    def damaged(self, progress: ProgressCallback, among: range | None = None) -> dict[int, str]:
+        """Return why files cannot be decoded, by index, in order; every file of `among` (None: all) is decoded."""
+        among = range(len(self.files)) if among is None else among
+
+        def examine(batch: range) -> dict[int, str]:
+            reasons = {}
+            for index in batch:
+                try:
+                    self._decode(index)
+                except DamagedImage as error:
+                    reasons[index] = str(error)
+            return reasons
+
+        batches = _cut(among.start, among.stop, _BATCH)
+        return {
+            index: reason
+            for part in _in_threads(examine, batches, "examining images", progress)
+            for index, reason in part.items()
+        }
+
+    def without(self, damaged: Collection[int]) -> Self:
+        """Return the same images without those of the given indices; DataError if a class has none left."""
+        kept = [index for index in range(len(self.files)) if index not in damaged]
+        labels = self.labels[kept]
+        train = sum(index < self.train for index in kept)
+        for label in self.labels[: self.train].unique().tolist():
+            if not bool((labels[:train] == label).any()):
+                raise DataError(f"class {self.class_names[label]!r}: every training image is damaged; replace some")
+        if self.train < len(self.files) and train == len(kept):
+            raise DataError("every test image is damaged; replace some")
+        noticed = replace(self.noticed, damaged_files_left_out=len(damaged))
+        return replace(self, files=[self.files[index] for index in kept], labels=labels, train=train, noticed=noticed)
 
     def in_memory(self, progress: ProgressCallback) -> Dataset:
         """Decode all images into memory."""
@@ -90,15 +141,16 @@ class ImageFiles:
         def take(block: "Block") -> None:
             pixels[block.start : block.start + len(block.pixels)] = block.pixels
 
-        statistics = self.decoded(progress, take)
+        statistics, noticed = self.decoded(progress, take)
         images, labels, first = torch.from_numpy(pixels), self.labels, self.train
         train = ImageSet(images[:first], labels[:first], self.class_names, *statistics)
-        return Dataset(self.name, train, ImageSet(images[first:], labels[first:], self.class_names, *statistics))
+        test = ImageSet(images[first:], labels[first:], self.class_names, *statistics)
+        return Dataset(self.name, train, test, noticed)
 
     def _block(self, batch: range) -> "Block":
         pixels = np.empty((len(batch), *self.image_shape), dtype=np.uint8)
         for row, index in zip(pixels, batch, strict=True):
-            found = _decode(self.files[index], self.grey, self.size)
+            found = self._decode(index)
             if found.shape != self.image_shape:
                 raise DataError(
                     f"{self.files[index]}: {_size(found.shape)} pixels, but {os.path.basename(self.files[0])} has "
@@ -107,33 +159,83 @@ class ImageFiles:
                 )
             row[...] = found
         trains = batch.start < self.train
-        return Block(batch.start, trains, pixels, ChannelSums.of(pixels if trains else pixels[:0]))
+        sums = ChannelSums.of(pixels if trains else pixels[:0])
+        return Block(batch.start, trains, pixels, sums, fingerprints(pixels))
+
+    def _decode(self, index: int) -> np.ndarray:
+        return decode(self.files[index], self.grey, self.size, self.background)
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
     """Consecutive images of one set, the first at position `start`: uint8 (n, H, W, C).
 
-    trains: whether they are training images. sums: channel sums of them; zero for test images.
+    trains: whether they are training images. sums: channel sums of them; zero for test images. fingerprints: a hash of
+    each image's pixels.
     """
 
     start: int
     trains: bool
     pixels: np.ndarray
     sums: ChannelSums
+    fingerprints: list[bytes]
 
 
-def all_grey(files: Sequence[str | Path], progress: ProgressCallback) -> bool:
-    """Return whether every image is stored as grey levels; only the headers are read."""
+@dataclass(frozen=True)
+class Headers:
+    """What the headers of image files say. grey: every file stores grey levels. damaged: some header is unreadable."""
 
-    def grey(batch: range) -> bool:
-        modes = set()
+    grey: bool
+    several_frames: int
+    damaged: bool
+
+
+def read_headers(files: Sequence[str | Path], progress: ProgressCallback) -> Headers:
+    """Read the headers of all files; damaged ones are not an error yet."""
+
+    def read(batch: range) -> Headers:
+        modes, several, damaged = set(), 0, False
         for index in batch:
-            with _opened(files[index]) as image:
-                modes.add(image.mode)
-        return modes <= _GREY
+            try:
+                with opened(files[index]) as image:
+                    modes.add(image.mode)
+                    # a phone's MPO file holds the photo first, then previews of it
+                    several += image.format != "MPO" and getattr(image, "is_animated", False)
+            except DamagedImage:
+                damaged = True
+        return Headers(modes <= _GREY, several, damaged)
 
-    return all(list(_in_threads(grey, _cut(0, len(files), _BATCH), "reading image headers", progress)))
+    parts = list(_in_threads(read, _cut(0, len(files), _BATCH), "reading image headers", progress))
+    return Headers(
+        grey=all(part.grey for part in parts),
+        several_frames=sum(part.several_frames for part in parts),
+        damaged=any(part.damaged for part in parts),
+    )
+
+
+def leave_out_or_refuse(found: ImageFiles, choice: str, progress: ProgressCallback) -> ImageFiles:
+    """Return the images without the damaged files (`leave_out`), or raise DataError that names them (`refuse`)."""
+    damaged = found.damaged(progress)
+    if not damaged:
+        return found
+    if choice == "refuse":
+        raise _all_damaged(damaged, len(found.files))
+    for reason in list(damaged.values())[:_NAMED]:
+        logger.warning("left out: %s", reason)
+    if len(damaged) > _NAMED:
+        logger.warning("left out: %d more damaged files", len(damaged) - _NAMED)
+    return found.without(damaged)
+
+
+def _all_damaged(damaged: Mapping[int, str], files: int) -> DataError:
+    """Return the error that names the damaged files."""
+    reasons = list(damaged.values())
+    if len(reasons) == 1:
+        return DataError(f"{reasons[0]}, or set dataset.damaged=leave_out")
+    more = [f"... and {len(reasons) - _NAMED} more"] if len(reasons) > _NAMED else []
+    listing = "\n  ".join(reasons[:_NAMED] + more)
+    remedy = "replace or remove them, or set dataset.damaged=leave_out"
+    return DataError(f"{len(reasons)} of {files:,} image files are damaged: {remedy}\n  {listing}")
 
 
 def _cut(start: int, end: int, size: int) -> list[range]:
@@ -161,45 +263,6 @@ def _in_threads(
                 yield done
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _opened(file: str | Path) -> Iterator[Image.Image]:
-    """Open an image; whatever its decoder raises, here or in the block, becomes a DataError that names the file."""
-    bomb = f"{file}: more than {LARGEST} pixels, which looks like a decompression bomb; remove or shrink it"
-    try:
-        with Image.open(file) as image:
-            if image.width * image.height > LARGEST:
-                raise DataError(bomb)
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"{file}: has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-            yield image
-    except (DataError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(bomb) from error
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"{file}: damaged, or not an image ({error}); replace or remove it") from error
-
-
-def _decode(file: str | Path, grey: bool, size: int | None) -> np.ndarray:
-    """Return one image as uint8 (H, W, C)."""
-    with _opened(file) as image:
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # PIL warns where a palette's transparency is dropped directly
-        image = image.convert("L" if grey else "RGB")
-        if size is not None:
-            image = _centre(image, size)
-        pixels = np.asarray(image)
-    return pixels[:, :, None] if grey else pixels
-
-
-def _centre(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to `size` and cut out the centre, in one step (no long strip is ever made)."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -1,29 +1,40 @@
 """image_folder: any tree of images with one folder per class.
 
-Either `<folder>/train/<class>/*` and `<folder>/test/<class>/*`, or `<folder>/train/<class>/*` or `<folder>/<class>/*`
-alone; then a stratified share is held out as the test set. A folder `train` is the training set if it contains
-folders, and a class if it contains images. Names that start with a dot are ignored.
+The training set is `<folder>/train/<class>/*`, or `<folder>/<class>/*`. The test set is `<folder>/test/<class>/*`.
+Where no labelled `test` exists, the test set is `val` (or `valid`, `validation`), and otherwise a stratified share of
+the training set is held out. Capital letters in these names do not matter. A folder `train` that holds images is a
+class, unless all its neighbours have names of splits too: then the labels are missing. Names that start with a dot,
+and `__MACOSX`, are passed over.
 """
 
 import contextlib
 import logging
 import os
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dash_core.config import DatasetConfig
 from dash_core.data.cache import Source, file_identity
-from dash_core.data.decoding import ImageFiles, all_grey
+from dash_core.data.decoding import ImageFiles, leave_out_or_refuse, read_headers
 from dash_core.data.hold_out import stratified_hold_out
+from dash_core.data.noticed import Noticed
 from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 
 logger = logging.getLogger("dash_core.data")
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm")
+)
+UNREADABLE = frozenset((".heic", ".heif", ".dng", ".cr2", ".nef", ".arw"))  # photos that Pillow does not decode
+TESTS = ("test", "val", "valid", "validation")  # names of a test set's folder, the first that is there is taken
+LITTER = "__MACOSX"  # what macOS adds to zip archives
 
 Classes = dict[str, list[Path]]
 
@@ -56,39 +67,81 @@ def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, pr
         raise DataError(f"{root}: no such folder; dataset.folder must name a tree with a folder of images a class")
     tree = _tree(root)
     test_share = None if tree.test else config.test_share
-    identity = [config.image_size, test_share, len(tree.test), file_identity(root, tree.files)]
+    choices = [config.image_size, test_share, config.background, config.damaged]
+    identity = [*choices, len(tree.test), file_identity(root, tree.files)]
     return Source(identity, lambda: _image_files(config, tree, progress))
 
 
 def _image_files(config: DatasetConfig, tree: _Tree, progress: ProgressCallback) -> ImageFiles:
     """Return the files of both sets; without a test split, a share of the files is held out."""
-    files, labels, names = tree.files, tree.labels, tuple(tree.train)
-    first = sum(map(len, tree.train.values()))
-    grey = all_grey(files, progress)
-    if not tree.test:
-        train, test = stratified_hold_out(labels, names, config.test_share)
-        order, first = torch.cat((train, test)), len(train)
-        files, labels = [files[index] for index in order.tolist()], labels[order]
-    return ImageFiles("image_folder", names, files, labels, first, grey, config.image_size)
+    headers = read_headers(tree.files, progress)
+    found = ImageFiles(
+        name="image_folder",
+        class_names=tuple(tree.train),
+        files=tree.files,
+        labels=tree.labels,
+        train=sum(map(len, tree.train.values())),
+        grey=headers.grey,
+        size=config.image_size,
+        background=config.background,
+        noticed=Noticed(files_of_several_frames=headers.several_frames),
+    )
+    if headers.damaged or config.damaged == "leave_out":
+        found = leave_out_or_refuse(found, config.damaged, progress)
+    if tree.test:
+        return found
+    train, test = stratified_hold_out(found.labels, found.class_names, config.test_share)
+    order = torch.cat((train, test))
+    files = [found.files[index] for index in order.tolist()]
+    return replace(found, files=files, labels=found.labels[order], train=len(train))
 
 
 def _tree(root: Path) -> _Tree:
     """List the tree in whichever of the layouts it has."""
     folders, _ = _entries(root, root)
-    inside = {folder.name: folder for folder in folders}
-    split = "train" in inside and _entries(inside["train"], root)[0]
-    if split and set(inside) - {"train", "test"}:
-        passed_over = ", ".join(sorted(set(inside) - {"train", "test"}))
-        logger.warning("%s: only train and test are read, not %s", root, passed_over)
-    train = _classes(inside["train"] if split else root, root)
-    if not (split and "test" in inside):
-        _check_divisible(train)
-        return _Tree(train, {})
-    test = _classes(inside["test"], root)
-    unknown = sorted(set(test) - set(train))
-    if unknown:
-        raise DataError(f"{inside['test'] / unknown[0]}: the class {unknown[0]!r} has no folder in {inside['train']}")
-    return _Tree(train, test)
+    splits = {folder.name.lower(): folder for folder in folders if folder.name.lower() in ("train", *TESTS)}
+    train = splits.get("train")
+    if train is None or not _entries(train, root)[0]:
+        _check_labelled(splits, folders, root)
+        classes = _classes(root, root)
+        _check_divisible(classes)
+        return _Tree(classes, {})
+    classes, test = _classes(train, root), _test_folder(splits, root)
+    passed_over = ", ".join(sorted(folder.name for folder in folders if folder not in (train, test)))
+    if passed_over:
+        logger.warning("%s: only %s are read, not %s", root, " and ".join(_names(train, test)), passed_over)
+    if test is None:
+        _check_divisible(classes)
+        return _Tree(classes, {})
+    tested = _classes(test, root)
+    if unknown := sorted(set(tested) - set(classes)):
+        raise DataError(f"{test / unknown[0]}: the class {unknown[0]!r} has no folder in {train}")
+    for name, images in classes.items():
+        if len(images) == 1:
+            logger.warning("%s: the class %r has a single training image", images[0].parent, name)
+    return _Tree(classes, tested)
+
+
+def _names(train: Path, test: Path | None) -> list[str]:
+    return [folder.name for folder in (train, test) if folder]
+
+
+def _check_labelled(splits: Mapping[str, Path], folders: Sequence[Path], root: Path) -> None:
+    """Raise DataError for folders of splits that hold images but no folders of classes."""
+    if "train" in splits and len(splits) == len(folders):
+        raise DataError(
+            f"{splits['train']}: holds images but no folder for each class, so that their labels are missing; move "
+            f"them to {root.name}/train/<class>/, and test images with labels to {root.name}/test/<class>/"
+        )
+
+
+def _test_folder(splits: Mapping[str, Path], root: Path) -> Path | None:
+    """Return the folder of the labelled test set, or None; one without folders of classes is left out, and said."""
+    for folder in (splits[name] for name in TESTS if name in splits):
+        if _entries(folder, root)[0]:
+            return folder
+        logger.warning("%s: holds no folder for each class, so that labels are missing: it is left out", folder)
+    return None
 
 
 def _check_divisible(train: Classes) -> None:
@@ -102,12 +155,21 @@ def _check_divisible(train: Classes) -> None:
 
 
 def _classes(folder: Path, root: Path) -> Classes:
-    """Return the image files of each class; classes and files in the order of their names."""
+    """Return the image files of each class; classes and files in the order of their names.
+
+    Names are compared in their composed Unicode form (NFC): macOS and Linux encode "é" differently.
+    """
     folders, loose = _entries(folder, root)
     if not folders:
         found = f"{len(loose)} files but no folder" if loose else "nothing"
         raise DataError(f"{folder}: holds {found}; put the images in a folder for each class")
-    return {found.name: _images(found, root) for found in folders}
+    classes: Classes = {}
+    for one in folders:
+        name = unicodedata.normalize("NFC", one.name)
+        if name in classes:
+            raise DataError(f"{one}: another folder has the same name in another Unicode form; merge the two")
+        classes[name] = _images(one, root)
+    return dict(sorted(classes.items()))
 
 
 def _images(folder: Path, root: Path) -> list[Path]:
@@ -115,13 +177,28 @@ def _images(folder: Path, root: Path) -> list[Path]:
     folders, files = _entries(folder, root)
     if folders:
         raise DataError(f"{folders[0]}: a folder in a class's folder; images must lie directly in {folder}")
-    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    images = [file for file in files if _is_image(file)]
+    unread = [file for file in files if file.suffix.lower() in UNREADABLE]
     if not images:
         kinds = ", ".join(sorted(SUFFIXES))
-        raise DataError(f"{folder}: an empty class, with no image ({kinds}); add images or remove the folder")
-    if len(images) < len(files):
-        logger.warning("%s: %d files that are no images are passed over", folder, len(files) - len(images))
+        photos = f"; its {len(unread)} {unread[0].suffix} photos cannot be read, convert them to JPEG" if unread else ""
+        raise DataError(f"{folder}: an empty class, with no image ({kinds}){photos}; add images or remove the folder")
+    if unread:
+        logger.warning("%s: %d photos such as %s cannot be read: convert to JPEG", folder, len(unread), unread[0].name)
+    if others := len(files) - len(images) - len(unread):
+        logger.warning("%s: %d files that are no images are passed over", folder, others)
     return images
+
+
+def _is_image(file: Path) -> bool:
+    """Tell by its suffix whether a file is an image; one without a suffix is opened."""
+    if file.suffix:
+        return file.suffix.lower() in SUFFIXES
+    try:
+        with Image.open(file):
+            return True
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
@@ -130,7 +207,7 @@ def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
     files: list[Path] = []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name == LITTER:
                 continue
             path = folder / entry.name
             link = entry.is_symlink()

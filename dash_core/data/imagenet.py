@@ -15,7 +15,7 @@ import torch
 
 from dash_core.config import DatasetConfig
 from dash_core.data.cache import Source, file_identity
-from dash_core.data.decoding import ImageFiles
+from dash_core.data.decoding import ImageFiles, leave_out_or_refuse
 from dash_core.data.normalisation import IMAGENET
 from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
@@ -49,8 +49,20 @@ def open_imagenet(config: DatasetConfig, data_root: Path, download: bool, progre
     files, labels = [file for file, _ in train + test], torch.tensor([label for _, label in train + test])
     size = config.image_size or SIDE
     devkit = [file for name in (TRUTH, META) if (file := root / DEVKIT / name).is_file()]
-    found = ImageFiles("imagenet", tuple(wnids), files, labels, len(train), size=size, statistics=IMAGENET)
-    return Source([size, len(train), file_identity(root, [*devkit, *files])], lambda: found)
+    found = ImageFiles(
+        name="imagenet",
+        class_names=tuple(wnids),
+        files=files,
+        labels=labels,
+        train=len(train),
+        size=size,
+        background=config.background,
+        statistics=IMAGENET,
+    )
+    identity = [size, config.background, config.damaged, len(train), file_identity(root, [*devkit, *files])]
+    if config.damaged == "leave_out":
+        return Source(identity, lambda: leave_out_or_refuse(found, config.damaged, progress))
+    return Source(identity, lambda: found)
 
 
 def _classes(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """ImageSet: uint8 images with labels and class names, the one form in which images are kept."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dash_core.data.noticed import Noticed, count_repeats, fingerprints
 from dash_core.errors import DataError
 
 HASHED = 2**26  # bytes of pixels that are hashed at a time; a command can be stopped between two of them
@@ -89,11 +90,15 @@ class ContentDigest:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training set and a test set of the same classes and image shape."""
+    """A training set and a test set of the same classes and image shape.
+
+    noticed: what a person should know about the images; None: nobody has looked.
+    """
 
     name: str
     train: ImageSet
     test: ImageSet
+    noticed: Noticed | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
@@ -102,3 +107,9 @@ class Dataset:
             raise DataError(
                 f"{self.name}: train images are {self.train.image_shape} (C, H, W), test images {self.test.image_shape}"
             )
+
+    def examined(self) -> Self:
+        """Return the same dataset with repeated images counted; every pixel is read once."""
+        prints = [*fingerprints(self.train.images.numpy()), *fingerprints(self.test.images.numpy())]
+        labels = torch.cat((self.train.labels, self.test.labels))
+        return replace(self, noticed=count_repeats(prints, labels, len(self.train)))

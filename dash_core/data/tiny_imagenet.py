@@ -1,7 +1,9 @@
 """tiny_imagenet: the official folder `tiny-imagenet-200`, downloaded if it is missing.
 
-The labelled validation set is the test set, as in the paper. The classes are those of wnids.txt that have a folder, so
-that a sample with fewer classes loads too. They are ordered by their WordNet id and named by words.txt.
+The labelled validation set is the test set, as in the paper. Its images lie in `val/images` and are labelled by
+val_annotations.txt, or they are sorted into folders of classes, `val/images/<wnid>` or `val/<wnid>`, as the DASH
+authors' script leaves them. The classes are those of wnids.txt that have a folder, so that a sample with fewer classes
+loads too. They are ordered by their WordNet id and named by words.txt.
 """
 
 import logging
@@ -16,7 +18,7 @@ import torch
 from dash_core.config import DatasetConfig
 from dash_core.data.archive import unpack_zip
 from dash_core.data.cache import Source, file_identity
-from dash_core.data.decoding import ImageFiles
+from dash_core.data.decoding import ImageFiles, leave_out_or_refuse
 from dash_core.data.download import fetch
 from dash_core.data.normalisation import IMAGENET
 from dash_core.data.progress import ProgressCallback
@@ -50,14 +52,23 @@ def open_tiny_imagenet(config: DatasetConfig, data_root: Path, download: bool, p
         root / name for name in ("wnids.txt", "words.txt", "val/val_annotations.txt") if (root / name).is_file()
     ]
     images = [file for file, _ in (*listing.train, *listing.test)]
-    return Source(file_identity(root, [*described, *images]), lambda: _image_files(listing))
+    identity = [config.background, config.damaged, file_identity(root, [*described, *images])]
+    return Source(identity, lambda: _image_files(listing, config, progress))
 
 
-def _image_files(listing: _Listing) -> ImageFiles:
+def _image_files(listing: _Listing, config: DatasetConfig, progress: ProgressCallback) -> ImageFiles:
     """Return the files of both sets; grey images become RGB."""
     files, labels = zip(*listing.train, *listing.test, strict=True)
-    names, first = listing.class_names, len(listing.train)
-    return ImageFiles("tiny_imagenet", names, files, torch.tensor(labels), first, statistics=IMAGENET)
+    found = ImageFiles(
+        name="tiny_imagenet",
+        class_names=listing.class_names,
+        files=files,
+        labels=torch.tensor(labels),
+        train=len(listing.train),
+        background=config.background,
+        statistics=IMAGENET,
+    )
+    return leave_out_or_refuse(found, config.damaged, progress) if config.damaged == "leave_out" else found
 
 
 def _list(root: Path) -> _Listing:
@@ -87,7 +98,10 @@ def _class_images(folder: Path) -> list[Path]:
 
 
 def _validation(folder: Path, wnids: list[str]) -> Labelled:
-    """Return the validation images of the given classes, in the order of their annotations."""
+    """Return the validation images of the given classes: sorted into folders, or in the order of their annotations."""
+    for parent in (folder / "images", folder):
+        if any((parent / wnid).is_dir() for wnid in wnids):
+            return [(file, label) for label, wnid in enumerate(wnids) for file in _sorted_images(parent / wnid)]
     annotations = folder / "val_annotations.txt"
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     found: Labelled = []
@@ -104,6 +118,14 @@ def _validation(folder: Path, wnids: list[str]) -> Labelled:
     if missing:
         raise DataError(f"{missing[0]}: named in {annotations.name} but not there; unpack {URL} again")
     return found
+
+
+def _sorted_images(folder: Path) -> list[Path]:
+    """Return the validation images of a class's folder, or of its inner folder `images`."""
+    images = sorted(folder.glob("*.JPEG")) or sorted((folder / "images").glob("*.JPEG"))
+    if not images:
+        raise DataError(f"{folder}: no *.JPEG of this class in the validation set; unpack {URL} again")
+    return images
 
 
 def _lines(file: Path) -> list[str]:

@@ -127,10 +127,10 @@ def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") 
 def _check_protocol(params: Params, training: TrainingConfig, classes: int | None) -> None:
     """Raise ConfigError where the resolved training or the dataset's classes, None if unknown, do not suit it."""
     name = params.protocol.name
-    if name == "class_incremental" and classes not in (None, params.chunks):
+    if name == "class_incremental" and classes and params.chunks != (needed := params.protocol.chunks_of(classes)):
         raise ConfigError(
-            f"chunks: {params.chunks} is not the {classes} classes of {params.dataset.name}, and class_incremental has "
-            f"a chunk for each: set chunks={classes}"
+            f"chunks: {params.chunks} is not what the {classes} classes of {params.dataset.name} make in "
+            f"class_incremental, {params.protocol.classes_per_chunk} in each chunk: set chunks={needed}"
         )
     if name == "continuous" and (training.schedule, training.warmup_epochs) != ("constant", 0):
         raise ConfigError(

@@ -71,6 +71,8 @@ class Stages:
             f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images of {shape}, "
             f"{dataset.train.classes} classes, content {dataset.train.digest[:8]}"
         )
+        for sentence in dataset.noticed.sentences if dataset.noticed else ():
+            self._say(f"note     {sentence}")
 
     def split(self) -> None:
         """Make the chunk plan of every seed."""

@@ -75,6 +75,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "test_images": len(test),
         "test_digest": test.digest,
         "class_names": list(train.class_names),
+        **(dataset.noticed.counts if dataset.noticed else {}),
     }
 
 

@@ -16,6 +16,7 @@ from dash_core.data.cache_file import decode_into, read_dataset
 from dash_core.data.decoding import ImageFiles
 from dash_core.data.imageset import ContentDigest
 from dash_core.data.normalisation import channel_statistics
+from dash_core.data.noticed import Noticed
 from dash_core.errors import DataError
 
 
@@ -91,7 +92,7 @@ def test_a_file_larger_than_memory_and_swap_is_opened_and_read_in_places(tmp_pat
     count = memory // (1024 * 1024 * 3) + 2
     found = ImageFiles("toy", ("any",), [tmp_path / "none"] * count, torch.zeros(count), train=count - 1)
     found.__dict__["image_shape"] = (1024, 1024, 3)
-    described = cache_file._described("toy", ("any",), ((0.5,) * 3, (0.5,) * 3), ("0" * 64, "1" * 64))
+    described = cache_file._described("toy", ("any",), ((0.5,) * 3, (0.5,) * 3), ("0" * 64, "1" * 64), Noticed())
     head = cache_file._head(found, described)
     file = tmp_path / "toy.safetensors"
     with file.open("wb") as out:

@@ -58,7 +58,7 @@ BEFORE_THE_DATA = {
     ),
     "chunks that are not the classes": (
         ["protocol.name=class_incremental", "chunks=9"],
-        "chunks: 9 is not the 10 classes of digits, and class_incremental has a chunk for each: set chunks=10",
+        "chunks: 9 is not what the 10 classes of digits make in class_incremental, 1 in each chunk: set chunks=10",
     ),
     "a schedule for single epochs": (
         ["protocol.name=continuous", "protocol.interval=2", "training.schedule=multistep"],
@@ -115,7 +115,7 @@ BEFORE_THE_DATA = {
 WITH_THE_DATA = {
     "chunks that are not the classes of a folder": (
         [*FOLDER, "protocol.name=class_incremental"],
-        "chunks: 3 is not the number of classes among the training images, and class_incremental has a chunk for each",
+        "chunks: 3 does not fit the 2 classes among the training images, since class_incremental has one class in each",
     ),
     "a discarded chunk of one image": (
         ["protocol.name=discarding", "chunks=1437"],
