@@ -54,10 +54,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(store: Path) -> Iterator[str]:
     """Lend the address that `dashpipe ui` names, and end it as a terminal would."""
     running = shell.start(store, "ui", "--no-browser", "--port", "0", settings=SETTINGS)
-    assert running.until(lambda: re.search(ADDRESS, running.outputs[0].read_text()), 120), running.outputs[
-        1
-    ].read_text()
-    yield re.search(ADDRESS, running.outputs[0].read_text())[0]
+    out, err = running.outputs
+    assert running.until(lambda: re.search(ADDRESS, out.read_text()), 120), err.read_text()
+    yield re.search(ADDRESS, out.read_text())[0]
     running.process.send_signal(signal.SIGTERM)
     assert running.end(60).code == 0
     assert shell.within(10, lambda: shell.processes_of(store) == [])
