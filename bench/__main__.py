@@ -1,6 +1,6 @@
 """All benchmarks, one after another, into bench/RESULTS.md: `uv run python -m bench --data-root FOLDER` (two hours).
 
-Each is a command of its own as well. `bench.precision`, which trains 40 runs to the end, is not among them.
+Each is a command of its own as well. `bench.precision` and `bench.golden_curves`, which train whole runs, are left out.
 """
 
 import argparse
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument(
         "--data-root",
         type=Path,
-        help="folder of CIFAR-10; without it no whole comparison and no run of the paper is measured",
+        help="folder of CIFAR-10; without it rounding, comparison and overheads are left out",
     )
     given = parser.parse_args()
     commands = [[name] for name in ALL]

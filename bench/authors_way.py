@@ -2,7 +2,7 @@
 
 One image after another through PIL, ToTensor and Normalize in a DataLoader without workers; eager fp32 in torch's own
 layout; SGD without fused kernels; `.item()` at every step; the whole model copied and every average a new tensor in
-DASH. `python -m bench.authors_way --help` runs a comparison so, one method after another in one process and thread.
+DASH. `python -m bench.authors_way` runs a comparison: one method after another, in one process and thread.
 """
 
 import argparse

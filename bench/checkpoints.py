@@ -57,8 +57,8 @@ def main() -> None:
         size = path.stat().st_size / 2**20
     lines = [
         f"Saved every {interval:.0f} s and at each chunk's end: {share:.2%} of {spent['train']:.0f} s of training of "
-        f"ResNet-18. One save of {size:.0f} MiB keeps the training {statistics.median(waits):.2f} s (at most "
-        f"{max(waits):.2f}) and is on the disk after {statistics.median(writes):.2f} s (at most {max(writes):.2f}); "
+        f"ResNet-18. One save of {size:.0f} MiB delays the training by {statistics.median(waits):.2f} s (at most "
+        f"{max(waits):.2f}) and is on disk after {statistics.median(writes):.2f} s (at most {max(writes):.2f}); "
         f"{len(writes)} saves.",
     ]
     write_section("Saving a run's state", "uv run python -m bench.checkpoints", machine, lines)

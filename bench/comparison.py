@@ -118,7 +118,7 @@ def measure(model: str, root: Path) -> None:
         f"Cold, warm, S&P and DASH, 2,000 images of CIFAR-10 in 4 chunks, {epochs} epoch(s) of each, batch 128, theirs "
         "in fp32 and ours as `precision: auto` chooses, 1,000 "
         "test images, one seed; whole commands, ours with its services, checkpoints, tracking and report. Checkpoints "
-        f"and orchestration took {overhead:.1%} of the seconds of its runs; tracking goes on beside them.",
+        f"and orchestration took {overhead:.1%} of the seconds of its runs; tracking runs beside them.",
         "",
         *table(["way", "seconds", "× ours", "peak MiB of a training process"], rows),
     ]

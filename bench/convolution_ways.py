@@ -1,9 +1,9 @@
-"""The ways in which a convolution can be made on the CPU, one of which a benchmark has taken wherever it can be."""
+"""The ways to compute a convolution on the CPU. A benchmark chooses one for all convolutions of its process."""
 
 from dash_core import convolution
 
 EVERY, NEVER = 0, 10**9
-WAYS = {  # from how many images and channels on is filtered; up to which map and from how many channels on by columns
+WAYS = {  # fewest images and channels for filtering; largest map and fewest channels for columns
     "torch": (NEVER, NEVER, EVERY, NEVER),
     "columns": (NEVER, NEVER, NEVER, EVERY),
     "filtering": (EVERY, EVERY, EVERY, NEVER),
@@ -17,5 +17,5 @@ WAYS = {  # from how many images and channels on is filtered; up to which map an
 
 
 def take(way: str) -> None:
-    """Have every FastConv2d of this process make its convolutions in a way, or as it does by itself: "ours"."""
+    """Set how every FastConv2d of this process computes; "ours" is its own choice, the default."""
     convolution.LEAST_IMAGES, convolution.LEAST_CHANNELS, convolution.SMALL_MAP, convolution.MANY_CHANNELS = WAYS[way]

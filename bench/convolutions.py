@@ -1,8 +1,8 @@
-"""Which convolutions are faster how: `uv run python -m bench.convolutions`.
+"""The fastest way to compute each convolution: `uv run python -m bench.convolutions`.
 
 Forward and backward pass of the convolutions of ResNet-18 and of the 3-layer CNN, one thread, in turns: torch's,
-products of columns, and minimal filtering (dash_core/convolution), which is for fp32 alone. bf16 where the processor
-multiplies in it by itself.
+products of columns, and minimal filtering (dash_core/convolution), which is for fp32 alone. bf16 is measured where the
+processor has instructions for it.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measured(shape: tuple[int, ...], count: int, kinds: list[str]) -> list[str]:
-    """Return a row of the table: a convolution of so many images."""
+    """Return a row of the table: one convolution of `count` images."""
     inputs, outputs, side, kernel, stride = shape
     layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False).to(memory_format=torch.channels_last)
     use_fast_convolutions_(layer)

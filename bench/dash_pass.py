@@ -60,7 +60,7 @@ def main() -> None:
         print(cells, flush=True)
     lines = [
         f"{given.model}, chunks of {given.images} images, 1 thread, fp32; ours in micro-batches of {MICRO}. Memory is "
-        "the peak above what was held before the pass, the data not counted.",
+        "the rise of the peak during the pass, without the data.",
         "",
         *table(["chunks", "authors' way, s", "MiB", "ours, s", "MiB", "cutoff 0.001, s", "MiB"], rows),
     ]

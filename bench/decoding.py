@@ -1,4 +1,4 @@
-"""Images a second that are decoded, with 1 thread and with one a core: `uv run python -m bench.decoding` (seconds).
+"""Images decoded per second, with 1 thread and with one for each core: `uv run python -m bench.decoding` (seconds).
 
 JPEGs of ImageNet's usual size (500x375, about 100 kB) are made in a temporary folder, decoded and cut to 224x224 in
 turns of 1 thread and of all, so that a machine that slows down slows both. The ratio of the medians is what counts.

@@ -2,7 +2,7 @@
 
 The standard setting of CIFAR-10 and ResNet-18 at full scale, as in the preset, for the first experiments; the authors'
 logs of the same setting are in tests/golden. Chunks and first weights are not theirs, so only the curves are compared.
-Runs are kept in a folder, and the same command goes on where it was stopped.
+Runs are kept in a folder: after a stop the same command continues.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def run_of(curve: Logged, experiments: int) -> RunConfig:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True, help="folder of CIFAR-10 as torchvision has it")
-    parser.add_argument("--experiments", type=int, default=3, help="the first so many of 50 (default: 3)")
+    parser.add_argument("--experiments", type=int, default=3, help="how many of the 50 are trained (default: 3)")
     parser.add_argument("--curves", nargs="+", default=["cold", "dash"], choices=list(CURVES))
     parser.add_argument("--runs", type=Path, default=Path("bench/.runs"), help="where runs are kept")
     given = parser.parse_args()

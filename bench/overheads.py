@@ -1,8 +1,8 @@
-"""What is no training: `uv run python -m bench.overheads --data-root FOLDER` (twenty minutes).
+"""Seconds of a run that are not training: `uv run python -m bench.overheads --data-root FOLDER` (twenty minutes).
 
 `dashpipe run` of the preset cifar10-resnet18 with DASH, a real run of the paper's scale, stopped after its first two
-experiments; what its own cost meter charged to each phase. Diagnostics are off by default; `--diagnostics` measures
-with all of them.
+experiments: the seconds that its own cost meter charged to each phase. Diagnostics are off by default; `--diagnostics`
+measures with all of them.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def main() -> None:
     overhead = sum(spent for phase, spent in seconds.items() if phase not in SCIENCE)
     lines = [
         f"The first {given.experiments} of 50 experiments of the preset cifar10-resnet18, DASH, one seed, one process, "
-        f"{len(diagnostics)} diagnostics: what is neither intervention, training nor evaluation took "
-        f"{overhead / total:.2%} of the seconds. MLflow is told beside it, by a thread of the same process.",
+        f"{len(diagnostics)} diagnostics: everything but intervention, training and evaluation took "
+        f"{overhead / total:.2%} of the seconds. A thread of the same process reports to MLflow meanwhile.",
         "",
         *table(["phase", "seconds", "share"], rows),
     ]

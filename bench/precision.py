@@ -2,8 +2,8 @@
 
 Cold, warm, S&P and DASH on a subset of CIFAR-10 with cnn3, each seed once in fp32 and once in bf16, or with
 `--of filtering` in fp32 by torch's convolutions and by minimal filtering; with the same chunks, first weights and
-batches. Then the difference of the two, paired by seed, in accuracy and steps. Runs are kept in a folder, and the same
-command goes on where it was stopped.
+batches. The result is the difference of the two, paired by seed, in accuracy and steps. Runs are kept in a folder:
+after a stop the same command continues.
 """
 
 import argparse
@@ -28,14 +28,14 @@ COLUMNS = ("last_accuracy", "average_accuracy", "last_steps", "average_steps")
 TEST = 1000  # images
 STOP = 0.95  # train accuracy
 CHUNKS, BATCH = 3, 32
-PAIRS = {  # what is compared, the plainer first, by the names that the table gives it
+PAIRS = {  # the two kinds of run that are compared, the plain one first, with their names in the table
     "bf16": {"exact": "fp32", "bf16": "bf16"},
     "filtering": {"torch": "torch's convolutions", "exact": "filtering"},
 }
 
 
 def records(job: tuple[str, RunConfig, Path, Path]) -> list[ChunkRecord]:
-    """Return what one run gives."""
+    """Return the records of one run: (kind, config, folder of the data, folder of the kept runs)."""
     kind, run, root, kept = job
     folder = kept / kind / run.id
     if read_result(folder, run, code=code_digest()):
@@ -51,7 +51,7 @@ def records(job: tuple[str, RunConfig, Path, Path]) -> list[ChunkRecord]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True, help="folder of CIFAR-10 as torchvision has it")
-    parser.add_argument("--of", choices=list(PAIRS), default="bf16", help="what is compared with what is plainer")
+    parser.add_argument("--of", choices=list(PAIRS), default="bf16", help="compared option (default: bf16)")
     parser.add_argument("--images", type=int, default=240, help="of the training set (default: 240)")
     parser.add_argument("--seeds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--runs", type=Path, default=Path("bench/.runs"), help="where runs are kept")
@@ -88,7 +88,7 @@ def main() -> None:
         "",
         *table(["method", "last accuracy", "average accuracy", "last steps", "average steps"], rows),
         "",
-        f"{sum(held)} of {len(held)} intervals hold 0; at 95 % about one in twenty would not by chance.",
+        f"{sum(held)} of {len(held)} intervals contain 0; at 95 % about one in twenty does not, by chance.",
     ]
     machine = describe_machine(toy.CPU, 1)
     write_section(f"Precision: {fast} against {plain}", f"uv run python -m bench.precision {options}", machine, lines)

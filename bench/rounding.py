@@ -1,8 +1,8 @@
-"""What convolutions by minimal filtering round: `uv run python -m bench.rounding --data-root FOLDER` (a minute).
+"""Rounding errors of minimal filtering: `uv run python -m bench.rounding --data-root FOLDER` (a minute).
 
 Outputs and gradients of convolutions of random images, and DASH's shrink factors of a lightly trained network on real
 ones, in fp32 by torch's convolutions, by columns and by minimal filtering, against those in float64. A factor is a
-cosine, which amplifies what is small.
+cosine, which amplifies small errors.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def factors(network: nn.Module, chunks: list[tuple[Tensor, Tensor]], dtype: torc
 
 
 def outputs_and_gradients(channels: int, side: int, dtype: torch.dtype, way: str) -> list[Tensor]:
-    """Return what a convolution gives, and the gradients of images and weights."""
+    """Return the output of a convolution and the gradients of images and weights."""
     take(way)
     draws = torch.Generator().manual_seed(0)
     layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False)

@@ -25,7 +25,7 @@ TURNS = 3
 
 
 def train(job: tuple[RunConfig, int]) -> None:
-    """Do one run over so many images."""
+    """Train one run on a number of images."""
     run, images = job
     prepare_device(choose_device("cpu"), 1)
     shape = {"side": 32, "channels": 3, "classes": 10}
@@ -36,7 +36,7 @@ def train(job: tuple[RunConfig, int]) -> None:
 
 
 def seconds(chunks: int = 5, images: int = 2000, methods: int = 4, workers: int = 2) -> float:
-    """Return how long the runs of so many methods take."""
+    """Return the seconds of all runs, one for each method."""
     training = {"stop_accuracy": 1.0, "max_epochs": EPOCHS}
     params = parse(Params, {"chunks": chunks, "model": {"name": "mlp"}, "training": training})
     jobs = [(params.run(METHODS[number % len(METHODS)], number), images) for number in range(methods)]

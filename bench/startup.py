@@ -1,8 +1,8 @@
-"""How soon a command is at work: `uv run python -m bench.startup` (some minutes).
+"""Seconds from a command to its first training step: `uv run python -m bench.startup` (some minutes).
 
 `dashpipe --help` to its end; `run` and `compare` on the digits to the first training step, in a new store, its data
-decoded and its databases made on the way, and in one that was used before. The moment of that step is what the first
-record tells: its end less what it cost.
+decoded and its databases made on the way, and in one that was used before. The first record tells the moment of that
+step: its end less its cost.
 """
 
 import argparse

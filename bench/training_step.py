@@ -3,7 +3,7 @@
 Each model takes SGD steps of 128 images of CIFAR-10's size, all ways in turns, each in a process of its own that waits
 while another works, so that a machine that slows down slows all. The ratio of the medians is what counts. The authors'
 way is that of bench/authors_way.py, its batches in memory already: how images are loaded is not measured here. bf16
-is measured where the device multiplies in it by itself.
+is measured where the device has instructions for it.
 """
 
 import argparse

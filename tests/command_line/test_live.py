@@ -11,17 +11,25 @@ from rich.console import Console
 from flows.command_line import live as display
 from flows.command_line.live import watched
 from tasks.store.place import Place
-from tasks.store.progress import Progress, write_progress
+from tasks.store.progress import Progress, read_progress, write_progress
 from tests import toy
+from tests.system import shell
 
 RUNS = [toy.params(chunks=50, compare={"methods": ["warm", "dash"]}).run(label, 0) for label in ("warm", "dash")]
 WARM, DASH = RUNS
 TRAINING = Progress("training", 12, 13, 4, 12345, 0.9876, 0.5, 43210.4, 3725.0)
+READ = []  # (folder, progress) of every look that the display has taken
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
+    def read(folder):
+        READ.append((folder, read_progress(folder)))
+        return READ[-1][1]
+
+    READ.clear()
     monkeypatch.setattr(display, "REFRESH", 0.01)
+    monkeypatch.setattr(display, "read_progress", read)
     return Place(store=tmp_path, data_root=tmp_path)
 
 
@@ -30,8 +38,9 @@ def console(terminal: bool, height: int = 40) -> Console:
 
 
 def show(place: Place, run, progress: Progress) -> None:
+    """Write a run's progress and wait until the display has read it."""
     write_progress(place.run_folder(run), progress)
-    time.sleep(0.05)
+    assert shell.within(60, lambda: (place.run_folder(run), progress) in READ)
 
 
 def last_picture(out: Console) -> list[list[str]]:

@@ -111,7 +111,7 @@ def test_the_cache_leaves_no_temporary_file_and_follows_the_umask(tmp_path, tree
 
 
 def load_and_report(tree, cache, barrier, results):
-    barrier.wait(60)
+    barrier.wait(300)
     results.put(digests(load(tree, cache)))
 
 
@@ -120,9 +120,9 @@ def test_two_processes_may_build_the_same_cache_at_once(tmp_path, tree):
     barrier, results = context.Barrier(2), context.Queue()
     other = context.Process(target=load_and_report, args=(tree, tmp_path / "cache", barrier, results))
     other.start()
-    barrier.wait(60)
+    barrier.wait(300)
     here = digests(load(tree, tmp_path / "cache"))
-    assert here == results.get(timeout=60) == digests(load(tree, tmp_path / "cache"))
-    other.join(60)
+    assert here == results.get(timeout=300) == digests(load(tree, tmp_path / "cache"))
+    other.join(300)
     assert other.exitcode == 0
     assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -178,7 +178,7 @@ def test_prefect_keeps_the_table_as_an_artifact(compared):
 def test_no_process_outlives_the_comparison(compared):
     assert len(compared.running.family) >= 4  # the server, the fork server, two workers
     assert shell.within(5, lambda: compared.running.survivors() == [])
-    assert shell.processes_of(compared.store) == []
+    assert shell.within(5, lambda: shell.processes_of(compared.store) == [])
 
 
 def test_comparison_made_again_trains_nothing_and_shows_the_same_table(compared):

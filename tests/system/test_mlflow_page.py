@@ -19,6 +19,7 @@ pytestmark = [
 
 SETTINGS = (*shell.TINY[:-1], "seeds=[0, 1]")
 METHODS, CHUNKS = ("warm", "dash"), 3
+ADDRESS = r"http://127\.0\.0\.1:\d+/\S+(?=\s)"  # to the end of the word: a line may be half written
 CHARTS = ("test_accuracy", "steps", "total_flops", "total_seconds")
 NO_LOGIN = "/ajax-api/2.0/mlflow/users/current"  # a server without accounts answers 404, and the browser complains
 MLFLOW_SAYS = (
@@ -53,11 +54,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(store: Path) -> Iterator[str]:
     """Lend the address that `dashpipe ui` names, and end it as a terminal would."""
     running = shell.start(store, "ui", "--no-browser", "--port", "0", settings=SETTINGS)
-    assert running.until(lambda: "http" in running.outputs[0].read_text(), 120), running.outputs[1].read_text()
-    yield re.search(r"http://127\.0\.0\.1:\d+/\S+", running.outputs[0].read_text())[0]
+    out, err = running.outputs
+    assert running.until(lambda: re.search(ADDRESS, out.read_text()), 120), err.read_text()
+    yield re.search(ADDRESS, out.read_text())[0]
     running.process.send_signal(signal.SIGTERM)
     assert running.end(60).code == 0
-    assert shell.processes_of(store) == []
+    assert shell.within(10, lambda: shell.processes_of(store) == [])
 
 
 @pytest.fixture(scope="module")

@@ -243,7 +243,7 @@ def test_a_killed_repro_goes_on_where_it_stopped(project, tmp_path):
     running = killed.start("dvc", "repro")
     first = load_params(killed.folder / "params.yaml").run("dash", 0)
     chunks = killed.folder / "runs" / first.id / "chunks.jsonl"
-    assert _within(600, lambda: chunks.exists() or running.poll() is not None)
+    assert _within(600, lambda: (chunks.exists() and chunks.stat().st_size) or running.poll() is not None)
     family = psutil.Process(running.pid).children(recursive=True)
     running.send_signal(signal.SIGKILL)
     running.communicate()
