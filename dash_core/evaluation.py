@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from dash_core.learner import Learner
 from dash_core.loading import ResidentSet
-from dash_core.modes import in_mode
+from dash_core.shrinking import in_mode
 
 BATCH = 512
 

@@ -197,14 +197,3 @@ class GrowingData:
     def largest_chunk(self) -> int:
         """Images of the largest of the chunks."""
         return max(end - start for start, end in self._bounds)
-
-
-def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
-    """Return (start, end) of each mini-batch; the last partial batch is kept.
-
-    A last batch of one image, for which BatchNorm has no variance, joins the one before it.
-    """
-    starts = list(range(0, images, batch_size))
-    if len(starts) > 1 and images - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], images], strict=True))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dash_core.errors import TrainingError
-from dash_core.modes import in_mode
+from dash_core.shrinking import in_mode
 
 _SIGNS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "out of memory")
 

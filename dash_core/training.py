@@ -13,11 +13,12 @@ from dash_core.config import TrainingConfig
 from dash_core.errors import TrainingError
 from dash_core.interventions import Intervention
 from dash_core.learner import Learner
-from dash_core.loading import GrowingData, batch_bounds
+from dash_core.loading import GrowingData
 from dash_core.optim.sam import SAM
 from dash_core.optim.schedules import learning_rate_factor
 from dash_core.precision import arithmetic
 from dash_core.seeding import borrowed_global_generator, derive_seed, global_state, seed_global, set_global_state
+from dash_core.shrinking import batch_bounds
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from torch import nn
 
 from dash_core.errors import TrainingError
 from dash_core.interventions import dash
-from dash_core.interventions.dash import Dash, averaged_gradient
+from dash_core.interventions.dash import Dash
 from dash_core.learner import Learner
 from dash_core.loading import GrowingData, Normalisation, ResidentSet, StreamedImages
 from dash_core.memory import free_memory, is_out_of_memory, saved_bytes
+from dash_core.shrinking import averaged_gradient
 from dash_core.trajectory import WEIGHTS
 from tests import toy
 
@@ -140,7 +141,7 @@ def test_a_single_image_that_does_not_fit_is_an_error_and_not_a_loop():
 
 def test_on_the_cpu_a_part_keeps_no_more_than_a_bound_whatever_memory_is_free(monkeypatch, caplog):
     each = saved_bytes(small_model(), torch.zeros(2, 1, 8, 8)) // 2
-    monkeypatch.setattr(dash, "KEPT", 9 * each)
+    monkeypatch.setattr(dash, "SAVED_BYTES", 9 * each)
     DASH.before_chunk(learner(room=9), growing())
     assert not caplog.records  # nothing failed
     with pytest.raises(torch.OutOfMemoryError):

@@ -14,9 +14,10 @@ from dash_core.data import ChunkPlan
 from dash_core.errors import TrainingError
 from dash_core.interventions import Intervention, build_intervention
 from dash_core.learner import Learner
-from dash_core.loading import GrowingData, Normalisation, ResidentSet, batch_bounds
+from dash_core.loading import GrowingData, Normalisation, ResidentSet
 from dash_core.optim import SAM
 from dash_core.records import read_records
+from dash_core.shrinking import batch_bounds
 from dash_core.training import Observers, train_chunk
 from tests import toy
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from dash_core.evaluation import BATCH
 from dash_core.interventions import Intervention
 from dash_core.learner import Learner
-from dash_core.loading import GrowingData, batch_bounds
-from dash_core.modes import in_mode
+from dash_core.loading import GrowingData
+from dash_core.shrinking import batch_bounds, in_mode
 
 When = Literal["before_intervention", "before_training", "after_epoch", "after_training"]
 

@@ -9,10 +9,9 @@ from torch.nn import functional
 
 from dash_core.diagnostics.base import Subject
 from dash_core.diagnostics.weights import weights, whole_norm
-from dash_core.interventions.dash import Dash, cosine_similarity
-from dash_core.interventions.shrink import weights_and_biases
-from dash_core.modes import as_found
+from dash_core.interventions.dash import Dash
 from dash_core.seeding import borrowed_global_generator, derive_seed
+from dash_core.shrinking import as_found, cosine_similarity, weights_and_biases
 
 ALIGNED = 0.1  # cosines above this are those whose quantiles are given, as in the paper's figure 14
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}

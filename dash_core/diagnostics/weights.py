@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dash_core.diagnostics.base import Subject
-from dash_core.interventions.shrink import weights_and_biases
+from dash_core.shrinking import weights_and_biases
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

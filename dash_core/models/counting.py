@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dash_core.flops import FlopCounterMode
-from dash_core.modes import in_mode
+from dash_core.shrinking import in_mode
 
 
 def parameter_count(model: nn.Module) -> int:
