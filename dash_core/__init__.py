@@ -5,8 +5,9 @@ The methods: `dash_` shrinks a model's weights in place by their alignment with 
 the penalties `l2_init_penalty` and `l2_init_penalty_authors` keep weights near their initialisation. `SAM` is
 sharpness-aware SGD.
 
-The loop: a `Trajectory` trains one run, which a `RunConfig` describes, on a `Dataset` that a `ChunkPlan` splits;
-`Watch` follows it. A subclass of `Intervention` is a new method: it may change the `Learner`.
+The loop: a `Trajectory` trains one run, which a `RunConfig` describes, on a `Dataset` that a `ChunkPlan` splits. Its
+`advance` does the next experiment; `Steps` wraps the four steps of an experiment, `Watch` follows a run. A subclass of
+`Intervention` is a new method: it may change the `Learner`.
 """
 
 from importlib import import_module
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dash_core.learner import Learner
     from dash_core.optim import SAM
     from dash_core.shrinking import ShrinkReport, averaged_gradient, dash_, shrink_, shrink_along_, shrink_perturb_
-    from dash_core.trajectory import Trajectory, Watch
+    from dash_core.trajectory import Steps, Trajectory, Watch
 
 __all__ = [
     "SAM",
@@ -31,6 +32,7 @@ __all__ = [
     "MethodConfig",
     "RunConfig",
     "ShrinkReport",
+    "Steps",
     "Trajectory",
     "Watch",
     "averaged_gradient",
@@ -48,7 +50,7 @@ _NAMES_BY_MODULE = {
     "learner": ("Learner",),
     "optim": ("SAM",),
     "shrinking": ("ShrinkReport", "averaged_gradient", "dash_", "shrink_", "shrink_along_", "shrink_perturb_"),
-    "trajectory": ("Trajectory", "Watch"),
+    "trajectory": ("Steps", "Trajectory", "Watch"),
 }
 _MODULES = {name: f"dash_core.{module}" for module, names in _NAMES_BY_MODULE.items() for name in names}
 

@@ -15,8 +15,8 @@ from dash_core.cost import Cost
 from dash_core.errors import RecordError
 from dash_core.files import naming, write_atomically
 
-FILE = "chunks.jsonl"
-KEY = "chunk"  # of an experiment's number in that file
+RECORDS_FILE = "chunks.jsonl"
+NUMBER_KEY = "chunk"  # of an experiment's number in that file
 
 
 def milliseconds() -> int:
@@ -35,7 +35,7 @@ class ChunkRecord:
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-    experiment: Annotated[int, Field(alias=KEY)]
+    experiment: Annotated[int, Field(alias=NUMBER_KEY)]
     images: int
     test_accuracy: float
     test_loss: float
@@ -64,7 +64,7 @@ class ChunkRecord:
     def to_json(self) -> str:
         """Return the record as one line."""
         row = asdict(self)
-        return json.dumps({KEY: row.pop("experiment"), **row}, allow_nan=False)
+        return json.dumps({NUMBER_KEY: row.pop("experiment"), **row}, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "ChunkRecord":
@@ -87,7 +87,7 @@ def append_record(folder: Path, record: ChunkRecord) -> None:
 
     DiskError names the file, the reason and the remedy.
     """
-    path, line = folder / FILE, (record.to_json() + "\n").encode()
+    path, line = folder / RECORDS_FILE, (record.to_json() + "\n").encode()
     with naming(path), path.open("ab", buffering=0) as file:
         end = file.tell()
         try:
@@ -101,7 +101,7 @@ def append_record(folder: Path, record: ChunkRecord) -> None:
 
 def read_records(folder: Path) -> list[ChunkRecord]:
     """Return the run's records in order; a torn last line is left out. RecordError if any other is damaged."""
-    path = folder / FILE
+    path = folder / RECORDS_FILE
     if not path.exists():
         return []
     *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -122,4 +122,4 @@ def read_records(folder: Path) -> list[ChunkRecord]:
 
 def rewrite_records(folder: Path, records: list[ChunkRecord]) -> None:
     """Replace the run's records by the given ones, atomically."""
-    write_atomically(folder / FILE, "".join(record.to_json() + "\n" for record in records).encode())
+    write_atomically(folder / RECORDS_FILE, "".join(record.to_json() + "\n" for record in records).encode())

@@ -231,7 +231,7 @@ def test_a_run_with_damaged_checkpoints_ends_as_if_they_were_whole(
     again = toy.trajectory(folder, run, data)
     assert again.pending == pending
     assert caplog.text.count("cannot be used and is passed over") == damaged
-    assert ("starting again" in caplog.text) == (damaged == 2)
+    assert ("starts anew from its first experiment" in caplog.text) == (damaged == 2)
     assert toy.results(toy.advance(again)) == toy.results(moved)
     assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
@@ -354,12 +354,12 @@ def test_a_state_that_cannot_be_saved_is_no_stop_and_leaves_no_record(tmp_path, 
     run, data = toy.params().run("warm", 0), toy.dataset()
     stopping = toy.trajectory(tmp_path / "stopped", run, data, watch=Watch(stop=lambda: True))
     with pytest.raises(DiskError):  # and not StopRequested, which says that the same command goes on from there
-        stopping.train(1)
+        stopping.advance()
     ending = toy.trajectory(tmp_path / "ended", run, data)
-    ending.train(1)
-    ending.evaluate(1)
+    trained = ending.train(1, ending.intervene(1))
+    evaluation = ending.evaluate(1)
     with pytest.raises(DiskError):
-        ending.record(1)
+        ending.record(1, trained, evaluation)
     assert read_records(tmp_path / "ended") == []
 
 
@@ -369,6 +369,6 @@ def test_training_that_ends_leaves_no_write_under_way(tmp_path, slow_disk):
     watch = Watch(stop=lambda: next(asked), seconds=0.0)  # a save after the first step, and the last at the stop
     slow_disk.release(2)
     with pytest.raises(StopRequested):
-        toy.trajectory(tmp_path, run, data, watch=watch).train(1)
+        toy.trajectory(tmp_path, run, data, watch=watch).advance()
     assert len(load_checkpoint(tmp_path / "state.ckpt")["moment"]["measured"]) == 2
     assert len(load_checkpoint(tmp_path / "state.ckpt.previous")["moment"]["measured"]) == 1

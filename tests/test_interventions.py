@@ -135,7 +135,7 @@ def test_shrinking_leaves_every_kind_of_normalisation_as_it_is(tmp_path, method,
     parts = {name: part for name, part in model.named_modules() if isinstance(part, kinds)}
     before = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
     convolution = model.conv1.weight.clone()
-    moving.intervention.before_chunk(moving.learner, moving._data(2))
+    moving.intervention.before_chunk(moving.learner, moving.images.training(2))
     assert len(parts) == 20
     for name, part in parts.items():
         assert all(torch.equal(value, before[name][key]) for key, value in part.state_dict().items())

@@ -26,6 +26,8 @@ TRAINING = (  # the stage `train` of dvc.yaml depends on the same
     "dash_core/protocols.py",
     "dash_core/recipes.py",
     "dash_core/records.py",
+    "dash_core/result.py",
+    "dash_core/run_images.py",
     "dash_core/section.py",
     "dash_core/seeding.py",
     "dash_core/shrinking.py",
