@@ -1,4 +1,4 @@
-"""What a section of the configuration is made of: its base class, and the kinds of value that several sections use."""
+"""The base class of the sections of the configuration, and the types of value that several sections use."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
 Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
 FolderName = Annotated[str, Field(min_length=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for a single one
+Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for one image
 
 
 class Section(BaseModel):

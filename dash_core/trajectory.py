@@ -54,7 +54,7 @@ class Watch:
     seconds: float = 60.0
 
 
-UNWATCHED = Watch()
+NO_WATCH = Watch()
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Trajectory:
         *,
         device: torch.device,
         code: str = "",
-        watch: Watch = UNWATCHED,
+        watch: Watch = NO_WATCH,
         resident: int | None = None,
     ) -> None:
         self.images = RunImages(run, dataset, plan, device, resident)
@@ -244,7 +244,7 @@ class Trajectory:
             if stop:
                 self._writer.wait()
         if stop:
-            raise StopRequested(f"run {self.run.id} was asked to stop; the same command goes on from there")
+            raise StopRequested(f"run {self.run.id} was asked to stop; the same command continues from its saved state")
 
     def _save(self, diagnostics: Mapping[str, float], moment: Moment | None) -> None:
         """Begin to write everything that the rest of the run depends on; moment: where the training is, if it began."""
@@ -274,7 +274,7 @@ class Trajectory:
             self._load(state)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise RecordError(
-                f"{self._checkpoint} does not hold the state of its run ({error!r}); "
+                f"{self._checkpoint} does not contain the state of its run ({error!r}); "
                 "remove the run's folder to run it again"
             ) from None
         rewrite_records(self.folder, self.records)  # even if they agree: the last line may be torn

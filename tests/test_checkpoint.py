@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dash_core import checkpoint
-from dash_core.checkpoint import MAGIC, CheckpointWriter, load_checkpoint, remove_checkpoint
+from dash_core.checkpoint import CHECKPOINT_HEADER, CheckpointWriter, load_checkpoint, remove_checkpoint
 from dash_core.errors import StopRequested
 from dash_core.files import DiskError
 from dash_core.records import read_records
@@ -45,7 +45,7 @@ def same(a, b) -> bool:
 
 def sealed(path: Path, payload: bytes) -> None:
     """Write a payload with the header that says it is whole."""
-    path.write_bytes(MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    path.write_bytes(CHECKPOINT_HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
 
 def two(path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_checkpoint_cut_short_anywhere_gives_the_one_before_and_says_so(tmp_pa
     path = tmp_path / "state.ckpt"
     two(path)
     whole = path.read_bytes()
-    header = len(MAGIC) + 64
+    header = len(CHECKPOINT_HEADER) + 64
     for length in (0, 1, header - 1, header, header + 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         caplog.clear()
@@ -102,7 +102,7 @@ def test_a_flipped_bit_anywhere_gives_the_one_before_and_says_so(tmp_path, caplo
     path = tmp_path / "state.ckpt"
     two(path)
     whole = path.read_bytes()
-    for place in {*range(0, len(MAGIC) + 66, 5), *range(0, len(whole), 97), len(whole) - 1}:
+    for place in {*range(0, len(CHECKPOINT_HEADER) + 66, 5), *range(0, len(whole), 97), len(whole) - 1}:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
@@ -294,7 +294,7 @@ def test_a_write_that_fails_is_told_as_soon_as_asked_or_at_the_blocks_end(tmp_pa
     writer = CheckpointWriter(tmp_path / "state.ckpt")
     writer.check()
     writer.save({})
-    futures.wait([writer._under_way])
+    futures.wait([writer._writing])
     with pytest.raises(DiskError, match=r"state\.ckpt"):
         writer.check()
     with pytest.raises(DiskError, match=r"state\.ckpt"), writer:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dash_core.errors import ConfigError
-from dash_core.precision import LEAST_FLOPS, has_bf16, resolve_precision
+from dash_core.precision import BF16_MIN_FLOPS, has_bf16, resolve_precision
 from dash_core.result import WEIGHTS_FILE
 from tests import toy
 
@@ -34,8 +34,8 @@ def test_what_is_asked_for_is_done(asked):
 def test_auto_is_bf16_only_where_the_processor_has_it(monkeypatch, known, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     assert has_bf16(toy.CPU) == (precision == "bf16")
-    assert resolve_precision("auto", toy.CPU, LEAST_FLOPS) == precision
-    assert resolve_precision("auto", toy.CPU, LEAST_FLOPS - 1) == "exact"
+    assert resolve_precision("auto", toy.CPU, BF16_MIN_FLOPS) == precision
+    assert resolve_precision("auto", toy.CPU, BF16_MIN_FLOPS - 1) == "exact"
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"name": "sam"}], ids=["sgd", "sam"])
@@ -70,7 +70,7 @@ def test_a_bf16_run_goes_on_bit_for_bit(tmp_path):
 
 
 def test_a_state_does_not_go_on_in_another_arithmetic_than_it_was_made_in(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("dash_core.precision.LEAST_FLOPS", 0)
+    monkeypatch.setattr("dash_core.precision.BF16_MIN_FLOPS", 0)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     toy.advance(toy.trajectory(tmp_path, run("auto"), DATA), 1)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dash_core.checkpoint import MAGIC, load_checkpoint
+from dash_core.checkpoint import CHECKPOINT_HEADER, load_checkpoint
 from dash_core.config import DatasetConfig
 from dash_core.data import ChunkPlan, load_dataset
 from dash_core.records import RECORDS_FILE, read_records
@@ -184,7 +184,7 @@ def test_a_checkpoint_is_never_executed(tmp_path):
 
     payload = io.BytesIO()
     torch.save({"identity": Evil()}, payload)
-    header = MAGIC + hashlib.sha256(payload.getvalue()).hexdigest().encode() + b"\n"
+    header = CHECKPOINT_HEADER + hashlib.sha256(payload.getvalue()).hexdigest().encode() + b"\n"
     (tmp_path / "state.ckpt").write_bytes(header + payload.getvalue())
     assert load_checkpoint(tmp_path / "state.ckpt") is None
     assert not (tmp_path / "mark").exists()
