@@ -14,9 +14,9 @@ import torch
 
 from bench import authors_way
 from bench.sections import table, write_section
+from dash_core import dash_
 from dash_core.convolution import use_fast_convolutions_
 from dash_core.device import choose_device, describe_machine, prepare_device
-from dash_core.interventions import dash_
 from dash_core.models import build_model
 
 MICRO = 128  # images of a micro-batch, ours

@@ -17,7 +17,7 @@ from bench.sections import table, write_section
 from dash_core.config import RunConfig
 from dash_core.data import load_dataset
 from dash_core.device import describe_machine
-from dash_core.trajectory import read_result
+from dash_core.result import read_result
 from flows.command_line.settings import load_params
 from tests import toy
 

@@ -17,7 +17,8 @@ from dash_core.config import DatasetConfig, RunConfig, merge, parse
 from dash_core.data import ChunkPlan, load_dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.records import ChunkRecord, read_records
-from dash_core.trajectory import Trajectory, read_result
+from dash_core.result import read_result
+from dash_core.trajectory import Trajectory
 from dash_core.views.statistics import paired_differences
 from dash_core.views.summary import MethodRuns
 from tasks.store.code import code_digest

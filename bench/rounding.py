@@ -19,9 +19,8 @@ from bench.convolution_ways import take
 from bench.sections import table, write_section
 from dash_core.convolution import use_fast_convolutions_
 from dash_core.device import choose_device, describe_machine, prepare_device, usable_cores
-from dash_core.interventions.dash import averaged_gradient, cosine_similarity
-from dash_core.interventions.shrink import weights_and_biases
 from dash_core.models import build_model
+from dash_core.shrinking import averaged_gradient, cosine_similarity, weights_and_biases
 
 CHUNKS, CHUNK, EPOCHS = 8, 128, 6  # trained on the first half of the chunks
 FLOOR = 0.3

@@ -51,7 +51,7 @@ def our_steps(model: str, precision: str, steps: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         moving = Trajectory(run, data, plan, Path(folder), device=device, watch=Watch(stop=stop, seconds=1e9))
         try:
-            moving.train(1)
+            moving.advance()
         except StopRequested:
             return [end - start for start, end in itertools.pairwise(moments[SKIPPED:])]
     raise SystemExit(f"{model} learned the images before it was timed")

@@ -1,30 +1,66 @@
 """DASH and its baselines in plain PyTorch, usable from any training loop.
 
-dash_: shrink an `nn.Module`'s weights in place by their alignment with the negative loss gradient.
-averaged_gradient, shrink_along_: its two halves. shrink_perturb_, shrink_: the baselines without direction.
-SAM: sharpness-aware SGD.
+The methods: `dash_` shrinks a model's weights in place by their alignment with the negative loss gradient;
+`averaged_gradient` and `shrink_along_` are its two halves. `shrink_` and `shrink_perturb_` shrink without direction;
+the penalties `l2_init_penalty` and `l2_init_penalty_authors` keep weights near their initialisation. `SAM` is
+sharpness-aware SGD.
+
+The loop: a `Trajectory` trains one run, which a `RunConfig` describes, on a `Dataset` that a `ChunkPlan` splits. Its
+`advance` does the next experiment; `Steps` wraps the four steps of an experiment, `Watch` follows a run. A subclass of
+`Intervention` is a new method: it may change the `Learner`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dash_core.interventions import averaged_gradient, dash_, shrink_, shrink_along_, shrink_perturb_
+    from dash_core.config import MethodConfig, RunConfig
+    from dash_core.data import ChunkPlan, Dataset, ImageSet
+    from dash_core.interventions import Intervention, l2_init_penalty, l2_init_penalty_authors
+    from dash_core.learner import Learner
     from dash_core.optim import SAM
+    from dash_core.shrinking import ShrinkReport, averaged_gradient, dash_, shrink_, shrink_along_, shrink_perturb_
+    from dash_core.trajectory import Steps, Trajectory, Watch
 
-_HOMES = {
-    "averaged_gradient": "dash_core.interventions",
-    "dash_": "dash_core.interventions",
-    "shrink_": "dash_core.interventions",
-    "shrink_along_": "dash_core.interventions",
-    "shrink_perturb_": "dash_core.interventions",
-    "SAM": "dash_core.optim",
+__all__ = [
+    "SAM",
+    "ChunkPlan",
+    "Dataset",
+    "ImageSet",
+    "Intervention",
+    "Learner",
+    "MethodConfig",
+    "RunConfig",
+    "ShrinkReport",
+    "Steps",
+    "Trajectory",
+    "Watch",
+    "averaged_gradient",
+    "dash_",
+    "l2_init_penalty",
+    "l2_init_penalty_authors",
+    "shrink_",
+    "shrink_along_",
+    "shrink_perturb_",
+]
+_NAMES_BY_MODULE = {
+    "config": ("MethodConfig", "RunConfig"),
+    "data": ("ChunkPlan", "Dataset", "ImageSet"),
+    "interventions": ("Intervention", "l2_init_penalty", "l2_init_penalty_authors"),
+    "learner": ("Learner",),
+    "optim": ("SAM",),
+    "shrinking": ("ShrinkReport", "averaged_gradient", "dash_", "shrink_", "shrink_along_", "shrink_perturb_"),
+    "trajectory": ("Steps", "Trajectory", "Watch"),
 }
-__all__ = ["SAM", "averaged_gradient", "dash_", "shrink_", "shrink_along_", "shrink_perturb_"]
+_MODULES = {name: f"dash_core.{module}" for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for: the command line's --help need not wait for torch."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    """Import a public name on first use (PEP 562), so that `dashpipe --help` does not wait for torch."""
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'dash_core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,9 +1,9 @@
-"""Augmentation of whole batches on the device, with the random numbers of an epoch drawn beforehand.
+"""Augmentation of whole batches on the device, with random numbers that are drawn once an epoch.
 
-All draws of an epoch come from one CPU generator at once and are moved to the device once, so that
-every device, and a run resumed anywhere in the epoch, sees the same numbers. Images are augmented
-*before* normalisation, as uint8 or as floats in [0, 1]: what is padded or rotated in is black, as
-with torchvision's transforms in front of ToTensor and Normalize.
+All numbers of an epoch come from one CPU generator at once and are moved to the device once, so that every device, and
+a run that continues anywhere in the epoch, gets the same. Images are augmented *before* normalisation, as uint8 or as
+floats in [0, 1]: pixels from outside the image are black, as with torchvision's transforms before ToTensor and
+Normalize.
 """
 
 import math
@@ -19,18 +19,18 @@ from torch.nn import functional
 from dash_core.config import nearest
 from dash_core.errors import ConfigError
 
-PADDING = 4  # black pixels on each side, of which the random crop may take some
-DEGREES = 15.0  # largest rotation either way
-AREA = (0.08, 1.0)  # share of the image a resized crop covers
-RATIO = (3 / 4, 4 / 3)  # width : height of a resized crop
-TRIES = 10  # proposals for a resized crop before the largest central one is taken
+CROP_PADDING = 4  # black pixels added on each side before a random crop
+MAX_DEGREES = 15.0  # of rotation, in either direction
+CROP_AREA = (0.08, 1.0)  # smallest and largest share of the image that a resized crop covers
+CROP_RATIO = (3 / 4, 4 / 3)  # smallest and largest width : height of a resized crop
+CROP_PROPOSALS = 10  # random resized crops of an image; if none fits, the largest central crop is taken
 
 ImageShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Augmentation(ABC):
-    """The random numbers of one epoch: each field has a row for every image, in the epoch's order."""
+    """The random numbers of one epoch: each field has a row for each image, in the order of the epoch."""
 
     flip: Tensor  # bool: mirror left and right
 
@@ -39,10 +39,9 @@ class Augmentation(ABC):
         return replace(self, **{part.name: getattr(self, part.name).to(device) for part in fields(self)})
 
     def __call__(self, batch: Tensor, positions: slice) -> Tensor:
-        """Return a batch (B, C, H, W), not yet normalised, augmented as images `positions` of the epoch.
+        """Return a batch (B, C, H, W), not yet normalised, augmented as the images `positions` of the epoch.
 
-        uint8 gives uint8, floats give floats; the batch itself is not changed. Nothing here waits for
-        the device.
+        The dtype, uint8 or floating, is kept; the batch itself is not changed. Nothing here waits for the device.
         """
         chosen = replace(self, **{part.name: getattr(self, part.name)[positions] for part in fields(self)})
         if len(chosen.flip) != len(batch):
@@ -51,7 +50,7 @@ class Augmentation(ABC):
 
     @abstractmethod
     def apply(self, batch: Tensor) -> Tensor:
-        """Return the batch augmented by all rows of the fields, one an image."""
+        """Return the batch augmented with all rows of the fields, one row an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +61,10 @@ class CropFlip(Augmentation):
     left: Tensor
 
     def apply(self, batch: Tensor) -> Tensor:
-        """Return crops, gathered pixel by pixel: exact for every dtype."""
+        """Return the crops, gathered pixel by pixel, which is exact for every dtype."""
         height, width = batch.shape[2:]
-        row = torch.arange(height, device=batch.device) + (self.top - PADDING)[:, None]
-        column = _mirrored(torch.arange(width, device=batch.device), self.flip) + (self.left - PADDING)[:, None]
+        row = torch.arange(height, device=batch.device) + (self.top - CROP_PADDING)[:, None]
+        column = _mirrored(torch.arange(width, device=batch.device), self.flip) + (self.left - CROP_PADDING)[:, None]
         inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None]
         pixel = row.clamp(0, height - 1)[:, :, None] * width + column.clamp(0, width - 1)[:, None]
         pixel = pixel.flatten(1)[:, None].expand(-1, batch.shape[1], -1)
@@ -75,7 +74,7 @@ class CropFlip(Augmentation):
 
 @dataclass(frozen=True, eq=False)
 class CropFlipRotate(CropFlip):
-    """Crop and flip, then rotate about the centre: RandomRotation(15), nearest pixel, black where nothing is."""
+    """Crop and flip, then rotate about the centre: RandomRotation(15), nearest pixel, black outside the image."""
 
     cosine: Tensor  # of the angle, counter-clockwise
     sine: Tensor
@@ -94,7 +93,7 @@ class CropFlipRotate(CropFlip):
 class ResizedCropFlip(Augmentation):
     """Crop a part, stretch it to the image's size, flip: RandomResizedCrop, bilinear, and RandomHorizontalFlip.
 
-    A crop is never larger than its image, so stretching never shrinks and antialiasing would change nothing.
+    A crop is never larger than its image, so it is never shrunk, and antialiasing would change nothing.
     """
 
     top: Tensor
@@ -103,7 +102,7 @@ class ResizedCropFlip(Augmentation):
     width: Tensor
 
     def apply(self, batch: Tensor) -> Tensor:
-        """Return the stretched crops; pixels outside a crop do not bleed into it."""
+        """Return the stretched crops; no pixel outside a crop changes it."""
         rows, columns = (torch.arange(side, device=batch.device) for side in batch.shape[2:])
         y = _stretched(rows, self.top, self.height, batch.shape[2])
         x = _stretched(_mirrored(columns, self.flip), self.left, self.width, batch.shape[3])
@@ -114,7 +113,7 @@ class ResizedCropFlip(Augmentation):
 def draw_augmentation(name: str, images: int, image_shape: ImageShape, generator: Generator) -> Augmentation | None:
     """Return the named augmentation of an epoch of `images` images (C, H, W), or None for "none".
 
-    Every number comes from the CPU `generator`; how many are drawn depends on `images` only.
+    All numbers come from the CPU `generator`; their count depends on `images` only.
     """
     if name not in AUGMENTATIONS:
         raise ConfigError(
@@ -128,22 +127,22 @@ def _no_augmentation(images: int, image_shape: ImageShape, generator: Generator)
 
 
 def _draw_crop_flip(images: int, image_shape: ImageShape, generator: Generator) -> CropFlip:
-    top, left = torch.randint(2 * PADDING + 1, (2, images), generator=generator)
+    top, left = torch.randint(2 * CROP_PADDING + 1, (2, images), generator=generator)
     return CropFlip(_draw_flips(images, generator), top, left)
 
 
 def _draw_crop_flip_rotate(images: int, image_shape: ImageShape, generator: Generator) -> CropFlipRotate:
     crop = _draw_crop_flip(images, image_shape, generator)
-    degrees = _draw_uniform((images,), -DEGREES, DEGREES, generator)
-    angle = degrees.deg2rad()  # in float64; only the results are rounded, so that every device has the same
+    degrees = _draw_uniform((images,), -MAX_DEGREES, MAX_DEGREES, generator)
+    angle = degrees.deg2rad()  # in float64: only the results are rounded, and every device gets the same
     return CropFlipRotate(crop.flip, crop.top, crop.left, angle.cos().float(), angle.sin().float())
 
 
 def _draw_resized_crop_flip(images: int, image_shape: ImageShape, generator: Generator) -> ResizedCropFlip:
-    """Draw TRIES proposals an image and take its first that fits, else the largest central crop within RATIO."""
+    """Draw CROP_PROPOSALS crops an image and take the first that fits, else the largest central crop."""
     _, full_height, full_width = image_shape
-    area = _draw_uniform((images, TRIES), *AREA, generator) * full_height * full_width
-    ratio = _draw_uniform((images, TRIES), math.log(RATIO[0]), math.log(RATIO[1]), generator).exp()
+    area = _draw_uniform((images, CROP_PROPOSALS), *CROP_AREA, generator) * full_height * full_width
+    ratio = _draw_uniform((images, CROP_PROPOSALS), math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1]), generator).exp()
     u, v = _draw_uniform((2, images), 0, 1, generator)
     widths, heights = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
     fits = (widths > 0) & (widths <= full_width) & (heights > 0) & (heights <= full_height)
@@ -173,28 +172,28 @@ def _draw_uniform(shape: tuple[int, ...], low: float, high: float, generator: Ge
 
 
 def _largest_central(height: int, width: int) -> tuple[int, int]:
-    """Return (height, width) of the largest part of the image whose width : height lies within RATIO."""
-    if width / height < RATIO[0]:
-        return round(width / RATIO[0]), width
-    if width / height > RATIO[1]:
-        return height, round(height * RATIO[1])
+    """Return (height, width) of the largest part of the image whose width : height is within CROP_RATIO."""
+    if width / height < CROP_RATIO[0]:
+        return round(width / CROP_RATIO[0]), width
+    if width / height > CROP_RATIO[1]:
+        return height, round(height * CROP_RATIO[1])
     return height, width
 
 
 def _mirrored(columns: Tensor, flip: Tensor) -> Tensor:
-    """Return (B, W): the columns (W,), in reverse where flipped."""
+    """Return (B, W): the columns (W,), reversed for flipped images."""
     return torch.where(flip[:, None], columns.flip(0), columns)
 
 
 def _stretched(pixels: Tensor, start: Tensor, length: Tensor, side: int) -> Tensor:
-    """Return (B, side): where in the image its pixels come from when [start, start + length) is stretched to it."""
+    """Return (B, side): the place in the image of each pixel after [start, start + length) is stretched to `side`."""
     start, length = start[:, None].float(), length[:, None].float()
     within = (pixels + 0.5) * length / side - 0.5
     return start + within.clamp(min=0).minimum(length - 1)
 
 
 def _sample(batch: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:
-    """Return the batch (B, C, H, W) read at places x, y (B, H, W), in pixels from the first; black outside it."""
+    """Return the batch (B, C, H, W) sampled at x, y (B, H, W), in pixels from the first; black outside the image."""
     height, width = batch.shape[2:]
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
     taken = functional.grid_sample(batch.float(), grid, mode=mode, padding_mode="zeros", align_corners=False)

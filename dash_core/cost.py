@@ -1,12 +1,12 @@
-"""The cost meter: what was spent, by phase, in FLOPs, seconds and peak memory.
+"""The cost meter: FLOPs, seconds and peak memory of each phase of an experiment.
 
-FLOPs are counted by torch's own counter on steps that really run, never estimated by hand: the first
-step of each kind and shape is counted while it trains, later ones of the same kind and shape cost the same.
-The counter sees matrix products and convolutions (2 FLOPs a multiply-add), forward and backward; a convolution counts
-as its direct sum, also where it is made with fewer multiplications, so that costs compare from machine to machine.
+torch's own counter counts the FLOPs of steps that really run; nothing is estimated by hand. The first step of each
+kind and shape is counted while it trains, and later steps of that kind and shape cost the same. The counter sees matrix
+products and convolutions (2 FLOPs a multiply-add), forward and backward. A convolution counts as its direct sum, even
+if it is computed with fewer multiplications, so that costs are comparable between machines.
 
-All seconds from one record to the next are charged: those of no phase, in which the orchestrator schedules and the
-process waits, are "orchestrate".
+All seconds between two records are charged. Those outside any phase, in which the orchestrator schedules and the
+process waits, belong to "orchestrate".
 """
 
 import logging
@@ -31,11 +31,11 @@ PHASES = ("intervene", "train", "evaluate", "diagnose", "checkpoint", "orchestra
 
 @dataclass(frozen=True)
 class Cost:
-    """What one phase spent.
+    """The cost of one phase.
 
-    seconds: wall-clock, the device waited for. flops: floating-point operations.
-    peak_memory: bytes, the highest level within the phase: the allocator's on CUDA, the process's resident
-    set on CPU, libraries included (0 for a phase that did not run).
+    seconds: wall-clock time, including the wait for the device. flops: floating-point operations. peak_memory: bytes,
+    the maximum during the phase: of the allocator on CUDA, of the process's resident set, libraries included, on the
+    CPU; 0 for a phase that did not run.
     """
 
     __pydantic_config__: ClassVar = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
@@ -49,15 +49,15 @@ class Cost:
 
 
 class CostMeter:
-    """Adds up what each phase of a chunk spends."""
+    """Adds up the cost of each phase of an experiment."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._spent: dict[str, Cost] = {}
-        self._running: str | None = None  # the phase under way,
-        self._started = 0.0  # when it began, or went on after what was spent aside,
-        self._flops = 0  # and its FLOPs since then
-        self._since = time.perf_counter()  # when the last `take` was, earlier by what a saved state had behind it
+        self._running: str | None = None  # the present phase
+        self._started = 0.0  # when the present phase began, or continued after an aside
+        self._flops = 0  # of the present phase since `_started`
+        self._since = time.perf_counter()  # time of the last `take`, less the seconds that a loaded state had measured
         self._known: dict[Hashable, int] = {}  # FLOPs of each kind and shape of step seen so far
 
     @contextmanager
@@ -71,10 +71,10 @@ class CostMeter:
 
     @contextmanager
     def aside(self, name: str, *, own_memory: bool = True) -> Iterator[None]:
-        """Charge the block to another phase than the one under way, if any, which it interrupts.
+        """Charge the block to another phase; the present phase, if any, is interrupted for it.
 
-        own_memory: the two phases' peaks are told apart; for that the process hands its freed memory back, twice, and
-        the steps that follow pay for getting it again. Without, the peak of each may be the other's.
+        own_memory: measure the memory peaks of the two phases separately. For that the process returns its freed memory
+        to the system twice, and later steps spend time to get it again. If False, one phase may get the other's peak.
         """
         interrupted = self._running
         self._end()
@@ -88,7 +88,7 @@ class CostMeter:
 
     @contextmanager
     def counted(self, step: Hashable) -> Iterator[None]:
-        """Charge the FLOPs of the block, one step of a kind and shape that `step` names."""
+        """Charge the FLOPs of the block, which is one step; `step` names its kind and shape."""
         if step not in self._known:
             with FlopCounterMode(display=False) as counter:
                 yield
@@ -102,7 +102,7 @@ class CostMeter:
         return step in self._known
 
     def take(self) -> dict[str, Cost]:
-        """Return what each phase spent since the last call, and start again from nothing."""
+        """Return the cost of each phase since the last call, and start again from zero."""
         now = time.perf_counter()
         rest = now - self._since - sum(cost.seconds for cost in self._spent.values())
         spent = {name: self._spent.get(name, Cost()) for name in PHASES} | {"orchestrate": Cost(max(rest, 0.0))}
@@ -110,12 +110,12 @@ class CostMeter:
         return spent
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what each phase spent since the last `take`, the phase under way up to now, and the FLOPs of steps."""
+        """Return the cost of each phase, the present one too, since the last `take`, and the FLOPs of known steps."""
         spent = {name: asdict(cost) for name, cost in self._so_far().items()}
         return {"spent": spent, "elapsed": time.perf_counter() - self._since, "known": dict(self._known)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what was spent before: the phase that was under way goes on when it is entered again."""
+        """Continue from a state of `state_dict`; a phase that was running continues when it is entered again."""
         self._spent = {name: Cost(**cost) for name, cost in state["spent"].items()}
         self._since = time.perf_counter() - state["elapsed"]
         self._known = dict(state["known"])
@@ -128,7 +128,7 @@ class CostMeter:
         self._running, self._started = name, time.perf_counter()
 
     def _end(self) -> None:
-        """Charge what was spent since the phase under way, if any, began or went on."""
+        """Charge the cost of the present phase, if any, since it began or continued."""
         self._spent = self._so_far()
         self._running = None
 
@@ -150,7 +150,7 @@ def _reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux" and _peak_can_be_reset():
         give_back_freed_memory()
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from the present resident set
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the peak, becomes the present resident set
 
 
 @cache
@@ -164,7 +164,7 @@ def _peak_can_be_reset() -> bool:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes; on systems other than Linux the process's peak so far, which the kernel cannot reset."""
+    """Return the peak in bytes; on systems other than Linux it cannot be reset, and is that of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""The device a run trains on, set up so that equal runs give equal bits, and what it is."""
+"""The device that a run trains on: how it is chosen, set up so that equal runs give equal bits, and described."""
 
 import ctypes
 import os
@@ -29,9 +29,9 @@ def usable_cores() -> int:
 
 
 def visible_gpus(name: str) -> list[str]:
-    """Return the GPUs that runs on the device called `name` may be spread over, as CUDA_VISIBLE_DEVICES names them.
+    """Return the GPUs over which runs on the device `name` are spread, as CUDA_VISIBLE_DEVICES names them.
 
-    There are none on a CPU; a GPU that is given by its number is not among those to choose from.
+    The list is empty on a CPU, and if `name` gives one GPU by its number.
     """
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         return []
@@ -40,7 +40,7 @@ def visible_gpus(name: str) -> list[str]:
 
 
 def prepare_device(device: torch.device, threads: int) -> None:
-    """Set this process's threads and exact, repeatable kernels: fp32 without TF32, cuDNN deterministic."""
+    """Set the threads of this process, and exact, repeatable kernels: fp32 without TF32, deterministic cuDNN."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     if device.type == "cuda":
@@ -51,10 +51,10 @@ def prepare_device(device: torch.device, threads: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed for what is allocated next; without glibc nothing is changed.
+    """Make glibc keep freed memory for the next allocation; other C libraries are left as they are.
 
-    glibc hands large tensors back to the system at once, which then clears each page anew for the next step: a
-    quarter of a CNN's training time on the CPU. `give_back_freed_memory` hands back all of it.
+    glibc returns large tensors to the system at once, and the system clears each page again for the next step, which
+    takes a quarter of a CNN's training time on the CPU. `give_back_freed_memory` returns all freed memory.
     """
     if library := _glibc():
         library.mallopt(_MMAP_MAX, 0)
@@ -62,7 +62,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Hand what was freed back to the system, so that the resident set is what is in use."""
+    """Return freed memory to the system, so that the resident set is the memory in use."""
     if library := _glibc():
         library.malloc_trim(0)
 
@@ -76,7 +76,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def describe_machine(device: torch.device, threads: int) -> dict[str, Any]:
-    """Return hardware, versions and the threads of a run, for the records: a number never travels alone."""
+    """Return the hardware, the versions and the threads of a run, which are recorded with its result."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "device_type": device.type,
@@ -90,7 +90,7 @@ def describe_machine(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Return the processor's name as the system tells it."""
+    """Return the processor's name as the system reports it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]

@@ -1,8 +1,8 @@
-"""The errors a user can mend: each says what was given, what is allowed and how to fix it."""
+"""Errors that the user can fix: each message says what was given, what is allowed and what to do."""
 
 
 class DashError(Exception):
-    """Base of every error raised on purpose; its message is shown without a traceback."""
+    """Base class of all errors raised on purpose; the message is shown without a traceback."""
 
 
 class ConfigError(DashError):
@@ -18,8 +18,8 @@ class RecordError(DashError):
 
 
 class StopRequested(DashError):
-    """A run was asked to stop: its state is on disk, and it goes on from there."""
+    """A run was asked to stop: its state is on disk, and the next start continues from it."""
 
 
 class TrainingError(DashError):
-    """Training cannot go on: the message says chunk, epoch, step and the likely cause."""
+    """Training cannot continue: the message says experiment, epoch, step and the likely cause."""

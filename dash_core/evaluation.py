@@ -1,4 +1,4 @@
-"""Exact test metrics: over all images, not a mean of batch means."""
+"""Exact test metrics: means over all images, not means of batch means."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from torch.nn import functional
 
 from dash_core.learner import Learner
 from dash_core.loading import ResidentSet
-from dash_core.modes import in_mode
+from dash_core.shrinking import in_mode
 
-BATCH = 512
+EVALUATION_BATCH = 512  # images in one forward pass
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """accuracy in [0, 1]; loss: mean cross-entropy in nats; class_accuracy: by class, None where it has no image."""
+    """Test accuracy in [0, 1], mean cross-entropy in nats, and the accuracy of each class, None if it has no image."""
 
     accuracy: float
     loss: float
@@ -23,17 +23,17 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(learner: Learner, data: ResidentSet, classes: int) -> Evaluation:
-    """Return test accuracy and loss in eval mode; the model's modes are left as found."""
+    """Return accuracy and loss on `data`, in eval mode; the model's modes are left as found."""
     model = learner.model
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)
     hits = torch.zeros(len(data), dtype=torch.bool, device=learner.device)
     with in_mode(model, training=False):
-        for start in range(0, len(data), BATCH):
-            labels = data.labels[start : start + BATCH]
+        for start in range(0, len(data), EVALUATION_BATCH):
+            labels = data.labels[start : start + EVALUATION_BATCH]
             with learner.meter.counted(("evaluate", len(labels))):
-                outputs = model(data.normalise(data.images[start : start + BATCH]))
+                outputs = model(data.normalise(data.images[start : start + EVALUATION_BATCH]))
             loss += functional.cross_entropy(outputs, labels, reduction="sum").double()
-            hits[start : start + BATCH] = outputs.argmax(1) == labels
+            hits[start : start + EVALUATION_BATCH] = outputs.argmax(1) == labels
     present = torch.bincount(data.labels, minlength=classes).tolist()
     right = torch.bincount(data.labels[hits], minlength=classes).tolist()
     by_class = tuple(hit / count if count else None for hit, count in zip(right, present, strict=True))

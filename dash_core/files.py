@@ -1,4 +1,4 @@
-"""Files that are whole or not there: nothing is written half, and a disk that fails is named with the remedy."""
+"""Files that are whole or absent, never half-written; an error of the disk names the file and the remedy."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ REMEDIES = {
     errno.EPERM: "allow it, or name another folder; the same command goes on",
     errno.EIO: "the disk fails: check it, or name a folder on another one",
 }
-LEAST = 2**20  # bytes free on a disk that is not full
+FULL_DISK_BYTES = 2**20  # a disk with fewer free bytes counts as full
 
 
 class DiskError(DashError, OSError):
@@ -27,7 +27,7 @@ class DiskError(DashError, OSError):
 
 @contextlib.contextmanager
 def naming(path: Path | None = None) -> Iterator[None]:
-    """Raise what the disk refuses in the block as a DiskError that names `path`, or the error's own file."""
+    """Raise an error of the disk in the block as a DiskError that names `path`, or else the error's own file."""
     try:
         yield
     except DiskError:
@@ -41,18 +41,18 @@ def naming(path: Path | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def telling_when_full(folder: Path) -> Iterator[None]:
-    """Raise what fails in the block as a DiskError if the disk of `folder` is full: others seldom say why they fail."""
+    """Raise any error of the block as a DiskError if the disk of `folder` is full: libraries seldom give the reason."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, DiskError) or not folder.exists() or shutil.disk_usage(folder).free >= LEAST:
+        if isinstance(error, DiskError) or not folder.exists() or shutil.disk_usage(folder).free >= FULL_DISK_BYTES:
             raise
         told = f"{error}\n" if isinstance(error, DashError) else ""
         raise DiskError(f"{told}{folder}: {os.strerror(errno.ENOSPC)}; {REMEDIES[errno.ENOSPC]}") from error
 
 
 def make_writable_folder(option: str, folder: Path, inner: Path | None = None) -> None:
-    """Make the folder of an option, with one inside it, or raise ConfigError that says why it cannot hold results."""
+    """Make `folder`, which an option names, and `inner` in it; ConfigError says why it cannot hold results."""
     try:
         (inner or folder).mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -63,9 +63,9 @@ def make_writable_folder(option: str, folder: Path, inner: Path | None = None) -
 
 
 def write_atomically(path: Path, *parts: bytes, durable: bool = True) -> None:
-    """Write the parts one after the other, making the folder: a reader, or a crash, sees the old file or all of them.
+    """Write the parts one after another, and make the folder; readers and crashes see the old file or the new one.
 
-    Without `durable` nothing waits for the disk: for what is worth nothing after a crash of the machine.
+    durable: wait until the file is on the disk. Not needed for files that are useless after a crash of the machine.
     """
     with replaced_when_done(path, durable=durable) as unfinished, unfinished.open("xb") as file:
         file.writelines(parts)
@@ -73,10 +73,10 @@ def write_atomically(path: Path, *parts: bytes, durable: bool = True) -> None:
 
 @contextlib.contextmanager
 def replaced_when_done(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Lend the block the path of a temporary file beside `path`, for the block to write.
+    """Give the block the path of a temporary file beside `path`, for the block to write.
 
-    If the block succeeds, the file is synced and takes the place of `path`; if it raises, the file is removed
-    and `path` is as it was. DiskError names `path`, the reason and the remedy.
+    If the block succeeds, the file is synced and replaces `path`. If the block raises, the file is removed, and `path`
+    is unchanged. DiskError names `path`, the reason and the remedy.
     """
     path = Path(path)
     unfinished = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -88,7 +88,7 @@ def replaced_when_done(path: Path, *, durable: bool = True) -> Iterator[Path]:
                 sync(unfinished)
             os.replace(unfinished, path)
         except BaseException:
-            with contextlib.suppress(OSError):  # a disk that cannot be written cannot be tidied either
+            with contextlib.suppress(OSError):  # a disk that cannot be written cannot be cleaned up either
                 unfinished.unlink(missing_ok=True)
             raise
         if durable:
@@ -96,7 +96,7 @@ def replaced_when_done(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in `folder`; no other process may be writing there."""
+    """Remove the temporary files of killed processes from `folder`; no other process may be writing there."""
     for litter in folder.glob(".*.tmp"):
         litter.unlink(missing_ok=True)
 

@@ -1,8 +1,8 @@
 """torch's counter of FLOPs without its compiler.
 
-torch wraps the method that sees each operation such that its first call imports torch._dynamo, which takes two
-seconds, only to keep it out of what is compiled. Compiled code is never counted here (`dash_core.training`). The
-wrapper is taken off for the whole process.
+torch wraps the counter's method so that its first call imports torch._dynamo, which takes two seconds, only to exclude
+the method from compilation. We never count compiled code (see `dash_core.training`), so the wrapper is removed for the
+whole process.
 """
 
 import inspect

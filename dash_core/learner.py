@@ -1,4 +1,4 @@
-"""The learner: what is trained, and what an intervention may change."""
+"""The learner: the model and optimiser that are trained, and that an intervention may change."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -15,9 +15,9 @@ from dash_core.seeding import derive_seed, generator
 class Learner:
     """A model and its optimiser, with named randomness and a cost meter.
 
-    build: seed → a new model, all of whose random draws follow from the seed; its 4-d weights are held
-    channels-last, in which convolutions run faster.
-    make_optimizer: model → a new optimiser over it. head: names of the model's classifier modules.
+    build: seed → a new model; the seed decides all its random draws. Its 4-d weights are stored channels-last, in
+    which convolutions are faster. make_optimizer: model → a new optimiser of its parameters. head: names of the
+    model's classifier modules.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Learner:
     def compiled(self) -> Callable[[Tensor], Tensor]:
         """The model compiled for batches of one size, on CUDA as CUDA graphs; it uses the model's own weights.
 
-        Interventions change weights in place, cold restarts too: it stays valid over chunks and is compiled once.
+        Interventions, cold restarts too, change weights in place, so one compilation serves all experiments.
         """
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         return torch.compile(self.model, dynamic=False, mode=mode)
 
     @torch.no_grad()
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Copy parameters and buffers into the model in place: the tensors stay, their values change."""
+        """Copy parameters and buffers into the model in place: its tensors are not replaced."""
         for name, tensor in self.model.state_dict().items():
             tensor.copy_(state[name])
 
@@ -72,10 +72,10 @@ class Learner:
         self.optimizer = self._make_optimizer(self.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that later training depends on; the generators follow from the seed."""
+        """Return everything that later training depends on, but for the seed, which decides the generators."""
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state returned by `state_dict`."""
+        """Continue from a state returned by `state_dict`."""
         self.load_weights(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,4 +1,4 @@
-"""Data where training needs them: uint8 on the device, whole or streamed there in batches, and normalised there."""
+"""Images on the device: uint8, held there whole or streamed there in batches, and normalised there."""
 
 import logging
 from collections import deque
@@ -14,8 +14,8 @@ from torch import Tensor
 from dash_core.data import ChunkPlan, ImageSet
 
 logger = logging.getLogger(__name__)
-AHEAD = 4  # batches that are read before they are asked for
-READERS = 2  # threads that read them
+BATCHES_AHEAD = 4  # of streamed images, read before training asks for them
+READER_THREADS = 2
 
 
 class Normalisation:
@@ -29,28 +29,28 @@ class Normalisation:
 
     @classmethod
     def of(cls, images: ImageSet, device: torch.device) -> Self:
-        """Return the normalisation with a set's mean and std."""
+        """Return the normalisation by the mean and std of an image set."""
         return cls(images.mean, images.std, device)
 
     @classmethod
     def to_unit(cls, device: torch.device) -> Self:
-        """Return the scaling to [0, 1] alone, for models that take their inputs so."""
+        """Return scaling to [0, 1] without normalisation, for models that take such inputs."""
         return cls([0.0], [1.0], device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the images as the model takes them; the given ones are not changed."""
+        """Return the model's inputs; the images are not changed."""
         scaled = torch.addcmul(self._shift, images.float(), self._scale)
         return scaled.contiguous(memory_format=torch.channels_last)
 
 
 class StreamedImages:
-    """uint8 images that stay where they are, such as in a mapped file: whatever an index names is read, to the device.
+    """uint8 images that stay where they are, e.g. in a mapped file; an index reads some and moves them to the device.
 
-    It stands for a tensor (N, C, H, W) wherever one is only indexed along its first dimension.
+    It can replace a tensor (N, C, H, W) that is only indexed along its first dimension.
     """
 
     def __init__(self, images: Tensor, order: Tensor, device: torch.device) -> None:
-        """`images`, uint8 (M, H, W, C), are taken at the positions `order` (N,)."""
+        """images: uint8 (M, H, W, C). order: positions (N,) in them."""
         self._images = images
         self._order = order
         self._device = device
@@ -68,13 +68,13 @@ class StreamedImages:
         return found.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
 
     def part(self, start: int, end: int) -> "StreamedImages":
-        """Return the images from `start` to before `end`, still where they are."""
+        """Return the images from `start` to before `end`, without reading them."""
         return StreamedImages(self._images, self._order[start:end], self._device)
 
 
 @dataclass(frozen=True, eq=False)
 class ResidentSet:
-    """Images uint8 (N, C, H, W) and labels (N,) on the device, with their normalisation; the images may be streamed."""
+    """Images uint8 (N, C, H, W), on the device or streamed there, labels (N,) on it, and the images' normalisation."""
 
     images: Tensor | StreamedImages
     labels: Tensor
@@ -93,15 +93,15 @@ class ResidentSet:
     ) -> Self:
         """Put images uint8 (N, H, W, C) and their labels on the device, in the order of the given positions.
 
-        budget: bytes of images that may be held there; above it they stay where they are and are streamed.
+        budget: bytes of images that the device may hold; a larger set stays where it is and is streamed.
         """
         count = len(images) if order is None else len(order)
         labels = (labels if order is None else labels[order]).to(device)
         size = count * images[0].numel()
         if budget is not None and size > budget:
             logger.warning(
-                "%d images are %.2f GiB, above the memory budget of %.2f GiB: they are streamed in batches, with the "
-                "same results (compare.resident_gib sets the budget)",
+                "%d images take %.2f GiB, more than the memory budget of %.2f GiB: they are streamed in batches, with "
+                "the same results (compare.resident_gib sets the budget)",
                 count,
                 size / 2**30,
                 budget / 2**30,
@@ -125,14 +125,16 @@ class ResidentSet:
         return ResidentSet(*self.part(0, count), self.normalise)
 
     def batches(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (uint8 images, labels) at each of the given positions; streamed ones are read ahead."""
+        """Yield (uint8 images, labels) for each tensor of positions; streamed batches are read ahead."""
         if not isinstance(self.images, StreamedImages):
             for positions in batches:
                 yield self.images[positions], self.labels[positions]
             return
         coming = iter(batches)
-        with ThreadPoolExecutor(READERS, thread_name_prefix="read-ahead") as readers:
-            read = deque((positions, readers.submit(self._images_at, positions)) for positions in islice(coming, AHEAD))
+        with ThreadPoolExecutor(READER_THREADS, thread_name_prefix="read-ahead") as readers:
+            read = deque(
+                (positions, readers.submit(self._images_at, positions)) for positions in islice(coming, BATCHES_AHEAD)
+            )
             try:
                 while read:
                     positions, images = read.popleft()
@@ -146,9 +148,9 @@ class ResidentSet:
 
 
 class GrowingData:
-    """What a learner sees at experiment j: the union of some chunks, chunk by chunk oldest first.
+    """The data of experiment j: a range of chunks, oldest first.
 
-    experiment: j. previous_images: so many at the front an earlier experiment trained on; the rest is new.
+    experiment: j. previous_images: how many images, at the front, an earlier experiment trained on; the rest is new.
     """
 
     def __init__(
@@ -161,10 +163,10 @@ class GrowingData:
         last: int | None = None,
         trained: int | None = None,
     ) -> None:
-        """`resident` holds the plan's images in the plan's order; j and chunks are counted from 1.
+        """resident: the plan's images in the plan's order. Experiments and chunks count from 1.
 
-        The chunks are first..last, of which those up to `trained` an earlier experiment trained on. Unless given they
-        are those of the standard protocol: chunks 1..j, the last one new.
+        The data are chunks first..last; an earlier experiment trained on those up to `trained`. The defaults are those
+        of the standard protocol: chunks 1..j, of which the last is new.
         """
         self._resident = resident
         last = experiment if last is None else last
@@ -185,26 +187,15 @@ class GrowingData:
         return tuple(self._resident.images.shape[1:])
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (uint8 images, labels) of each chunk, oldest first: views, not copies; streamed ones where sliced."""
+        """Yield (uint8 images, labels) of each chunk, oldest first, without a copy; slicing reads streamed images."""
         for start, end in self._bounds:
             yield self._resident.part(start, end)
 
     def batches(self, batches: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (uint8 images, labels) at each of the given positions in [0, len(self))."""
+        """Yield (uint8 images, labels) for each tensor of positions in [0, len(self))."""
         return self._resident.batches([positions + self._start for positions in batches] if self._start else batches)
 
     @property
     def largest_chunk(self) -> int:
-        """Images of the largest of the chunks."""
+        """Number of images of the largest chunk."""
         return max(end - start for start, end in self._bounds)
-
-
-def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
-    """Return (start, end) of each mini-batch; the last partial batch is kept.
-
-    A last batch of one image, for which BatchNorm has no variance, joins the one before it.
-    """
-    starts = list(range(0, images, batch_size))
-    if len(starts) > 1 and images - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], images], strict=True))

@@ -1,4 +1,4 @@
-"""Memory: how much of it is left, and what is said where it runs out."""
+"""Memory: how much is free, how much a forward pass needs, and the error when it runs out."""
 
 import contextlib
 import sys
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from dash_core.errors import TrainingError
-from dash_core.modes import in_mode
+from dash_core.shrinking import in_mode
 
 _SIGNS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an allocation failed; the CPU and the CUDA libraries raise a plain RuntimeError for it."""
+    """Tell whether an allocation failed; on the CPU and in CUDA libraries this is a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
@@ -23,7 +23,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def running_out_told(doing: str, device: torch.device, remedy: str) -> Iterator[None]:
-    """Raise a TrainingError that says what was done, where, and what to set, if memory runs out in the block."""
+    """If memory runs out in the block, raise a TrainingError that says at what, where, and what to set."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -33,7 +33,7 @@ def running_out_told(doing: str, device: torch.device, remedy: str) -> Iterator[
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return the bytes that can still be allocated on a device, as the system tells it; None if it does not."""
+    """Return the free bytes of a device as the system reports them; None if it does not report them."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -44,7 +44,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _left_to_containers() -> Iterator[int]:
-    """Yield what each control group of this process (version 2) may still take; the page cache is given back."""
+    """Yield the bytes that each control group (version 2) of this process may still take, page cache included."""
     yield sys.maxsize
     with contextlib.suppress(OSError, ValueError):
         path = Path("/proc/self/cgroup").read_text().rpartition("::/")[2].strip()
@@ -57,7 +57,7 @@ def _left_to_containers() -> Iterator[int]:
 
 
 def saved_bytes(model: nn.Module, example: Tensor) -> int:
-    """Return the bytes that a forward pass in eval mode over `example` (B, ...) keeps for its backward pass."""
+    """Return the bytes that a forward pass in eval mode over `example` (B, ...) saves for its backward pass."""
     seen = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     total = 0
 

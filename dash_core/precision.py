@@ -1,4 +1,4 @@
-"""Precision: in which arithmetic a training step is done. DASH's gradient and the evaluation are always exact."""
+"""The arithmetic of a training step. DASH's gradient and the evaluation are always exact."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -6,21 +6,21 @@ from typing import Literal
 import torch
 
 Precision = Literal["exact", "bf16"]
-LEAST_FLOPS = 1_000_000  # of an image's forward pass: below it the casts cost more than bf16 saves
+BF16_MIN_FLOPS = 1_000_000  # an image's forward pass; in smaller models the casts cost more than bf16 saves
 
 
 def resolve_precision(asked: Literal["auto", "exact", "bf16"], device: torch.device, flops: int) -> Precision:
-    """Return what is done on a device with a model of so many FLOPs an image (its forward pass).
+    """Return the precision on a device of a model whose forward pass takes so many FLOPs an image.
 
-    "auto" is bf16 where the hardware has instructions for it and the model enough to gain from them, else exact.
+    "auto" is bf16 if the hardware has instructions for it and the model is large enough to gain from them, else exact.
     """
     if asked != "auto":
         return asked
-    return "bf16" if flops >= LEAST_FLOPS and has_bf16(device) else "exact"
+    return "bf16" if flops >= BF16_MIN_FLOPS and has_bf16(device) else "exact"
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bf16 matrices by itself: tensor cores, AMX or AVX512-BF16."""
+    """Tell whether a device has instructions for bf16 products: tensor cores, AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     known = torch.cpu.get_capabilities()
@@ -28,5 +28,5 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager:
-    """Return the context of a forward pass: fp32, or bf16 with fp32 weights, sums and losses (torch's autocast)."""
+    """Return a context for a forward pass: fp32, or bf16 with fp32 weights, sums and losses (torch's autocast)."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

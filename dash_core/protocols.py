@@ -1,8 +1,8 @@
-"""Protocols: what each experiment of a run trains on, for how long, and before which one the intervention comes.
+"""Protocols: the data of each experiment of a run, its length, and whether the intervention precedes it.
 
-A protocol is the section `protocol` of params.yaml. It says how the training set is cut in chunks and, by arithmetic
-alone, what experiment j is; learner, interventions, trainer and records are the same for all. `Protocol` itself
-behaves as the standard one, and the others say where they differ.
+A protocol is the section `protocol` of params.yaml. It says how the training set is cut into chunks and computes
+experiment j by arithmetic alone; learner, interventions, training and records are the same for all protocols.
+`Protocol` itself behaves as the standard protocol, and the others override what differs.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from torch import Generator, Tensor
 from dash_core.errors import ConfigError
 from dash_core.section import Accuracy, Count, Section
 
-OLD_AS_NEW = "cold"  # the intervention that keeps nothing of what was trained before
+KEEPS_NOTHING = "cold"  # the intervention after which nothing trained before is left
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment: it trains on chunks first..last, of which those up to `trained` were trained on before.
+    """One experiment: it trains on chunks first..last; an earlier one trained on the chunks up to `trained`.
 
-    number: j, counted from 1, as chunks are. intervene: whether the method's intervention comes before it.
-    epochs: it takes exactly so many; until: the running train accuracy that ends it; None: as `training` says.
+    number: j; experiments and chunks count from 1. intervene: whether the method's intervention precedes it.
+    epochs: exact number of epochs. until: the running train accuracy that ends it. None: as `training` says.
     """
 
     number: int
@@ -37,47 +37,47 @@ class Experiment:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What the experiment sets in the section `training`."""
+        """The values that the experiment replaces in the section `training`."""
         if self.epochs is not None:
             return {"stop_accuracy": None, "max_epochs": self.epochs}
         return {} if self.until is None else {"stop_accuracy": self.until}
 
 
 class Protocol(Section):
-    """In which order data come and what is trained on them."""
+    """The order in which data arrive, and the experiments that train on them."""
 
     name: str
-    tests_what_arrived: ClassVar[bool] = False  # test on the classes in chunks 1..last alone
+    tests_what_arrived: ClassVar[bool] = False  # test only on the classes in chunks 1..last
 
     @property
     def division(self) -> list[Any]:
-        """What decides, beside their number, how chunks are cut: protocols with the same share their chunk plans."""
+        """Everything but the number of chunks that decides how they are cut; equal divisions share chunk plans."""
         return []
 
     def check(self, chunks: int) -> None:
-        """Raise ValueError unless the protocol can be followed with so many chunks."""
+        """Raise ValueError unless the protocol allows this number of chunks."""
 
     def check_intervenes(self, experiments: int) -> None:
-        """Raise ValueError unless there is an intervention in so many experiments, where the protocol spaces them."""
+        """Raise ValueError if the protocol has an interval between interventions too long for so many experiments."""
 
     def count(self, chunks: int) -> int:
-        """Return how many experiments a run has."""
+        """Return the number of experiments of a run."""
         return chunks
 
     def experiment(self, number: int, chunks: int, intervention: str) -> Experiment:
-        """Return experiment `number` of a run in so many chunks by a method of the named intervention."""
+        """Return experiment `number` of a run with so many chunks and the named intervention."""
         return Experiment(number, 1, number, number - 1, intervene=number > 1)
 
     def cut(self, labels: Tensor, chunks: int, random: Generator) -> Sequence[Tensor]:
         """Return the positions of each chunk among images with these labels (N,), disjoint and covering.
 
-        Here equal parts of a permutation; the first N mod chunks get one image more.
+        Here: equal parts of a permutation, of which the first N mod `chunks` have one image more.
         """
         return torch.randperm(len(labels), generator=random).tensor_split(chunks)
 
 
 class Standard(Protocol):
-    """Experiment j trains on chunks 1..j; the intervention comes before each but the first (Shin et al., section 5)."""
+    """Experiment j trains on chunks 1..j; an intervention precedes each but the first (Shin et al., section 5)."""
 
     name: Literal["standard"] = "standard"
 
@@ -85,8 +85,8 @@ class Standard(Protocol):
 class TwoPhase(Protocol):
     """Pre-training on a share of the data, then training on all of it (Shin et al., figures 2, 8 and 19).
 
-    The intervention comes between the two. Experiment 1 takes `pretrain_epochs`, or ends at `pretrain_accuracy`;
-    experiment 2 takes `epochs`, or ends by the rule of `training`.
+    The intervention comes between the two. Experiment 1 has `pretrain_epochs`, or ends at `pretrain_accuracy`.
+    Experiment 2 has `epochs`, or ends by the rule of `training`.
     """
 
     name: Literal["two_phase"] = "two_phase"
@@ -103,7 +103,7 @@ class TwoPhase(Protocol):
 
     @property
     def division(self) -> list[Any]:
-        """The share that comes first."""
+        """The share of the images in chunk 1."""
         return ["share", self.share]
 
     def check(self, chunks: int) -> None:
@@ -112,7 +112,7 @@ class TwoPhase(Protocol):
             raise ValueError(f"two_phase has two chunks, got chunks={chunks}: set chunks=2")
 
     def experiment(self, number: int, chunks: int, intervention: str) -> Experiment:
-        """Return the pre-training, or what follows it."""
+        """Return the pre-training, or the experiment after it."""
         if number == 1:
             epochs, until = self.pretrain_epochs, self.pretrain_accuracy
             return Experiment(1, 1, 1, 0, intervene=False, epochs=epochs, until=until)
@@ -130,8 +130,8 @@ class TwoPhase(Protocol):
 class Discarding(Protocol):
     """Data are not kept: experiment j trains on chunk j alone (Shin et al., figures 20 and 21).
 
-    The intervention comes after every `interval` experiments, none before an experiment later than
-    `last_intervention`. It sees the current chunk alone as well. The method `cold` starts anew with each chunk.
+    There is an intervention after every `interval` experiments, up to experiment `last_intervention`. It sees only the
+    current chunk. The method `cold` starts anew with each chunk.
     """
 
     name: Literal["discarding"] = "discarding"
@@ -144,7 +144,7 @@ class Discarding(Protocol):
 
     def experiment(self, number: int, chunks: int, intervention: str) -> Experiment:
         """Return experiment `number`, on the chunk of the same number; `cold` starts anew before each."""
-        if intervention == OLD_AS_NEW:
+        if intervention == KEEPS_NOTHING:
             due = number > 1
         else:
             due = 1 < number <= self.last_intervention and (number - 1) % self.interval == 0
@@ -152,11 +152,11 @@ class Discarding(Protocol):
 
 
 class Continuous(Protocol):
-    """Each epoch brings a chunk; when all are there, `final_epochs` more follow on them (Shin et al., figure 22).
+    """Each epoch brings a chunk; after the last chunk come `final_epochs` epochs on all data (Shin et al., figure 22).
 
-    An experiment is one epoch. The intervention comes after every `interval` of them as long as data arrive. The
-    method `cold` is the reference that had all data from the beginning: every one of its epochs is on all chunks, and
-    it is never restarted.
+    An experiment is one epoch. There is an intervention after every `interval` epochs while data arrive. The method
+    `cold` is the reference with all data from the beginning: each of its epochs is on all chunks, and it is never
+    restarted.
     """
 
     name: Literal["continuous"] = "continuous"
@@ -164,16 +164,16 @@ class Continuous(Protocol):
     final_epochs: Count = 500
 
     def check_intervenes(self, experiments: int) -> None:
-        """Raise ValueError unless the interval ends before the last epoch that brings data, which are the first."""
+        """Raise ValueError unless the interval ends before the last epoch that brings data."""
         _check_interval(self.interval, experiments)
 
     def count(self, chunks: int) -> int:
-        """Return the number of epochs: one a chunk, then the final ones."""
+        """Return the number of epochs: one a chunk, then the final epochs."""
         return chunks + self.final_epochs
 
     def experiment(self, number: int, chunks: int, intervention: str) -> Experiment:
         """Return epoch `number`."""
-        if intervention == OLD_AS_NEW:
+        if intervention == KEEPS_NOTHING:
             return Experiment(number, 1, chunks, chunks if number > 1 else 0, intervene=False, epochs=1)
         due = 1 < number <= chunks and (number - 1) % self.interval == 0
         return Experiment(number, 1, min(number, chunks), min(number - 1, chunks), intervene=due, epochs=1)
@@ -182,9 +182,9 @@ class Continuous(Protocol):
 class ClassIncremental(Protocol):
     """Each chunk brings some classes; data are kept (Shin et al., figure 23, where it is one class).
 
-    classes_per_chunk: so many classes in each chunk; the last chunk has what remains. order: labels of the classes in
-    the order in which they arrive; None: drawn from the run's seed. A class is that of the dataset, before
-    `dataset.label_noise`. Tests are on the test images of the classes that have arrived.
+    classes_per_chunk: number of classes in each chunk; the last chunk may have fewer. order: labels of the classes in
+    the order in which they arrive; None: drawn from the run's seed. The class of an image is its class in the dataset,
+    before `dataset.label_noise`. An experiment is tested on the test images of the classes so far.
     """
 
     later: ClassVar = frozenset(("classes_per_chunk", "order"))
@@ -195,12 +195,12 @@ class ClassIncremental(Protocol):
 
     @property
     def division(self) -> list[Any]:
-        """By class."""
+        """By class, with the settings that differ from one class a chunk in the seed's order."""
         given = [self.classes_per_chunk, self.order]
         return ["class"] if given == [1, None] else ["class", *given]
 
     def chunks_of(self, classes: int) -> int:
-        """Return how many chunks so many classes make."""
+        """Return the number of chunks for a number of classes."""
         return -(-classes // self.classes_per_chunk)
 
     def cut(self, labels: Tensor, chunks: int, random: Generator) -> Sequence[Tensor]:
@@ -227,7 +227,7 @@ class ClassIncremental(Protocol):
 
 
 def _check_interval(interval: int, last: int) -> None:
-    """Raise ValueError unless an intervention comes after `interval` experiments, of which `last` may have one."""
+    """Raise ValueError unless the first intervention, after `interval` experiments, comes before experiment `last`."""
     if interval >= last:
         raise ValueError(
             f"no method would ever intervene: the first intervention comes after {interval} experiments, and none "

@@ -1,4 +1,4 @@
-"""Training recipes: the two protocols of the paper, as what a setting that was left open means."""
+"""Training recipes: the values of the paper's two settings for everything that the configuration leaves open."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from dash_core.config import OptimizerConfig, Section, TrainingConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """What weight decay, schedule, warm-up and augmentation are unless the configuration says otherwise.
+    """The weight decay, schedule, warm-up and augmentation of a configuration that does not set them.
 
-    augmentation is the one of every dataset that `augmentation_for` does not list.
+    augmentation_for: by dataset; augmentation: of all other datasets.
     """
 
     name: str
@@ -56,7 +56,7 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
 def resolve(
     optimizer: OptimizerConfig, training: TrainingConfig, dataset_name: str
 ) -> tuple[OptimizerConfig, TrainingConfig]:
-    """Return both sections with every None replaced by the recipe's value; what was given stays."""
+    """Return both sections with every None replaced by the recipe's value; other values are unchanged."""
     recipe = RECIPES[training.recipe]
     training_values = {
         "schedule": recipe.schedule,
@@ -68,5 +68,5 @@ def resolve(
 
 
 def _missing(section: Section, values: Mapping[str, object]) -> dict[str, object]:
-    """Return those of the values whose key the section leaves open."""
+    """Return the values whose keys are None in the section."""
     return {key: value for key, value in values.items() if getattr(section, key) is None}

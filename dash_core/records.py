@@ -1,4 +1,7 @@
-"""ChunkRecord, one row a chunk, and the append-only file it is kept in before anything else hears of it."""
+"""The record of an experiment, and the append-only file of a run's records: one line an experiment.
+
+A record is in the file before anything else is told about it.
+"""
 
 import json
 import os
@@ -15,27 +18,27 @@ from dash_core.cost import Cost
 from dash_core.errors import RecordError
 from dash_core.files import naming, write_atomically
 
-FILE = "chunks.jsonl"
-KEY = "chunk"  # of an experiment's number in that file
+RECORDS_FILE = "chunks.jsonl"
+NUMBER_KEY = "chunk"  # the key of an experiment's number in that file
 
 
 def milliseconds() -> int:
-    """Return the Unix time in milliseconds, as records tell it."""
+    """Return the Unix time in milliseconds, the unit of all times in records."""
     return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)
 class ChunkRecord:
-    """What one experiment gave and what it cost.
+    """The result and the cost of one experiment.
 
-    experiment: j, counted from 1; images: that it trained on; accuracies in [0, 1]; losses in nats;
-    steps, epochs: of this experiment; converged: the stop accuracy was reached, or all epochs were made where their
-    number is fixed; cost: by phase; diagnostics: by name; finished_at: Unix time in ms.
+    experiment: j, counted from 1. images: number of training images. Accuracies are in [0, 1], losses in nats.
+    steps, epochs: of this experiment. converged: it reached the stop accuracy or, where the number of epochs is fixed,
+    did them all. cost: by phase. diagnostics: by name. finished_at: Unix time in milliseconds.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-    experiment: Annotated[int, Field(alias=KEY)]
+    experiment: Annotated[int, Field(alias=NUMBER_KEY)]
     images: int
     test_accuracy: float
     test_loss: float
@@ -51,11 +54,11 @@ class ChunkRecord:
 
     @property
     def total_cost(self) -> Cost:
-        """All phases together."""
+        """Cost of all phases together."""
         return sum(self.cost.values(), Cost())
 
     def result(self) -> dict[str, Any]:
-        """Return the record without what differs between two equal runs: seconds, memory and time of day."""
+        """Return the values that are equal in two equal runs: all but seconds, memory and time of day."""
         row = asdict(self)
         del row["finished_at"]
         row["cost"] = {phase: cost.flops for phase, cost in self.cost.items()}
@@ -64,7 +67,7 @@ class ChunkRecord:
     def to_json(self) -> str:
         """Return the record as one line."""
         row = asdict(self)
-        return json.dumps({KEY: row.pop("experiment"), **row}, allow_nan=False)
+        return json.dumps({NUMBER_KEY: row.pop("experiment"), **row}, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "ChunkRecord":
@@ -83,16 +86,16 @@ def _reader() -> TypeAdapter[ChunkRecord]:
 
 
 def append_record(folder: Path, record: ChunkRecord) -> None:
-    """Append one line to the run's records and wait until it is on disk; if that fails, no part of it stays.
+    """Append one line to the run's records and wait until it is on disk; if that fails, remove every part of it.
 
     DiskError names the file, the reason and the remedy.
     """
-    path, line = folder / FILE, (record.to_json() + "\n").encode()
+    path, line = folder / RECORDS_FILE, (record.to_json() + "\n").encode()
     with naming(path), path.open("ab", buffering=0) as file:
         end = file.tell()
         try:
             while line:
-                line = line[file.write(line) :]  # a full disk takes a part, then refuses
+                line = line[file.write(line) :]  # a full disk writes a part, then fails
             os.fsync(file.fileno())
         except BaseException:
             file.truncate(end)
@@ -100,8 +103,8 @@ def append_record(folder: Path, record: ChunkRecord) -> None:
 
 
 def read_records(folder: Path) -> list[ChunkRecord]:
-    """Return the run's records in order; a torn last line is left out. RecordError if any other is damaged."""
-    path = folder / FILE
+    """Return the run's records in order, without a torn last line. RecordError if another line is damaged."""
+    path = folder / RECORDS_FILE
     if not path.exists():
         return []
     *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -112,7 +115,7 @@ def read_records(folder: Path) -> list[ChunkRecord]:
             if records[-1].experiment != number:
                 raise ValueError(f"experiment {records[-1].experiment} stands where experiment {number} should")
         except ValueError as error:
-            if number == len(lines) and not rest:  # a damaged last line: its chunk is recorded again
+            if number == len(lines) and not rest:  # a damaged last line: its experiment is recorded again
                 return records[: number - 1]
             raise RecordError(
                 f"{path}, line {number} is damaged ({error}); remove the run's folder to run it again"
@@ -121,5 +124,5 @@ def read_records(folder: Path) -> list[ChunkRecord]:
 
 
 def rewrite_records(folder: Path, records: list[ChunkRecord]) -> None:
-    """Replace the run's records by the given ones, atomically."""
-    write_atomically(folder / FILE, "".join(record.to_json() + "\n" for record in records).encode())
+    """Replace all records of the run, atomically."""
+    write_atomically(folder / RECORDS_FILE, "".join(record.to_json() + "\n" for record in records).encode())

@@ -1,4 +1,4 @@
-"""What a section of the configuration is made of: its base class, and the kinds of value that several sections use."""
+"""The base class of the sections of the configuration, and the types of value that several sections use."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +14,7 @@ Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
 FolderName = Annotated[str, Field(min_length=1)]
 Colour = Annotated[str, Field(pattern=r"^(white|black|gr[ae]y|#[0-9a-fA-F]{6})$")]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for a single one
+Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for one image
 
 
 class Section(BaseModel):

@@ -1,7 +1,7 @@
-"""Named randomness: every generator is derived from (seed, purpose, ...), none from the global one.
+"""Named randomness: every generator is derived from (seed, purpose, ...), none from the global generator.
 
-The global generator is needed in two places that torch gives no generator argument: the initialisers
-inside module constructors, and dropout. There it is borrowed and handed back as it was found.
+torch has no generator argument in two places: the initialisers in module constructors, and dropout. They draw from the
+global generator, which is seeded for a block and then restored.
 """
 
 import contextlib
@@ -13,21 +13,21 @@ from torch import Tensor
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """Return a 63-bit seed that depends on every part of (seed, *purpose): the same everywhere, for ever."""
+    """Return a 63-bit seed that depends on every part of (seed, *purpose), the same on all machines and versions."""
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Return a CPU generator for one named purpose, e.g. ``generator(seed, "batches", chunk, epoch)``.
+    """Return a CPU generator for one named purpose, e.g. ``generator(seed, "batches", experiment, epoch)``.
 
-    Draws are made on the CPU and moved, so that every device sees the same numbers.
+    Numbers are drawn on the CPU and then moved, so that every device gets the same.
     """
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
 
 def global_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of the global generators a model on `device` can draw from."""
+    """Return the states of the global generators that a model on `device` can draw from."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -35,7 +35,7 @@ def global_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_global_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Set the global generators to a state taken by `global_state`."""
+    """Set the global generators to a state returned by `global_state`."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -43,7 +43,7 @@ def set_global_state(state: dict[str, Tensor], device: torch.device) -> None:
 
 @contextlib.contextmanager
 def borrowed_global_generator(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Lend the global generators to the block, seeded if a seed is given; put them back as found."""
+    """Seed the global generators for the block, if a seed is given; restore them afterwards."""
     found = global_state(device)
     try:
         if seed is not None:

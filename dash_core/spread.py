@@ -14,5 +14,5 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Return the spread of at least one value."""
+        """Return the spread of one or more values."""
         return cls(statistics.fmean(values), statistics.pstdev(values))

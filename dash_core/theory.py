@@ -1,12 +1,12 @@
 """The discrete feature-learning simulation (paper, figures 3 and 9–11): why warm starts generalise worse.
 
-A point of class c has some of the K features of c, and noise of its own. The state consists of the learned features L
-and the memorised points M. Experiment j starts from N: the points of T_1:j that have fewer than tau learned features
-and are not memorised. It repeats two steps. The unlearned feature that is most frequent in N is learned, if at least
-gamma points of N have it. Then the points that have tau learned features leave N. The points that remain in N at the
-end are memorised by their noise. Training time is |N| at the start.
+A point of class c has some of the K features of c, and noise of its own. The state is the learned features L and the
+memorised points M. Experiment j starts with N, the points of T_1:j that have fewer than tau learned features and are
+not memorised. Repeatedly, the unlearned feature that is most frequent in N is learned, if at least gamma points of N
+have it, and the points that now have tau learned features leave N. The points left in N at the end are memorised by
+their noise. The training time is |N| at the start.
 
-`learn_by_recounting` follows these words; `learn` gives the same result and subtracts each point from the counts once.
+`learn_by_recounting` is written in this way; `learn` gives the same result and removes each point from the counts once.
 """
 
 import csv
@@ -22,19 +22,19 @@ from pydantic import Field, field_validator, model_validator
 from dash_core.config import Count, Section, Seed, distinct
 from dash_core.spread import Spread
 
-LARGEST = 2**24  # points; up to here counts are exact in float32
-LARGEST_TABLE = 2**28  # entries of the table of points and features, 1 GiB in float32
+MAX_POINTS = 2**24  # so that counts of points are exact in float32
+MAX_TABLE_ENTRIES = 2**28  # points x features, 1 GiB in float32
 
 
 class TheoryConfig(Section):
-    """The simulation's settings, with the paper's letters; the defaults are those of figure 3."""
+    """The settings of the simulation, with the paper's letters; the defaults are those of figure 3."""
 
     classes: Count = 2  # C
     features: Count = 50  # K, of each class
-    points: Count = 1000  # n: new points per experiment, equally many of each class
+    points: Count = 1000  # n: new points an experiment, equally many of each class
     experiments: Count = 50  # J
-    gamma: Count = 50  # γ: points of N that must have a feature before it is learned
-    tau: Count = 3  # τ: learned features with which a point is right and its gradient zero
+    gamma: Count = 50  # γ: a feature is learned if at least so many points of N have it
+    tau: Count = 3  # τ: a point with so many learned features is classified correctly and has no gradient
     max_probability: Annotated[float, Field(gt=0, le=1)] = 0.2  # a feature's probability is drawn from U(0, this)
     test_points: Count = 10_000  # equally many of each class
     seeds: list[Seed] = Field(list(range(10)), min_length=1)
@@ -53,20 +53,20 @@ class TheoryConfig(Section):
             raise ValueError(f"`tau` must be at most `features` ({self.features}), got {self.tau}")
         if self.gamma > (most := self.class_points * self.experiments):
             raise ValueError(f"`gamma` must be at most the {most} points of a class, got {self.gamma}")
-        if (total := self.points * self.experiments) > LARGEST:
-            raise ValueError(f"`points` x `experiments` must be at most {LARGEST}, got {total}")
-        if (table := max(total, self.test_points) * self.features) > LARGEST_TABLE:
-            raise ValueError(f"points x `features` must be at most {LARGEST_TABLE}, as memory is, got {table}")
+        if (total := self.points * self.experiments) > MAX_POINTS:
+            raise ValueError(f"`points` x `experiments` must be at most {MAX_POINTS}, got {total}")
+        if (table := max(total, self.test_points) * self.features) > MAX_TABLE_ENTRIES:
+            raise ValueError(f"points x `features` must be at most {MAX_TABLE_ENTRIES} (1 GiB of memory), got {table}")
         return self
 
     @property
     def class_points(self) -> int:
-        """New points of one class per experiment."""
+        """New points of one class an experiment."""
         return self.points // self.classes
 
 
 class Keeps(NamedTuple):
-    """Whether an experiment keeps the learned features L and the memorised points M of the experiments before."""
+    """What a method keeps of earlier experiments: learned features L, memorised points M."""
 
     learned: bool
     memorised: bool
@@ -78,7 +78,7 @@ METHODS = tuple(KEEPS)
 
 @dataclass(frozen=True, eq=False)
 class SimulatedExperiment:
-    """One experiment: N at its start, the learned (class, feature) pairs in their order, and L and M at its end.
+    """One experiment: N at its start, the (class, feature) pairs in the order of learning, and L and M at its end.
 
     nonzero and memorised are (classes, points of a class so far), learned is (classes, features), all boolean.
     """
@@ -90,7 +90,7 @@ class SimulatedExperiment:
 
 
 def learn_by_recounting(method: str, holds: np.ndarray, config: TheoryConfig) -> Iterator[SimulatedExperiment]:
-    """Yield the method's experiments, written as in the paper; holds is (classes, points of a class, features)."""
+    """Yield the method's experiments as the paper computes them; holds: (classes, points of a class, features)."""
     learned = np.zeros((config.classes, config.features), bool)
     memorised = np.zeros(holds.shape[:2], bool)
     for seen in _points_seen(config):
@@ -117,12 +117,12 @@ def _points_seen(config: TheoryConfig) -> range:
 
 
 def _lacks(holds: np.ndarray, learned: np.ndarray, tau: int) -> np.ndarray:
-    """Return a mask of the points that have fewer than tau learned features."""
+    """Return, for each point, whether it has fewer than tau learned features."""
     return (holds & learned[:, None]).sum(axis=2) < tau
 
 
 class Points:
-    """The features of each point, laid out for `learn`: rows to count with, columns to look up a feature."""
+    """The features of each point, stored for `learn`: rows to count features, columns to look one up."""
 
     def __init__(self, holds: np.ndarray):
         self.rows = holds.astype(np.float32)  # (classes, points of a class, features)
@@ -130,9 +130,9 @@ class Points:
 
 
 class _State:
-    """The learned features, their number in each point, and the count in N of each unlearned feature.
+    """The learned features, how many of them each point has, and the count of each unlearned feature in N.
 
-    A learned feature has the count -inf, so that it is never the most frequent, whatever is added or subtracted.
+    The count of a learned feature is -inf, so that it is never the most frequent, whatever is added or subtracted.
     """
 
     def __init__(self, points: Points, config: TheoryConfig):
@@ -145,7 +145,7 @@ class _State:
         self.one = np.ones(count, np.float32)
 
     def begin(self, keeps: Keeps, new: slice) -> None:
-        """Forget L and M as `keeps` says, and count the new points that have fewer than tau learned features."""
+        """Forget what is not kept, and count the new points that have fewer than tau learned features."""
         rows = self.points.rows[:, new]
         self.totals += self.one[new] @ rows
         if not keeps.learned:  # every point counts again
@@ -158,23 +158,23 @@ class _State:
         self.counts += (nonzero[:, None] @ rows)[:, 0]
 
     def learn_next(self, window: slice) -> tuple[int, int] | None:
-        """Learn the most frequent feature and subtract the points it settles from the counts; None if it is rare."""
+        """Learn the most frequent feature and remove points that leave N from the counts; None if it is too rare."""
         kind, feature = best = divmod(int(self.counts.argmax()), self.counts.shape[1])
         if self.counts[best] < self.gamma:
             return None
         self.learned[best], self.counts[best] = True, -np.inf
         holds, found = self.points.columns[kind, feature, window], self.found[kind, window]
-        found += holds.view(np.uint8)  # booleans as bytes: adding booleans would convert them first
+        found += holds.view(np.uint8)  # a byte each, as booleans are: adding those would convert them first
         (settled,) = ((found == self.tau) & holds).nonzero()
         self.counts[kind] -= self.one[: len(settled)] @ self.points.rows[kind, window].take(settled, axis=0)
         return best
 
 
 def learn(method: str, points: Points, config: TheoryConfig) -> Iterator[SimulatedExperiment]:
-    """Yield the same as `learn_by_recounting`; each point is added to the counts once and subtracted once.
+    """Yield the experiments of `learn_by_recounting`, but add each point to the counts once and remove it once.
 
-    When an experiment ends, each of its points is settled or memorised. A method that keeps M never looks at them
-    again. A method that keeps only L continues with N and its counts as they were, and new points.
+    At the end of an experiment each of its points has left N or is memorised. A method that keeps M never needs them
+    again. A method that keeps only L continues with N and its counts as they were, and with the new points.
     """
     keeps = KEEPS[method]
     state = _State(points, config)
@@ -193,8 +193,8 @@ def learn(method: str, points: Points, config: TheoryConfig) -> Iterator[Simulat
 def bernoulli(stream: np.random.RandomState, probability: np.ndarray, count: int) -> np.ndarray:
     """Return (count, len(probability)) booleans, equal to `count` calls of scipy.stats.bernoulli.rvs(probability).
 
-    Each takes one uniform number u and is true if u > 1 - p, or if u <= p where p > 1/2: numpy inverts the binomial
-    distribution in this way. It rounds 1 - p by another formula, which shows in one draw of about 10^16.
+    Each comes from one uniform number u and is true if u > 1 - p, or u <= p if p > 1/2, as numpy inverts the binomial
+    distribution. numpy rounds 1 - p differently, which changes one draw in about 10^16.
     """
     common = probability > 0.5
     uniform = stream.random_sample((count, len(probability)))
@@ -204,7 +204,7 @@ def bernoulli(stream: np.random.RandomState, probability: np.ndarray, count: int
 def training_points(config: TheoryConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the probabilities (classes, features), sorted descending, and the training points of a seed.
 
-    The points are (classes, points of a class in all experiments, features); experiment j brings the j-th share.
+    The points are (classes, points of a class in all experiments, features); experiment j adds the j-th part.
     """
     stream = np.random.RandomState(seed)
     count = config.class_points * config.experiments
@@ -218,8 +218,8 @@ def training_points(config: TheoryConfig, seed: int) -> tuple[np.ndarray, np.nda
 def accuracies_on_test(learned: np.ndarray, probabilities: np.ndarray, config: TheoryConfig) -> np.ndarray:
     """Return the test accuracy in percent for each (classes, features) of `learned`, in order; shape (len(learned),).
 
-    A point with tau learned features is right; any other is a uniform guess. Points and then guesses come from one
-    stream, the same for every seed.
+    A point with tau learned features is classified correctly, and any other by a uniform guess. Points, then guesses,
+    come from one random stream, which is the same for every seed.
     """
     stream = np.random.RandomState(100 * config.classes + 100)
     known = np.zeros(len(learned), int)
@@ -234,7 +234,7 @@ def accuracies_on_test(learned: np.ndarray, probabilities: np.ndarray, config: T
 
 @dataclass(frozen=True)
 class TheoryPoint:
-    """One experiment of one method over the seeds: accuracy in percent, features and points as counts.
+    """One experiment of one method over the seeds: accuracy in percent; features and points as counts.
 
     nonzero_gradient is |N| at the start (the training time); memorised is |M| at the end.
     """
@@ -249,9 +249,9 @@ class TheoryPoint:
 
 
 def simulate(config: TheoryConfig, on_seed: Callable[[int], None] | None = None) -> list[TheoryPoint]:
-    """Return the points experiment by experiment, and within an experiment in the order of METHODS.
+    """Return the results by experiment, and within an experiment by method in the order of METHODS.
 
-    on_seed: called with each seed when its simulation is done.
+    on_seed: called with each seed when it is done.
     """
     measured = []
     for seed in config.seeds:

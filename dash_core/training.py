@@ -1,4 +1,4 @@
-"""Train one chunk to convergence: mini-batch steps until the running train accuracy reaches the stop rule."""
+"""Train one experiment to convergence: mini-batch steps until the running train accuracy is high enough."""
 
 import time
 from collections.abc import Callable
@@ -13,24 +13,25 @@ from dash_core.config import TrainingConfig
 from dash_core.errors import TrainingError
 from dash_core.interventions import Intervention
 from dash_core.learner import Learner
-from dash_core.loading import GrowingData, batch_bounds
+from dash_core.loading import GrowingData
 from dash_core.optim.sam import SAM
 from dash_core.optim.schedules import learning_rate_factor
 from dash_core.precision import arithmetic
 from dash_core.seeding import borrowed_global_generator, derive_seed, global_state, seed_global, set_global_state
+from dash_core.shrinking import batch_bounds
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch as it went: running means over its mini-batches, each measured before its update.
+    """One finished epoch. Accuracy and loss are means over its mini-batches, each measured before its update.
 
-    train_loss is the cross-entropy, without a method's penalty, so that methods can be compared.
+    train_loss is the cross-entropy without a method's penalty, so that methods can be compared.
     """
 
     experiment: int
     epoch: int  # counted from 1
-    steps: int  # of this chunk so far
-    images: int  # in this epoch
+    steps: int  # of this experiment so far
+    images: int  # of this epoch
     train_accuracy: float
     train_loss: float
     seconds: float
@@ -38,7 +39,7 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """How a chunk's training ended; steps are optimiser updates, train_* those of the last epoch."""
+    """How an experiment's training ended: its optimiser updates, its epochs, and the train_* of its last epoch."""
 
     steps: int
     epochs: int
@@ -49,11 +50,11 @@ class TrainingOutcome:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a chunk's training stands between two steps: with the learner's state, all that the rest depends on.
+    """A moment between two steps of a training. With the learner's state it decides the rest of the training.
 
     epoch, steps: finished epochs and their steps. measured: (accuracy, loss, loss with penalty) of each step of the
-    epoch under way, float64 (S, 3). seconds: spent on that epoch. rates: the optimiser's learning rates before any
-    schedule. generators: the global ones, which dropout draws from.
+    current epoch, float64 (S, 3). seconds: spent on that epoch. rates: the optimiser's learning rates before any
+    schedule. generators: states of the global generators, which dropout draws from.
     """
 
     epoch: int
@@ -69,13 +70,13 @@ AfterStep = Callable[[Callable[[], Moment]], None]
 
 @dataclass(frozen=True)
 class Observers:
-    """Who is told of a training's progress: after each epoch its report; after each step, how to get the moment."""
+    """Callbacks: after_epoch gets each epoch's report; after_step gets a function that returns the present moment."""
 
     after_epoch: Callable[[EpochReport], None] = lambda report: None
     after_step: AfterStep = lambda moment: None
 
 
-NOBODY = Observers()
+NO_OBSERVERS = Observers()
 
 
 def train_chunk(
@@ -83,15 +84,15 @@ def train_chunk(
     data: GrowingData,
     config: TrainingConfig,
     intervention: Intervention,
-    observers: Observers = NOBODY,
+    observers: Observers = NO_OBSERVERS,
     begun: Moment | None = None,
 ) -> TrainingOutcome:
     """Train until an epoch's running train accuracy is ≥ `stop_accuracy`, or for `max_epochs`.
 
-    `config` is resolved: its precision is not auto, and no field is None but `stop_accuracy`, with which training
-    takes exactly `max_epochs`. The learner is left in train mode; the global generators, which dropout draws from, are
-    left as found. TrainingError if the loss stops being finite. A training that stopped at the moment `begun` goes on
-    as if it had not, with the learner's state of that moment.
+    config: resolved, so that its precision is not "auto" and no field but `stop_accuracy` is None; None there means
+    exactly `max_epochs`. begun: the moment at which this training was interrupted; with the learner's state of that
+    moment, it continues as if it never stopped. The learner is left in train mode, and the global generators, which
+    dropout draws from, as found. TrainingError if the loss is no longer finite.
     """
     learner.model.train()
     rates = begun.rates if begun else [group["lr"] for group in learner.optimizer.param_groups]
@@ -111,7 +112,7 @@ def train_chunk(
 
 
 def _converged(report: EpochReport, config: TrainingConfig) -> bool:
-    """Return whether training is over as it should be: accurate enough, or all epochs made where that is the rule."""
+    """Tell whether the stop accuracy is reached or, without one, whether all epochs are done."""
     if config.stop_accuracy is None:
         return report.epoch >= config.max_epochs
     return report.train_accuracy >= config.stop_accuracy
@@ -119,7 +120,7 @@ def _converged(report: EpochReport, config: TrainingConfig) -> bool:
 
 @dataclass(frozen=True)
 class _ChunkTraining:
-    """One chunk's training: epochs of steps; `rates` are the optimiser's learning rates before any schedule."""
+    """The training of one experiment. rates: the optimiser's learning rates before any schedule."""
 
     learner: Learner
     data: GrowingData
@@ -129,7 +130,7 @@ class _ChunkTraining:
     after_step: AfterStep
 
     def epoch(self, epoch: int, steps_before: int, begun: Moment | None) -> EpochReport:
-        """Make one pass over the data in a new order, or the rest of one; the device is read once, at the end."""
+        """Do an epoch in a new order, or the rest of an interrupted one; wait for the device only at its end."""
         learner, data, config = self.learner, self.data, self.config
         started = time.perf_counter() - (begun.seconds if begun else 0.0)
         order, augment = self._draw(epoch)
@@ -152,7 +153,7 @@ class _ChunkTraining:
         return EpochReport(data.experiment, epoch + 1, steps, len(data), accuracy, loss, time.perf_counter() - started)
 
     def _draw(self, epoch: int) -> tuple[Tensor, Augmentation | None]:
-        """Return the epoch's order of images and its augmentation; seed what dropout draws from."""
+        """Return the epoch's order of images and its augmentation; seed the generators that dropout draws from."""
         learner, data = self.learner, self.data
         seed_global(learner.device, derive_seed(learner.seed, "dropout", data.experiment, epoch))
         order = torch.randperm(len(data), generator=learner.generator("batches", data.experiment, epoch)).to(
@@ -163,7 +164,7 @@ class _ChunkTraining:
         return order, augment and augment.to(learner.device)
 
     def _measured(self, steps: int, begun: Moment | None) -> tuple[Tensor, int]:
-        """Return room for what each step measures, and how many were made before the training stopped."""
+        """Return a tensor for the measurements of each step, and how many steps were done before an interruption."""
         measured = torch.empty((steps, 3), dtype=torch.float64, device=self.learner.device)
         if begun is None:
             return measured, 0
@@ -177,7 +178,7 @@ class _ChunkTraining:
         return Moment(epoch, steps, measured.cpu(), seconds, self.rates, generators)
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Update once; return (accuracy, cross-entropy, loss with penalty) from before the update, on the device."""
+        """Do one update; return (accuracy, cross-entropy, loss with penalty) before it, on the device."""
         optimizer = self.learner.optimizer
         measured = self._forward_backward(inputs, labels)
         if isinstance(optimizer, SAM):
@@ -207,9 +208,9 @@ class _ChunkTraining:
         return torch.stack((accuracy, loss.detach().double(), penalised.detach().double()))
 
     def _model(self, images: int) -> Callable[[Tensor], Tensor]:
-        """Return what maps a batch to outputs: compiled code for full batches once their FLOPs are known, if asked.
+        """Return the model, or the compiled model if it is asked for, the batch is full and its FLOPs are known.
 
-        The counter of FLOPs sees no compiled code, and other sizes than the full one would each be compiled anew.
+        The FLOP counter cannot look into compiled code, and each other batch size would be compiled separately.
         """
         known = self.learner.meter.knows(("train", images))
         compiled = self.config.compile and images == self.config.batch_size and known

@@ -3,6 +3,7 @@
 import contextlib
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cloudpickle
@@ -13,7 +14,8 @@ from dash_core.config import RunConfig
 from dash_core.errors import DashError, StopRequested
 from dash_core.files import naming, remove_unfinished, write_atomically
 from dash_core.records import read_records
-from dash_core.trajectory import read_result
+from dash_core.result import read_result
+from dash_core.trajectory import Steps
 from flows.services.prefect_health import gone, quieten, wait_for_api
 from flows.services.prefect_server import send_everything
 from flows.services.workers import tell_parent
@@ -52,12 +54,10 @@ def run_experiment(run: RunConfig, place: Place, send: Callable[[Report], None])
         else:
             trajectory, progress = open_trajectory(run, dataset, plan, place)
             reporter.log_chunks(trajectory.records)  # a kill may have come between a record and its log
+            steps = Steps(intervene, train, evaluate, partial(record, reporter=reporter, progress=progress))
             with heeding():
-                for experiment in trajectory.pending:
-                    intervene(trajectory, experiment)
-                    train(trajectory, experiment)
-                    evaluate(trajectory, experiment)
-                    record(trajectory, experiment, reporter, progress)
+                while trajectory.pending:
+                    trajectory.advance(steps)
             mark_progress(place.run_folder(run), "saving")
             trajectory.finish(known)
     except StopRequested:

@@ -11,8 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from dash_core.evaluation import Evaluation
 from dash_core.records import ChunkRecord
-from dash_core.training import TrainingOutcome
-from dash_core.trajectory import Trajectory
+from dash_core.trajectory import Intervened, Trained, Trajectory
 from tasks.store.progress import ProgressWriter
 from tasks.tracking.tracking_queue import RunReporter
 
@@ -20,15 +19,15 @@ step = partial(task, cache_policy=NO_CACHE, persist_result=False)
 
 
 @step(task_run_name="experiment {experiment} · intervene", tags=["intervene"])
-def intervene(trajectory: Trajectory, experiment: int) -> None:
+def intervene(trajectory: Trajectory, experiment: int) -> Intervened:
     """Change the learner before it trains on a new chunk."""
-    trajectory.intervene(experiment)
+    return trajectory.intervene(experiment)
 
 
 @step(task_run_name="experiment {experiment} · train", tags=["train"])
-def train(trajectory: Trajectory, experiment: int) -> TrainingOutcome:
+def train(trajectory: Trajectory, experiment: int, intervened: Intervened) -> Trained:
     """Train on all chunks so far, to convergence."""
-    return trajectory.train(experiment)
+    return trajectory.train(experiment, intervened)
 
 
 @step(task_run_name="experiment {experiment} · evaluate", tags=["evaluate"])
@@ -38,9 +37,16 @@ def evaluate(trajectory: Trajectory, experiment: int) -> Evaluation:
 
 
 @step(task_run_name="experiment {experiment} · record", tags=["record"])
-def record(trajectory: Trajectory, experiment: int, reporter: RunReporter, progress: ProgressWriter) -> ChunkRecord:
+def record(
+    trajectory: Trajectory,
+    experiment: int,
+    trained: Trained,
+    evaluation: Evaluation,
+    reporter: RunReporter,
+    progress: ProgressWriter,
+) -> ChunkRecord:
     """Put the chunk on disk, then tell MLflow and whoever watches."""
-    made = trajectory.record(experiment)
+    made = trajectory.record(experiment, trained, evaluation)
     reporter.log_chunk(trajectory.records)
     progress.after_chunk(made)
     return made

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dash_core import checkpoint
-from dash_core.checkpoint import MAGIC, CheckpointWriter, load_checkpoint, remove_checkpoint
+from dash_core.checkpoint import CHECKPOINT_HEADER, CheckpointWriter, load_checkpoint, remove_checkpoint
 from dash_core.errors import StopRequested
 from dash_core.files import DiskError
 from dash_core.records import read_records
@@ -47,7 +47,7 @@ def same(a, b) -> bool:
 
 def sealed(path: Path, payload: bytes) -> None:
     """Write a payload with the header that says it is whole."""
-    path.write_bytes(MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    path.write_bytes(CHECKPOINT_HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
 
 def two(path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_checkpoint_cut_short_anywhere_gives_the_one_before_and_says_so(tmp_pa
     path = tmp_path / "state.ckpt"
     two(path)
     whole = path.read_bytes()
-    header = len(MAGIC) + 64
+    header = len(CHECKPOINT_HEADER) + 64
     for length in (0, 1, header - 1, header, header + 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         caplog.clear()
@@ -104,7 +104,7 @@ def test_a_flipped_bit_anywhere_gives_the_one_before_and_says_so(tmp_path, caplo
     path = tmp_path / "state.ckpt"
     two(path)
     whole = path.read_bytes()
-    for place in {*range(0, len(MAGIC) + 66, 5), *range(0, len(whole), 97), len(whole) - 1}:
+    for place in {*range(0, len(CHECKPOINT_HEADER) + 66, 5), *range(0, len(whole), 97), len(whole) - 1}:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
@@ -233,7 +233,7 @@ def test_a_run_with_damaged_checkpoints_ends_as_if_they_were_whole(
     again = toy.trajectory(folder, run, data)
     assert again.pending == pending
     assert caplog.text.count("cannot be used and is passed over") == damaged
-    assert ("starting again" in caplog.text) == (damaged == 2)
+    assert ("starts anew from its first experiment" in caplog.text) == (damaged == 2)
     assert toy.results(toy.advance(again)) == toy.results(moved)
     assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
@@ -296,7 +296,7 @@ def test_a_write_that_fails_is_told_as_soon_as_asked_or_at_the_blocks_end(tmp_pa
     writer = CheckpointWriter(tmp_path / "state.ckpt")
     writer.check()
     writer.save({})
-    futures.wait([writer._under_way])
+    futures.wait([writer._writing])
     with pytest.raises(DiskError, match=r"state\.ckpt"):
         writer.check()
     with pytest.raises(DiskError, match=r"state\.ckpt"), writer:
@@ -356,12 +356,12 @@ def test_a_state_that_cannot_be_saved_is_no_stop_and_leaves_no_record(tmp_path, 
     run, data = toy.params().run("warm", 0), toy.dataset()
     stopping = toy.trajectory(tmp_path / "stopped", run, data, watch=Watch(stop=lambda: True))
     with pytest.raises(DiskError):  # and not StopRequested, which says that the same command goes on from there
-        stopping.train(1)
+        stopping.advance()
     ending = toy.trajectory(tmp_path / "ended", run, data)
-    ending.train(1)
-    ending.evaluate(1)
+    trained = ending.train(1, ending.intervene(1))
+    evaluation = ending.evaluate(1)
     with pytest.raises(DiskError):
-        ending.record(1)
+        ending.record(1, trained, evaluation)
     assert read_records(tmp_path / "ended") == []
 
 
@@ -371,6 +371,6 @@ def test_training_that_ends_leaves_no_write_under_way(tmp_path, slow_disk):
     watch = Watch(stop=lambda: next(asked), seconds=0.0)  # a save after the first step, and the last at the stop
     slow_disk.release(2)
     with pytest.raises(StopRequested):
-        toy.trajectory(tmp_path, run, data, watch=watch).train(1)
+        toy.trajectory(tmp_path, run, data, watch=watch).advance()
     assert len(load_checkpoint(tmp_path / "state.ckpt")["moment"]["measured"]) == 2
     assert len(load_checkpoint(tmp_path / "state.ckpt.previous")["moment"]["measured"]) == 1

@@ -1,10 +1,14 @@
 """Who may know whom, and what stays light."""
 
+import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import dash_core
 
 ROOT = Path(__file__).parents[1]
 SHELL = ("yaml", "rich", "typer", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
@@ -38,6 +42,13 @@ for name in dash_core.__all__:
 print(len(names))
 """
 
+FRONT_DOOR = """
+import sys
+from dash_core import dash_, shrink_perturb_
+others = ("PIL", "filelock", "pydantic", "safetensors", "scipy", "sklearn", "torchvision")
+print(*sorted(name for name in sys.modules if name.startswith("dash_core") or name in others))
+"""
+
 LIGHT = """
 import sys
 import flows.command_line.main
@@ -54,7 +65,7 @@ def python(code: str) -> str:
 def test_arrows_between_packages_only_go_down():
     program = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert "Contracts: 2 kept, 0 broken." in done.stdout, done.stdout
+    assert "Contracts: 4 kept, 0 broken." in done.stdout, done.stdout
     assert done.returncode == 0
 
 
@@ -64,6 +75,29 @@ def test_the_science_imports_where_none_of_the_shell_is_installed(absent, views)
     modules = {".".join(file.parts).removesuffix(".__init__") for file in files} - {"dash_core"}
     science = [module for module in modules if not module.startswith(views)]
     assert int(python(WITHOUT_THE_SHELL.format(absent=absent, views=views))) == len(science)
+
+
+def test_the_functions_of_the_methods_load_one_file_of_ours_and_nothing_beside_torch():
+    assert python(FRONT_DOOR) == "dash_core dash_core.shrinking"
+
+
+def test_the_equations_import_torch_and_the_standard_library_alone():
+    tree = ast.parse((ROOT / "dash_core" / "shrinking.py").read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {"." * node.level + (node.module or "") for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} - sys.stdlib_module_names == {"torch"}
+
+
+def test_the_front_door_names_all_it_has_and_a_type_checker_sees_the_same():
+    tree = ast.parse((ROOT / "dash_core" / "__init__.py").read_text(encoding="utf-8"))
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert sorted(alias.name for node in typed.body for alias in node.names) == sorted(dash_core.__all__)
+    assert set(dash_core.__all__) <= set(dir(dash_core))
+    for node in typed.body:
+        for alias in node.names:
+            assert getattr(dash_core, alias.name) is getattr(import_module(node.module), alias.name)
+    with pytest.raises(AttributeError, match="has no attribute 'dash'"):
+        _ = dash_core.dash
 
 
 TRAINING = """

@@ -18,7 +18,7 @@ from dash_core.checkpoint import load_checkpoint
 from dash_core.data import ChunkPlan
 from dash_core.errors import DashError
 from dash_core.files import REMEDIES, DiskError, naming, remove_unfinished, telling_when_full, write_atomically
-from dash_core.records import FILE, append_record, read_records
+from dash_core.records import RECORDS_FILE, append_record, read_records
 from tasks.store.locks import locked
 from tests import toy
 from tests.test_records import record
@@ -109,7 +109,7 @@ def test_a_record_that_does_not_fit_leaves_no_part_of_its_line(disk):
     append_record(disk, record(1))
     stuffing = fill(disk)
     before = content(disk)
-    with pytest.raises(DiskError, match=FULL.format(disk / FILE)):
+    with pytest.raises(DiskError, match=FULL.format(disk / RECORDS_FILE)):
         append_record(disk, record(2, class_accuracy=MANY))
     assert content(disk) == before
     stuffing.unlink()
@@ -141,7 +141,7 @@ def writes(folder: Path):
         (lambda: write_atomically(folder / "table.md", b"new"), folder / "table.md"),
         (lambda: write_atomically(folder / "new" / "table.md", b"new"), folder / "new" / "table.md"),
         (lambda: toy.save_checkpoint(folder / "state.ckpt", {"number": 3}), folder / "state.ckpt"),
-        (lambda: append_record(folder, record(1)), folder / FILE),
+        (lambda: append_record(folder, record(1)), folder / RECORDS_FILE),
         (lambda: locked(folder / "run.lock", "run").__enter__(), folder / "run.lock"),
     ]
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dash_core.config import ConfigError
-from dash_core.interventions import INTERVENTIONS, build_intervention, shrink_, shrink_perturb_
+from dash_core.interventions import INTERVENTIONS, build_intervention, l2_init_penalty
+from dash_core.shrinking import shrink_, shrink_perturb_
 from tests import golden, toy
 
 pytestmark = pytest.mark.processor
@@ -112,8 +113,6 @@ def test_l2_init_pulls_towards_the_first_initialisation(tmp_path):
 
 def test_l2_init_penalises_every_parameter_by_its_squared_distance():
     model = torch.nn.Linear(2, 1)
-    from dash_core.interventions import l2_init_penalty
-
     initial = {"weight": model.weight.detach() - torch.tensor([[1.0, 2.0]]), "bias": model.bias.detach() - 3.0}
     assert l2_init_penalty(model, initial).item() == pytest.approx(1 + 4 + 9)
 
@@ -138,7 +137,7 @@ def test_shrinking_leaves_every_kind_of_normalisation_as_it_is(tmp_path, method,
     parts = {name: part for name, part in model.named_modules() if isinstance(part, kinds)}
     before = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
     convolution = model.conv1.weight.clone()
-    moving.intervention.before_chunk(moving.learner, moving._data(2))
+    moving.intervention.before_chunk(moving.learner, moving.images.training(2))
     assert len(parts) == 20
     for name, part in parts.items():
         assert all(torch.equal(value, before[name][key]) for key, value in part.state_dict().items())

@@ -11,11 +11,12 @@ from torch import nn
 
 from dash_core.errors import TrainingError
 from dash_core.interventions import dash
-from dash_core.interventions.dash import Dash, averaged_gradient
+from dash_core.interventions.dash import Dash
 from dash_core.learner import Learner
 from dash_core.loading import GrowingData, Normalisation, ResidentSet, StreamedImages
 from dash_core.memory import free_memory, is_out_of_memory, saved_bytes
-from dash_core.trajectory import WEIGHTS
+from dash_core.result import WEIGHTS_FILE
+from dash_core.shrinking import averaged_gradient
 from tests import toy
 
 DASH = Dash(alpha=0.3, floor=0.05)
@@ -106,7 +107,7 @@ def test_a_streamed_run_has_the_bits_of_a_resident_one(tmp_path, method, augment
     for folder, budget in ((resident, None), (streamed, 0)):
         folder.mkdir()
         toy.advance(toy.trajectory(folder, run, data, resident=budget))
-    assert (resident / WEIGHTS).read_bytes() == (streamed / WEIGHTS).read_bytes()
+    assert (resident / WEIGHTS_FILE).read_bytes() == (streamed / WEIGHTS_FILE).read_bytes()
 
 
 @pytest.mark.parametrize("budget", [None, 0], ids=["resident", "streamed"])
@@ -142,7 +143,7 @@ def test_a_single_image_that_does_not_fit_is_an_error_and_not_a_loop():
 
 def test_on_the_cpu_a_part_keeps_no_more_than_a_bound_whatever_memory_is_free(monkeypatch, caplog):
     each = saved_bytes(small_model(), torch.zeros(2, 1, 8, 8)) // 2
-    monkeypatch.setattr(dash, "KEPT", 9 * each)
+    monkeypatch.setattr(dash, "SAVED_BYTES", 9 * each)
     DASH.before_chunk(learner(room=9), growing())
     assert not caplog.records  # nothing failed
     with pytest.raises(torch.OutOfMemoryError):
@@ -170,11 +171,12 @@ def test_the_free_memory_is_no_more_than_the_machine_has():
 def test_running_out_of_memory_says_where_and_what_to_set(tmp_path, monkeypatch, method, remedy):
     data, run = toy.dataset(), toy.params(training={"batch_size": 16, "max_epochs": 1}).run("warm", 0)
     moving = toy.trajectory(tmp_path, run, data)
+    intervened = moving.intervene(1)
     if method == "evaluate":
-        moving.train(1)
+        moving.train(1, intervened)
     monkeypatch.setattr(moving.learner, "model", Bounded(moving.learner.model, 4))
     with pytest.raises(TrainingError, match=rf"out of memory on cpu .*{remedy}.*compare.workers"):
-        getattr(moving, method)(1)
+        moving.evaluate(1) if method == "evaluate" else moving.train(1, intervened)
 
 
 def test_other_errors_are_not_taken_for_it():

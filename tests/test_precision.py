@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dash_core.errors import ConfigError
-from dash_core.precision import LEAST_FLOPS, has_bf16, resolve_precision
-from dash_core.trajectory import WEIGHTS
+from dash_core.precision import BF16_MIN_FLOPS, has_bf16, resolve_precision
+from dash_core.result import WEIGHTS_FILE
 from tests import toy
 
 pytestmark = pytest.mark.processor
@@ -36,14 +36,14 @@ def test_what_is_asked_for_is_done(asked):
 def test_auto_is_bf16_only_where_the_processor_has_it(monkeypatch, known, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     assert has_bf16(toy.CPU) == (precision == "bf16")
-    assert resolve_precision("auto", toy.CPU, LEAST_FLOPS) == precision
-    assert resolve_precision("auto", toy.CPU, LEAST_FLOPS - 1) == "exact"
+    assert resolve_precision("auto", toy.CPU, BF16_MIN_FLOPS) == precision
+    assert resolve_precision("auto", toy.CPU, BF16_MIN_FLOPS - 1) == "exact"
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"name": "sam"}], ids=["sgd", "sam"])
 def test_bf16_is_another_arithmetic_that_ends_near_the_exact_one(tmp_path, optimizer):
     exact, rounded = (trained(tmp_path / name, name, **optimizer) for name in ("exact", "bf16"))
-    assert (tmp_path / "exact" / WEIGHTS).read_bytes() != (tmp_path / "bf16" / WEIGHTS).read_bytes()
+    assert (tmp_path / "exact" / WEIGHTS_FILE).read_bytes() != (tmp_path / "bf16" / WEIGHTS_FILE).read_bytes()
     for a, b in zip(exact.learner.model.parameters(), rounded.learner.model.parameters(), strict=True):
         assert b.dtype == torch.float32
         assert torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.99
@@ -59,7 +59,7 @@ def test_dashs_gradient_and_the_evaluation_are_exact_in_a_bf16_run(tmp_path):
     toy.advance(exact, 1)
     rounded.learner.load_state_dict(exact.learner.state_dict())
     for moving in (exact, rounded):
-        moving.intervention.before_chunk(moving.learner, moving._data(2))
+        moving.intervention.before_chunk(moving.learner, moving.images.training(2))
     assert all(map(torch.equal, exact.learner.model.parameters(), rounded.learner.model.parameters()))
     assert exact.evaluate(2) == rounded.evaluate(2)
 
@@ -68,17 +68,17 @@ def test_a_bf16_run_goes_on_bit_for_bit(tmp_path):
     trained(tmp_path / "whole", "bf16", "dash")
     toy.advance(toy.trajectory(tmp_path / "stopped", run("bf16", "dash"), DATA), 1)
     toy.advance(toy.trajectory(tmp_path / "stopped", run("bf16", "dash"), DATA))
-    assert (tmp_path / "whole" / WEIGHTS).read_bytes() == (tmp_path / "stopped" / WEIGHTS).read_bytes()
+    assert (tmp_path / "whole" / WEIGHTS_FILE).read_bytes() == (tmp_path / "stopped" / WEIGHTS_FILE).read_bytes()
 
 
 def test_a_state_does_not_go_on_in_another_arithmetic_than_it_was_made_in(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("dash_core.precision.LEAST_FLOPS", 0)
+    monkeypatch.setattr("dash_core.precision.BF16_MIN_FLOPS", 0)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     toy.advance(toy.trajectory(tmp_path, run("auto"), DATA), 1)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     again = toy.trajectory(tmp_path, run("auto"), DATA)
     assert again.records == []
-    assert "starting again" in caplog.text
+    assert "starts anew from its first experiment" in caplog.text
     toy.advance(again)
     assert json.loads((tmp_path / "result.json").read_text())["precision"] == "exact"
 

@@ -15,8 +15,9 @@ from dash_core.data import ChunkPlan, Dataset, ImageSet
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS, Intervention
 from dash_core.protocols import ClassIncremental, Continuous, Discarding
-from dash_core.records import FILE, read_records
-from dash_core.trajectory import Watch, read_result
+from dash_core.records import RECORDS_FILE, read_records
+from dash_core.result import read_result
+from dash_core.trajectory import Watch
 from tasks.data import plan_path
 from tests import toy
 
@@ -230,8 +231,8 @@ def test_only_the_first_experiments_are_made_and_then_the_run_is_complete(tmp_pa
     whole = toy.advance(toy.trajectory(tmp_path / "whole", toy.params().run("dash", 0), DATA))
     assert toy.results(few) == toy.results(whole)[:2]
     assert read_result(tmp_path / "few", run)["run"] == run.id
-    lines = (tmp_path / "few" / FILE).read_text().splitlines()
-    (tmp_path / "few" / FILE).write_text(lines[0] + "\n")
+    lines = (tmp_path / "few" / RECORDS_FILE).read_text().splitlines()
+    (tmp_path / "few" / RECORDS_FILE).write_text(lines[0] + "\n")
     assert read_result(tmp_path / "few", run) is None
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from dash_core.cost import Cost
 from dash_core.errors import RecordError
 from dash_core.files import DiskError
-from dash_core.records import FILE, ChunkRecord, append_record, read_records, rewrite_records
-from dash_core.trajectory import read_result
+from dash_core.records import RECORDS_FILE, ChunkRecord, append_record, read_records, rewrite_records
+from dash_core.result import read_result
 from tests import toy
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -78,16 +78,16 @@ def test_records_come_back_in_their_order(tmp_path):
 
 def test_a_last_line_torn_at_any_byte_is_left_out(tmp_path):
     first, _ = written(tmp_path, 2)
-    whole = (tmp_path / FILE).read_bytes()
+    whole = (tmp_path / RECORDS_FILE).read_bytes()
     start = whole.index(b"\n") + 1
     for end in range(start, len(whole)):
-        (tmp_path / FILE).write_bytes(whole[:end])
+        (tmp_path / RECORDS_FILE).write_bytes(whole[:end])
         assert read_records(tmp_path) == [first], end
 
 
 def test_a_last_line_of_rubbish_is_left_out(tmp_path):
     made = written(tmp_path, 2)
-    with (tmp_path / FILE).open("ab") as file:
+    with (tmp_path / RECORDS_FILE).open("ab") as file:
         file.write(b"\x00" * 100 + b"\n")
     assert read_records(tmp_path) == made
 
@@ -123,17 +123,17 @@ def test_a_last_line_of_rubbish_is_left_out(tmp_path):
 )
 def test_a_damaged_line_in_the_middle_is_an_error_that_names_file_and_line(tmp_path, damage):
     written(tmp_path, 3)
-    lines = (tmp_path / FILE).read_text().splitlines()
+    lines = (tmp_path / RECORDS_FILE).read_text().splitlines()
     assert damage(lines[1]) != lines[1]
     lines[1] = damage(lines[1])
-    (tmp_path / FILE).write_text("\n".join(lines) + "\n")
-    with pytest.raises(RecordError, match=rf"{FILE}, line 2 is damaged .*remove the run's folder"):
+    (tmp_path / RECORDS_FILE).write_text("\n".join(lines) + "\n")
+    with pytest.raises(RecordError, match=rf"{RECORDS_FILE}, line 2 is damaged .*remove the run's folder"):
         read_records(tmp_path)
 
 
 def test_a_damaged_line_before_a_torn_one_is_not_the_last(tmp_path):
     written(tmp_path, 1)
-    with (tmp_path / FILE).open("a") as file:
+    with (tmp_path / RECORDS_FILE).open("a") as file:
         file.write('rubbish\n{"chunk": 3, "ima')
     with pytest.raises(RecordError, match="line 2 is damaged"):
         read_records(tmp_path)
@@ -143,7 +143,7 @@ def test_rewriting_replaces_every_line_and_leaves_nothing_else(tmp_path):
     made = written(tmp_path, 3)
     rewrite_records(tmp_path, made[:1])
     assert read_records(tmp_path) == made[:1]
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [RECORDS_FILE]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -169,49 +169,49 @@ def test_a_torn_line_and_a_damaged_checkpoint_together_lose_one_chunk_and_no_mor
     whole = toy.advance(toy.trajectory(tmp_path / "whole", run, data))
     folder = tmp_path / "torn"
     toy.advance(toy.trajectory(folder, run, data), chunks=2)
-    (folder / FILE).write_bytes((folder / FILE).read_bytes()[:-40])
+    (folder / RECORDS_FILE).write_bytes((folder / RECORDS_FILE).read_bytes()[:-40])
     (folder / "state.ckpt").write_bytes(b"rubbish")
     again = toy.trajectory(folder, run, data)
     assert again.pending == range(2, 4)
     assert toy.results(toy.advance(again)) == toy.results(whole)
-    assert [json.loads(line)["chunk"] for line in (folder / FILE).read_text().splitlines()] == [1, 2, 3]
+    assert [json.loads(line)["chunk"] for line in (folder / RECORDS_FILE).read_text().splitlines()] == [1, 2, 3]
 
 
 def test_a_line_damaged_while_the_run_is_under_way_is_made_good_from_the_checkpoint(tmp_path):
     run, data = toy.params(training={"max_epochs": 2}).run("warm", 0), toy.dataset()
     moving = toy.advance(toy.trajectory(tmp_path, run, data), chunks=2)
-    (tmp_path / FILE).write_text("rubbish\n" * 2)
+    (tmp_path / RECORDS_FILE).write_text("rubbish\n" * 2)
     assert toy.trajectory(tmp_path, run, data).records == read_records(tmp_path) == moving.records
 
 
 def test_records_cut_at_any_byte_of_their_last_line_are_repaired_when_the_run_goes_on(tmp_path):
     run, data = toy.params(training={"max_epochs": 1}).run("warm", 0), toy.dataset()
     moving = toy.advance(toy.trajectory(tmp_path, run, data), chunks=2)
-    whole = (tmp_path / FILE).read_bytes()
+    whole = (tmp_path / RECORDS_FILE).read_bytes()
     ends = range(whole.index(b"\n") + 1, len(whole))
     for end in [*ends[:3], *ends[3:-3:60], *ends[-3:]]:  # every byte is read above; a run is opened at some
-        (tmp_path / FILE).write_bytes(whole[:end])
+        (tmp_path / RECORDS_FILE).write_bytes(whole[:end])
         assert toy.trajectory(tmp_path, run, data).records == moving.records
-        assert (tmp_path / FILE).read_bytes() == whole, end
+        assert (tmp_path / RECORDS_FILE).read_bytes() == whole, end
 
 
 def test_a_complete_run_that_lost_its_last_line_is_trained_again_and_says_so(tmp_path, caplog):
     run, data = toy.params(training={"max_epochs": 1}).run("warm", 0), toy.dataset()
     moving = toy.advance(toy.trajectory(tmp_path, run, data))
-    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-10])
+    (tmp_path / RECORDS_FILE).write_bytes((tmp_path / RECORDS_FILE).read_bytes()[:-10])
     assert read_result(tmp_path, run) is None
     again = toy.advance(toy.trajectory(tmp_path, run, data))
-    assert "has records and no usable checkpoint: starting again" in caplog.text
+    assert "starts anew from its first experiment: it has no usable checkpoint" in caplog.text
     assert toy.results(again) == toy.results(moving)
     assert read_result(tmp_path, run) is not None
 
 
 def test_an_append_that_fails_or_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     written(tmp_path, 1)
-    before = (tmp_path / FILE).read_bytes()
+    before = (tmp_path / RECORDS_FILE).read_bytes()
     for failure in (OSError(28, ""), KeyboardInterrupt()):
         with monkeypatch.context() as patch:
             patch.setattr("os.fsync", lambda handle, failure=failure: (_ for _ in ()).throw(failure))
             with pytest.raises((DiskError, KeyboardInterrupt)):
                 append_record(tmp_path, record(2))
-        assert (tmp_path / FILE).read_bytes() == before
+        assert (tmp_path / RECORDS_FILE).read_bytes() == before

@@ -14,9 +14,10 @@ from dash_core.data import ChunkPlan
 from dash_core.errors import TrainingError
 from dash_core.interventions import Intervention, build_intervention
 from dash_core.learner import Learner
-from dash_core.loading import GrowingData, Normalisation, ResidentSet, batch_bounds
+from dash_core.loading import GrowingData, Normalisation, ResidentSet
 from dash_core.optim import SAM
 from dash_core.records import read_records
+from dash_core.shrinking import batch_bounds
 from dash_core.training import Observers, train_chunk
 from tests import toy
 
@@ -178,7 +179,7 @@ def test_a_run_that_diverges_keeps_the_records_of_the_chunks_before(tmp_path):
     with pytest.raises(
         TrainingError, match=r"experiment 2, epoch \d, step \d.*Records of the experiments before are kept"
     ):
-        moving.train(2)
+        moving.advance()
     assert read_records(tmp_path) == kept == moving.records
     assert toy.trajectory(tmp_path, run, toy.dataset()).pending == range(2, 4)
 
@@ -186,7 +187,7 @@ def test_a_run_that_diverges_keeps_the_records_of_the_chunks_before(tmp_path):
 def test_a_run_that_diverges_at_once_says_the_learning_rate_to_lower(tmp_path):
     run = toy.params(optimizer={"lr": 1e38}).run("warm", 0)
     with pytest.raises(TrainingError, match=r"experiment 1, epoch \d, step \d.*optimizer.lr = 1e\+38"):
-        toy.trajectory(tmp_path, run, toy.dataset()).train(1)
+        toy.trajectory(tmp_path, run, toy.dataset()).advance()
 
 
 def test_the_schedule_starts_again_with_each_chunk():

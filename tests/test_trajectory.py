@@ -13,8 +13,9 @@ from dash_core.data import ChunkPlan, evaluation_indices
 from dash_core.errors import StopRequested
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
-from dash_core.records import FILE, read_records
-from dash_core.trajectory import Watch, read_result
+from dash_core.records import RECORDS_FILE, read_records
+from dash_core.result import read_result
+from dash_core.trajectory import Steps, Trajectory, Watch
 from tests import toy
 
 METHODS = list(INTERVENTIONS)
@@ -123,11 +124,10 @@ def test_every_model_takes_every_method_for_a_real_chunk(tmp_path, model, method
     side = 32 if model == "vgg16_bn" else 8
     data = toy.dataset(train=16 if model == "vgg16_bn" else 64, side=side, channels=3 if model == "vgg16_bn" else 1)
     moving = toy.trajectory(tmp_path, run, data)
-    for chunk in (1, 2):
-        moving.intervene(chunk)
-        assert moving.train(chunk).steps >= 1
-        assert 0 <= moving.evaluate(chunk).accuracy <= 1
-        moving.record(chunk)
+    for _ in range(2):
+        record = moving.advance()
+        assert record.steps >= 1
+        assert 0 <= record.test_accuracy <= 1
 
 
 def test_result_and_weights_are_written_last_and_the_resume_state_goes(tmp_path):
@@ -137,14 +137,14 @@ def test_result_and_weights_are_written_last_and_the_resume_state_goes(tmp_path)
     toy.advance(moving)
     result = read_result(tmp_path, run)
     assert result["run"] == run.id
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, "result.json", "weights.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RECORDS_FILE, "result.json", "weights.safetensors"]
     assert read_result(tmp_path, toy.params().run("warm", 0)) is None  # not the result of another run
 
 
 def test_a_torn_last_line_is_made_good_from_the_checkpoint(tmp_path):
     run = toy.params().run("dash", 0)
     moving = toy.advance(toy.trajectory(tmp_path, run, toy.dataset()), chunks=2)
-    path = tmp_path / FILE
+    path = tmp_path / RECORDS_FILE
     path.write_text(path.read_text()[:-40])
     assert len(read_records(tmp_path)) == 1
     again = toy.trajectory(tmp_path, run, toy.dataset())
@@ -157,28 +157,88 @@ def test_records_without_a_checkpoint_are_made_again(tmp_path, caplog):
     for path in tmp_path.glob("state.ckpt*"):
         path.unlink()
     again = toy.trajectory(tmp_path, run, toy.dataset())
-    assert "starting again" in caplog.text
+    assert "starts anew from its first experiment" in caplog.text
     assert toy.results(toy.advance(again, chunks=2)) == toy.results(whole)
 
 
 def test_the_plan_of_another_seed_is_refused(tmp_path):
     run, data = toy.params().run("warm", 0), toy.dataset()
     plan = ChunkPlan.split(data.train, run.dataset, run.chunks, 1)
-    from dash_core.trajectory import Trajectory
-
     with pytest.raises(ConfigError, match="chunk plan is not that of run"):
         Trajectory(run, data, plan, tmp_path, device=toy.CPU)
 
 
 def test_a_chunk_cannot_be_recorded_out_of_turn(tmp_path):
     moving = toy.trajectory(tmp_path, toy.params().run("warm", 0), toy.dataset())
+    trained = moving.train(1, moving.intervene(1))
     with pytest.raises(RuntimeError, match="experiment 2 cannot be recorded"):
-        moving.record(2)
+        moving.record(2, trained, moving.evaluate(1))
+    moving.record(1, trained, moving.evaluate(1))
+    with pytest.raises(RuntimeError, match="experiment 1 cannot be recorded"):
+        moving.record(1, trained, moving.evaluate(1))
+
+
+def test_advance_hands_each_step_what_the_one_before_returned(tmp_path):
+    calls = []
+
+    def spied(name: str):
+        def step(trajectory, experiment, *given):
+            returned = getattr(Trajectory, name)(trajectory, experiment, *given)
+            calls.append((name, experiment, given, returned))
+            return returned
+
+        return step
+
+    moving = toy.trajectory(tmp_path, toy.params().run("dash", 0), toy.dataset())
+    records = [moving.advance(Steps(*map(spied, ("intervene", "train", "evaluate", "record")))) for _ in range(2)]
+    for experiment, steps in zip((1, 2), (calls[:4], calls[4:]), strict=True):
+        assert [step[:2] for step in steps] == [
+            (name, experiment) for name in ("intervene", "train", "evaluate", "record")
+        ]
+        (_, _, nothing, intervened), (_, _, to_train, trained), (_, _, none, evaluation), (*_, to_record, record) = (
+            steps
+        )
+        assert nothing == none == ()
+        assert to_train == (intervened,)
+        assert to_record == (trained, evaluation)
+        assert record is records[experiment - 1]
+
+
+def test_a_run_that_is_stopped_and_continued_intervenes_once_an_experiment(tmp_path):
+    run, calls = toy.params(training={"max_epochs": 2}).run("dash", 0), []
+
+    def moving(stop_after: int | None = None) -> Trajectory:
+        steps = itertools.count(1)
+        watch = Watch(stop=lambda: stop_after is not None and next(steps) >= stop_after)
+        made = toy.trajectory(tmp_path, run, toy.dataset(), watch=watch)
+        before_chunk = type(made.intervention).before_chunk
+
+        class Counted(type(made.intervention)):
+            def before_chunk(self, learner, data):
+                calls.append(data.experiment)
+                return before_chunk(self, learner, data)
+
+        made.intervention = Counted(**made.intervention.model_dump())
+        return made
+
+    toy.advance(moving(), chunks=1)
+    for _ in range(2):  # both times in the middle of the second experiment
+        with pytest.raises(StopRequested):
+            moving(stop_after=1).advance()
+    assert calls == [2]
+    toy.advance(moving())
+    assert calls == [2, 3]
+
+
+def test_a_run_without_a_pending_experiment_cannot_advance(tmp_path):
+    moving = toy.advance(toy.trajectory(tmp_path, toy.params(chunks=1).run("warm", 0), toy.dataset()))
+    with pytest.raises(RuntimeError, match="no pending experiment: all 1 are recorded"):
+        moving.advance()
 
 
 def test_the_records_are_lines_of_plain_json(tmp_path):
     toy.advance(toy.trajectory(tmp_path, toy.params().run("dash", 0), toy.dataset()))
-    rows = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / RECORDS_FILE).read_text().splitlines()]
     assert [row["chunk"] for row in rows] == [1, 2, 3]
     assert [row["images"] for row in rows] == [22, 43, 64]
     assert rows[0]["cost"]["intervene"] == {"seconds": 0.0, "flops": 0, "peak_memory": 0}

@@ -43,12 +43,9 @@ def trajectory(folder: Path, run: RunConfig, data: Dataset, **options: object) -
 
 
 def advance(moving: Trajectory, chunks: int | None = None) -> Trajectory:
-    """Do the next `chunks` pending chunks, or all of them and finish."""
-    for chunk in list(moving.pending)[:chunks]:
-        moving.intervene(chunk)
-        moving.train(chunk)
-        moving.evaluate(chunk)
-        moving.record(chunk)
+    """Do the next `chunks` pending experiments, or all of them and finish."""
+    for _ in moving.pending[:chunks]:
+        moving.advance()
     if not moving.pending:
         moving.finish({})
     return moving

@@ -1,7 +1,7 @@
-"""nn.Conv2d that is faster on the CPU than oneDNN's where it can be: the same sums, rounded otherwise.
+"""An nn.Conv2d that is faster than oneDNN's in some cases on the CPU: the same sums, with different rounding.
 
-3x3 convolutions that keep the map's size take fewer multiplications (`filtered`), others of small maps fewer seconds
-as matrix products (`columns`). bench/convolutions.py measures what is faster where.
+3x3 convolutions that keep the size of the map are done with fewer multiplications (`filtered`). Other convolutions of
+small maps are faster as matrix products (`columns`). bench/convolutions.py measures which is faster where.
 """
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from dash_core.convolution.columns import ConvolutionByColumns, output_size
 from dash_core.convolution.filtered import FilteredConvolution
 
-# filtering is faster from so many images in a batch and channels in and out on,
+# Filtering is used for batches of at least so many images, and at least so many channels both in and out.
 LEAST_IMAGES, LEAST_CHANNELS = 32, 64
-# and columns, where there is no filtering, up to so many output positions and from so many channels in on
+# Columns are used, where filtering is not, for at most so many output positions and at least so many channels in.
 SMALL_MAP, MANY_CHANNELS = 16, 128
 
 
 class FastConv2d(nn.Conv2d):
-    """nn.Conv2d that filters in fp32 and multiplies columns in any type where that is faster; else as it is there."""
+    """nn.Conv2d with filtering in fp32 and with columns in any type, where they are faster; else nn.Conv2d's own."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         autocast = torch.is_autocast_enabled("cpu")
@@ -35,7 +35,7 @@ class FastConv2d(nn.Conv2d):
 
 
 def use_fast_convolutions_(model: nn.Module) -> None:
-    """Make every plain nn.Conv2d of the model a FastConv2d; names, weights and state stay what they are."""
+    """Make every plain nn.Conv2d of the model a FastConv2d, in place; names, weights and state do not change."""
     for module in model.modules():
         if type(module) is nn.Conv2d:
             module.__class__ = FastConv2d

@@ -1,9 +1,9 @@
-"""Convolutions of small feature maps as products of written-out receptive fields, on the CPU.
+"""Convolutions of small feature maps as matrix products of their receptive fields, on the CPU.
 
-oneDNN's convolutions are made for large maps: of the 512 -> 512 convolutions of ResNet-18's last stage, which see 2x2
-of a 32x32 image, they reach a tenth of what the processor multiplies. Here each output position's receptive field is
-written out as a row (im2col), and forward pass, weight gradient and input gradient are one matrix product each: the
-same sums in another order, with the same FLOPs.
+oneDNN's convolutions are made for large maps. In the 512 -> 512 convolutions of ResNet-18's last stage, whose maps are
+2x2 for a 32x32 image, they reach a tenth of the processor's speed. Here the receptive field of each output position is
+copied into a row (im2col), and forward pass, weight gradient and input gradient are one matrix product each: the same
+sums in another order, with the same FLOPs.
 """
 
 import torch
@@ -40,7 +40,7 @@ class ConvolutionByColumns(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """Return the gradients of images and weight, where they are needed."""
+        """Return the gradients of images and weight, each only if it is needed."""
         images, weight = ctx.saved_tensors
         of_images = of_weight = None
         if ctx.needs_input_grad[0]:
@@ -58,7 +58,7 @@ def _images_gradient(
 ) -> Tensor:
     """Return the images' gradient.
 
-    Where the output has the images' size it is a convolution too: of `gradient`, with the weights turned by 180
+    If the output has the size of the images, this is a convolution too: of `gradient`, with the weights turned by 180
     degrees.
     """
     kernel, size = weight.shape[2:], images.shape[2:]
@@ -71,7 +71,7 @@ def _images_gradient(
 
 
 def _rows(images: Tensor) -> Tensor:
-    """Return (B, C, H, W) as (B·H·W, C): a view where it is channels-last."""
+    """Return (B, C, H, W) as (B·H·W, C): a view if it is channels-last."""
     return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
 
 
@@ -81,7 +81,7 @@ def _as_images(rows: Tensor, height: int, width: int) -> Tensor:
 
 
 def _matrix(weight: Tensor) -> Tensor:
-    """Return (O, C, h, w) as (O, h·w·C): a view where it is channels-last."""
+    """Return (O, C, h, w) as (O, h·w·C): a view if it is channels-last."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
@@ -106,7 +106,7 @@ def _add_columns(
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> Tensor:
-    """Return the images' gradient: each receptive field's row added where it was taken from, summed in float32."""
+    """Return the images' gradient: the row of each receptive field added to its place, summed in float32 or better."""
     count, channels, height, width = images.shape
     fields = columns.view(count, *output, *kernel, channels)
     padded = columns.new_zeros(

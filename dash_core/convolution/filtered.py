@@ -4,12 +4,13 @@ With the matrices of `filtering` in both dimensions a tile of m x m outputs y of
 
     y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A
 
-where ⊙ is n² products of a matrix (images x input channels) by one (input channels x output channels): 36 where the
-sum takes 144, 9 instead of 36 on a map of 2x2. The gradients are the adjoints of the same linear maps. All of it is
-matrix products, one tile after another.
+where ⊙ is n² products of a matrix (images x input channels) by one (input channels x output channels): 36 products
+instead of 144 for a tile of 4x4, 9 instead of 36 on a map of 2x2. The gradients are the adjoints of the same linear
+maps. Everything is a matrix product, one tile after another.
 
-The sums are those of the convolution, rounded otherwise (bench/rounding.py measures it), by what is largest in a tile:
-a pixel of 1e5 among ones is felt in its neighbours' third digit, one that is not finite in the whole tile of its image.
+The sums are those of the convolution with different rounding (bench/rounding.py measures it). The error depends on the
+largest value in a tile: a pixel of 1e5 among ones changes the third digit of its neighbours, and a pixel that is not
+finite spoils the whole tile of its image.
 """
 
 from functools import cache
@@ -35,15 +36,15 @@ class FilteredConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return the gradients of images and weight, where they are needed."""
+        """Return the gradients of images and weight, each only if it is needed."""
         needed = ctx.needs_input_grad
         with torch.autocast("cpu", enabled=False):
             found = torch.ops.dash_core.filtered_backward(gradient, *ctx.saved_tensors, needed)
         return tuple(made if asked else None for made, asked in zip(found, needed, strict=True))
 
 
-# Operators of torch's own kind: its counter of FLOPs is told a formula, so that it counts those of the convolution, not
-# of what is done in its place, and costs compare from machine to machine; and its compiler is told their shapes.
+# These are operators of torch, so that its FLOP counter gets a formula and its compiler the shapes. The formula is that
+# of the direct convolution, whatever is computed in its place, so that costs are comparable between machines.
 _LIBRARY = torch.library.Library("dash_core", "DEF")
 _LIBRARY.define("filtered(Tensor images, Tensor weight) -> Tensor")
 _LIBRARY.define("filtered_backward(Tensor gradient, Tensor images, Tensor weight, bool[2] needed) -> (Tensor, Tensor)")
@@ -133,7 +134,7 @@ def _transformed(weight: Tensor, taps: Tensor) -> Tensor:
 
 
 def _batch_inner(images: Tensor) -> Tensor:
-    """Return (B, C, H, W) as (H, W, B, C), contiguous: what is done at a position is done to all images in one row."""
+    """Return (B, C, H, W) as (H, W, B, C), contiguous: the images and channels of one position are adjacent."""
     return images.permute(2, 3, 0, 1).contiguous()
 
 

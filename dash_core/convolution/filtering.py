@@ -4,7 +4,8 @@ In one dimension, m neighbouring outputs y of three taps g over inputs d are, ex
 
     y = Aᵀ [(G g) ⊙ (Bᵀ d)]
 
-with n products where the sum takes 3 m: F(4, 3) has n = 6. Two outputs between zeros take 3, one takes a single one.
+with n products instead of 3 m: F(4, 3) has n = 6. Two outputs with zeros around them take 3 products,
+and one output takes 1.
 """
 
 from dataclasses import dataclass
@@ -55,24 +56,24 @@ def _matrix(rows: list[list[Fraction | int]]) -> Tensor:
     return torch.tensor([[float(value) for value in row] for row in rows], dtype=torch.float64)
 
 
-ONE = Filtering(_matrix([[1]]), _matrix([[0, 1, 0]]), _matrix([[0, 1, 0]]))  # one output between zeros
-TWO = Filtering(  # two outputs between zeros: Karatsuba's
+ONE = Filtering(_matrix([[1]]), _matrix([[0, 1, 0]]), _matrix([[0, 1, 0]]))  # one output with zeros around it
+TWO = Filtering(  # two outputs with zeros around them: Karatsuba's algorithm
     _matrix([[1, 1, 0], [1, 0, 1]]),
     _matrix([[0, 1, 0], [0, -1, 1], [1, -1, 0]]),
     _matrix([[0, 1, 1, 0], [0, 0, 1, 0], [0, 1, 0, 0]]),
 )
-# ±1 and ±2 would round twice as much; with these too Aᵀ and Bᵀ are exact in binary
+# Points ±1 and ±2 would double the rounding error; with these points, too, Aᵀ and Bᵀ are exact in binary.
 FOUR = toom_cook(0, Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))
 
 
 def filtering(size: int) -> Filtering:
-    """Return the algorithm for maps of a size along one dimension."""
+    """Return the algorithm for maps of this size along one dimension."""
     return {1: ONE, 2: TWO}.get(size, FOUR)
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """Neighbouring outputs along one dimension and the inputs they see: where they are, and their part of Aᵀ and Bᵀ."""
+    """Neighbouring outputs along one dimension and their inputs: the places of both, and their parts of Aᵀ and Bᵀ."""
 
     made: slice
     seen: slice
@@ -82,7 +83,7 @@ class Tile:
 
 @cache
 def tiles(size: int, dtype: torch.dtype) -> list[Tile]:
-    """Return the tiles that cover a map of a size; what lies outside of it is zero, and not in the matrices."""
+    """Return the tiles that cover a map of this size; places outside it are zero and are left out of the matrices."""
     algorithm, found = filtering(size), []
     step = len(algorithm.outputs)
     for start in range(0, size, step):

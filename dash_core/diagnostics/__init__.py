@@ -1,8 +1,8 @@
-"""The registry of diagnostics: plasticity measures by name, taken at set times of each experiment.
+"""The registry of diagnostics: plasticity measures by name, taken at fixed times of each experiment.
 
-A new one is a function from a Subject to values by part, and a line in DIAGNOSTICS. What is measured over data in a
-forward pass sees at most MOST_IMAGES images, a seeded draw; a gradient is that of all images. Seconds and FLOPs are
-charged to the phase `diagnose`; FLOPs of singular values are not counted.
+A new diagnostic is a function from a Subject to values by part, and an entry here. Measures of a forward pass use at
+most MOST_IMAGES images, a seeded draw; gradients use all images. Seconds and FLOPs are charged to the phase `diagnose`;
+FLOPs of singular values are not counted. Diagnostics never change the result of a run.
 """
 
 import math
@@ -74,7 +74,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {diagnostic.name: diagnostic for diagnostic
 
 
 def diagnostics_named(names: Sequence[str]) -> tuple[Diagnostic, ...]:
-    """Return the diagnostics of these names; ConfigError, with the nearest name, if there is none."""
+    """Return the diagnostics of these names; ConfigError, with the nearest name, for an unknown one."""
     for name in names:
         if name not in DIAGNOSTICS:
             known = list(DIAGNOSTICS)
@@ -83,7 +83,7 @@ def diagnostics_named(names: Sequence[str]) -> tuple[Diagnostic, ...]:
 
 
 def diagnose(chosen: Sequence[Diagnostic], when: When, subject: Subject) -> dict[str, float]:
-    """Return what the chosen diagnostics measure at this time, by `<name>/<part>`; TrainingError if not finite."""
+    """Return the values of the diagnostics due at this time, by `<name>/<part>`; TrainingError if one is not finite."""
     measured: dict[str, float] = {}
     for diagnostic in chosen:
         if when in diagnostic.when:

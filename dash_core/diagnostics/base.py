@@ -1,4 +1,4 @@
-"""What a diagnostic is: a named measure of the learner at set times of an experiment, which it leaves as found."""
+"""The form of a diagnostic: a named measure of the learner at fixed times of an experiment, without a change to it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,23 +7,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dash_core.evaluation import BATCH
+from dash_core.evaluation import EVALUATION_BATCH
 from dash_core.interventions import Intervention
 from dash_core.learner import Learner
-from dash_core.loading import GrowingData, batch_bounds
-from dash_core.modes import in_mode
+from dash_core.loading import GrowingData
+from dash_core.shrinking import batch_bounds, in_mode
 
 When = Literal["before_intervention", "before_training", "after_epoch", "after_training"]
 
-# Of an experiment, for what is measured in a forward pass: more than the widest layer of features (4,096, vgg16_bn),
-# which bounds their rank; enough for a standard error of an accuracy of 0.7 points; a thirtieth of an epoch's cost on
-# 50,000 images.
+# The images of a measure in a forward pass. They are more than the widest layer of features (4,096 in vgg16_bn), which
+# bounds the rank; they give an accuracy a standard error of 0.7 points; they cost a thirtieth of an epoch on 50,000.
 MOST_IMAGES = 5_000
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: the learner and its data at one time of an experiment.
+    """The subject of a measure: the learner and its data at one time of an experiment.
 
     batch_size: of training. epoch: epochs trained so far in this experiment.
     """
@@ -35,12 +34,12 @@ class Subject:
     epoch: int = 0
 
     def draw(self, images: int) -> Tensor:
-        """Return positions of at most MOST_IMAGES of the first `images`: seeded, the same all through an experiment."""
+        """Return positions of at most MOST_IMAGES of the first `images`: seeded, the same throughout an experiment."""
         draws = self.learner.generator("diagnose", self.data.experiment)
         return torch.randperm(images, generator=draws)[:MOST_IMAGES]
 
     def batches(self, positions: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images as the model takes them, labels) at the positions, batch by batch, without augmentation."""
+        """Yield (model inputs, labels) at the positions, batch by batch, without augmentation."""
         positions = positions.to(self.learner.device)
         bounds = batch_bounds(len(positions), size)
         for images, labels in self.data.batches([positions[start:end] for start, end in bounds]):
@@ -51,7 +50,7 @@ class Subject:
         """Return outputs (N, classes) and labels (N,) at the positions in eval mode; modes are left as found."""
         outputs, labels = [], []
         with in_mode(self.learner.model, training=False):
-            for inputs, given in self.batches(positions, BATCH):
+            for inputs, given in self.batches(positions, EVALUATION_BATCH):
                 with self.learner.meter.counted(("evaluate", len(given))):
                     outputs.append(self.learner.model(inputs))
                 labels.append(given)
@@ -60,10 +59,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """A named measure: `measure` returns values by the name of a part, none where there is nothing to measure.
+    """A named measure: `measure` returns values by the name of a part, or none if there is nothing to measure.
 
     A value is recorded as `<name>/<part>`. Model, modes, buffers, gradients, optimiser and generators are left as
-    found. source: paper, equation or figure.
+    found. when: the times of an experiment. source: paper, equation or figure.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Measures of the features: what the classifier head's last module is given."""
+"""Measures of the features, which are the inputs of the last module of the classifier head."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from dash_core.diagnostics.weights import weight_norms
 
 
 def norms(subject: Subject) -> dict[str, float]:
-    """Return the norms of the weights, and `features`: the mean over images of the norm of an image's features."""
+    """Return the norms of the weights, and `features`: the mean over images of the norm of their features."""
     features = _features_of(subject)
     mean = torch.linalg.vector_norm(features, dim=1, dtype=torch.float64).mean()
     return {"features": float(mean), **weight_norms(subject.learner.model)}
@@ -22,7 +22,7 @@ def feature_rank(subject: Subject) -> dict[str, float]:
 
 
 def effective_rank(matrix: Tensor) -> float:
-    """Return exp(−Σ pᵢ ln pᵢ), pᵢ = σᵢ / Σ σ the singular values of a matrix (N, F); 0 for a zero matrix.
+    """Return exp(−Σ pᵢ ln pᵢ), pᵢ = σᵢ / Σ σ, with the singular values σ of a matrix (N, F); 0 for a zero matrix.
 
     Roy & Vetterli 2007, definition 1: between 1 and the rank. NaN where an entry is not finite.
     """
@@ -34,7 +34,7 @@ def effective_rank(matrix: Tensor) -> float:
 
 
 def features_seen(model: nn.Module, head: str, run: Callable[[], object]) -> Tensor:
-    """Return what the last Conv2d or Linear module within `head` is given while `run` goes on: features (N, F).
+    """Return the inputs of the last Conv2d or Linear module in `head` during `run()`: features (N, F).
 
     Maps (B, F, H, W) are averaged over their positions.
     """

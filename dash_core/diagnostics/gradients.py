@@ -1,4 +1,4 @@
-"""Measures of the loss gradient before training: how large it is, and how well the weights point along it."""
+"""Measures of the loss gradient before training: its norm, and the cosine of the weights with it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -9,20 +9,19 @@ from torch.nn import functional
 
 from dash_core.diagnostics.base import Subject
 from dash_core.diagnostics.weights import weights, whole_norm
-from dash_core.interventions.dash import Dash, cosine_similarity
-from dash_core.interventions.shrink import weights_and_biases
-from dash_core.modes import as_found
+from dash_core.interventions.dash import Dash
 from dash_core.seeding import borrowed_global_generator, derive_seed
+from dash_core.shrinking import as_found, cosine_similarity, weights_and_biases
 
-ALIGNED = 0.1  # cosines above this are those whose quantiles are given, as in the paper's figure 14
+ALIGNED_COSINE = 0.1  # quantiles are those of the cosines above this, as in the paper's figure 14
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 
 
 def gradient_norm(subject: Subject) -> dict[str, float]:
-    """Return the norm of the summed gradient over all data, and over the previous and the new where there are both.
+    """Return the norm of the summed gradient over `all` data and, if there are previous data, `previous` and `new`.
 
-    All images count, in mini-batches of training's size and in a random order: the paper's figure 6 is of the whole
-    sum, which grows with the batches. BatchNorm has no variance for one image, of which there is then no gradient.
+    The sum is over mini-batches of the training's size, in a random order, of all images, as in the paper's figure 6;
+    it grows with the number of batches. A part of one image is left out: BatchNorm has no variance for it.
     """
     learner, data = subject.learner, subject.data
     images, previous = len(data), data.previous_images
@@ -51,9 +50,9 @@ def summed_gradient_norm(
 ) -> float:
     """Return ‖Σ over (inputs, labels) of ∇ mean cross-entropy of the batch‖₂ over Conv2d and Linear weights.
 
-    In train mode: each batch is normalised by its own statistics. The model's modes, buffers and gradients are left as
-    found, and so are the global generators, from which dropout draws. around_batch: a context entered around each
-    batch with its size.
+    The model is in train mode: each batch is normalised by its own statistics. Its modes, buffers and gradients are
+    left as found, and so are the global generators, from which dropout draws. around_batch: a context entered around
+    each batch with its size.
     """
     with as_found(model, training=True), torch.enable_grad():
         for inputs, labels in batches:
@@ -63,9 +62,9 @@ def summed_gradient_norm(
 
 
 def alignment(subject: Subject) -> dict[str, float]:
-    """Return how the weight vectors lie to DASH's averaged negative gradient: what DASH does, or would do, to them.
+    """Return how well the weight vectors point along DASH's averaged negative gradient, as in `alignment_with`.
 
-    The gradient and the floor are those of the run's own DASH; under another intervention, those of DASH's defaults.
+    The gradient and the floor are those of the run's DASH; for another intervention, those of DASH's defaults.
     """
     intervention = subject.intervention
     dash = intervention if isinstance(intervention, Dash) else Dash()
@@ -74,11 +73,11 @@ def alignment(subject: Subject) -> dict[str, float]:
 
 @torch.no_grad()
 def alignment_with(model: nn.Module, gradient: Mapping[str, Tensor], floor: float) -> dict[str, float]:
-    """Return quantiles of cos(−G_θ, θ) above ALIGNED, the share above it, and by parameter the share at the floor.
+    """Return quantiles of the cosines cos(−G_θ, θ) above ALIGNED_COSINE, their share, and the shares at the floor.
 
-    Quantiles and share are over all Conv2d kernels and Linear rows of two or more weights (of a single one the cosine
-    is a sign); no quantiles where none lies above ALIGNED. `at_floor/<parameter>`: share of the vectors whose cosine is
-    at most `floor`, for every parameter that DASH scales.
+    Quantiles and share are over all Conv2d kernels and Linear rows of two or more weights (for a single weight the
+    cosine is a sign). There are no quantiles if no cosine is above ALIGNED_COSINE. `at_floor/<parameter>` is the share
+    of vectors whose cosine is at most `floor`, for each parameter that DASH scales.
     """
     cosines, at_floor = [], {}
     for name, parameter, dims in weights_and_biases(model):
@@ -90,15 +89,15 @@ def alignment_with(model: nn.Module, gradient: Mapping[str, Tensor], floor: floa
     if not cosines:
         return shares
     every = torch.cat(cosines)
-    aligned = every[every > ALIGNED].double().sort().values
-    found = {f"above_{ALIGNED}": len(aligned) / len(every)}
+    aligned = every[every > ALIGNED_COSINE].double().sort().values
+    found = {f"above_{ALIGNED_COSINE}": len(aligned) / len(every)}
     if len(aligned):
         found |= {name: quantile(aligned, share) for name, share in QUANTILES.items()}
     return {**found, **shares}
 
 
 def quantile(ordered: Tensor, share: float) -> float:
-    """Return a quantile of ascending values (N,), N ≥ 1, between neighbours by a line (torch.quantile's is limited)."""
+    """Return a quantile of ascending values (N,), N ≥ 1, interpolated linearly (torch.quantile limits N)."""
     place = share * (len(ordered) - 1)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)

@@ -1,4 +1,4 @@
-"""Dead and dormant units: which of the outputs of ReLU carry little or nothing."""
+"""Dead and dormant units: outputs of ReLU that are always zero, or nearly."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from dash_core.diagnostics.base import Subject
 
-DORMANT = 0.025  # score at or below which a unit is dormant (Sokar et al. 2023, their tau)
-RELUS = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+DORMANT_SCORE = 0.025  # a unit with this score or a lower one is dormant (tau in Sokar et al. 2023)
+RELU_FUNCTIONS = {functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 
 Call = tuple[str, int]  # block and number, from 1, of a ReLU call of a forward pass
 
@@ -25,11 +25,11 @@ def units(subject: Subject) -> dict[str, float]:
 def unit_shares(outputs: Mapping[Call, Tensor]) -> dict[str, float]:
     """Return `dead` and `dormant`, the shares of all units, each also by block: `dead/<block>`.
 
-    outputs: of each ReLU call, Σ|h| by unit (U,). A unit is dead where it is 0: for every image, and every position of
-    a map. It is dormant where its mean |h| is at most DORMANT of the mean over its call's units; a dead unit is. A
-    block's calls are also given one by one, `dead/<block>/<number>`, where it has several.
+    outputs: Σ|h| by unit (U,) of each ReLU call. A unit is dead if its sum is 0: it is 0 for every image and position.
+    It is dormant if its mean |h| is at most DORMANT_SCORE times the mean over the units of its call, so a dead unit is
+    dormant too. A block with several calls also has the share of each: `dead/<block>/<number>`.
     """
-    kinds = {"dead": lambda sums: sums == 0, "dormant": lambda sums: sums <= DORMANT * sums.mean()}
+    kinds = {"dead": lambda sums: sums == 0, "dormant": lambda sums: sums <= DORMANT_SCORE * sums.mean()}
     calls: dict[str, int] = {}
     for block, _ in outputs:
         calls[block] = calls.get(block, 0) + 1
@@ -46,11 +46,11 @@ def unit_shares(outputs: Mapping[Call, Tensor]) -> dict[str, float]:
 
 
 def relu_outputs(model: nn.Module, run: Callable[[], object]) -> dict[Call, Tensor]:
-    """Return Σ|h| by unit (U,), float64, of every ReLU call of the model's forward passes while `run` goes on.
+    """Return Σ|h| by unit (U,), float64, of each ReLU call in the model's forward passes during `run()`.
 
-    A unit is an output's dimension 1: a channel of a map. The sum is over images and positions. Calls of a module that
-    is called twice, and of torch.nn.functional.relu, count each for itself. The block is the module around the ReLU,
-    or the ReLU itself where that is the whole model.
+    Units are the output's dimension 1, e.g. the channels of a map. The sum is over images and positions. Each call of a
+    module that is called twice, and of torch.nn.functional.relu, counts separately. The block is the module around the
+    ReLU, or the ReLU itself if it is the whole model.
     """
     watch = _ReluWatch()
     with watch.following(model), watch:
@@ -59,17 +59,17 @@ def relu_outputs(model: nn.Module, run: Callable[[], object]) -> dict[Call, Tens
 
 
 class _ReluWatch(TorchFunctionMode):
-    """Adds up what each ReLU call gives; `path` holds the names of the modules under way, the innermost last."""
+    """Adds up the outputs of each ReLU call. path: names of the modules being called, the innermost last."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sums: dict[Call, Tensor] = {}
         self.path: list[str] = []
-        self.calls: dict[str, int] = {}  # of the forward pass under way, by block
+        self.calls: dict[str, int] = {}  # number of ReLU calls in the present forward pass, by block
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
-        if func in RELUS and self.path:
+        if func in RELU_FUNCTIONS and self.path:
             self._add(output.detach())
         return output
 
@@ -83,7 +83,7 @@ class _ReluWatch(TorchFunctionMode):
 
     @contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:
-        """Keep `path` up to date in the model's forward passes; its hooks are removed afterwards."""
+        """Keep `path` up to date during the model's forward passes; remove the hooks afterwards."""
         handles = [
             handle
             for name, module in model.named_modules()

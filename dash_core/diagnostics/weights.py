@@ -1,4 +1,4 @@
-"""Measures of the weights alone: how large they are, and how far from where they began."""
+"""Measures of the weights: their norms, and their distance from the first initialisation."""
 
 from collections.abc import Iterable
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from dash_core.diagnostics.base import Subject
-from dash_core.interventions.shrink import weights_and_biases
+from dash_core.shrinking import weights_and_biases
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the Conv2d and Linear weights that are trained, by parameter name; biases are none."""
+    """Return the trainable Conv2d and Linear weights by parameter name, without biases."""
     return {name: parameter for name, parameter, _ in weights_and_biases(model) if parameter.dim() > 1}
 
 
 @torch.no_grad()
 def whole_norm(tensors: Iterable[Tensor]) -> float:
-    """Return the Euclidean norm of all tensors together, in float64; 0 for none."""
+    """Return the Euclidean norm of all tensors together, in float64; 0 if there are none."""
     norms = [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in tensors]
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
@@ -32,7 +32,7 @@ def weight_norms(model: nn.Module) -> dict[str, float]:
 
 
 def distance(subject: Subject) -> dict[str, float]:
-    """Return ‖θ − θ₀‖₂ over all parameters, θ₀ being the very first initialisation (that of L2 INIT)."""
+    """Return ‖θ − θ₀‖₂ over all parameters; θ₀ is the first initialisation, as in L2 INIT."""
     initial = subject.learner.initial
     parameters = subject.learner.model.named_parameters()
     return {"total": whole_norm(parameter.detach() - initial[name] for name, parameter in parameters)}

@@ -1,4 +1,4 @@
-"""The registry of interventions: what can be done to a learner between chunks."""
+"""The registry of interventions: the changes that can be made to a learner between chunks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,24 +6,12 @@ from typing import Any
 from dash_core.config import nearest, parse
 from dash_core.errors import ConfigError
 from dash_core.interventions.base import Intervention
-from dash_core.interventions.dash import Dash, ShrinkReport, averaged_gradient, dash_, shrink_along_
+from dash_core.interventions.dash import Dash
 from dash_core.interventions.regularise import L2Init, L2InitAuthors, l2_init_penalty, l2_init_penalty_authors
 from dash_core.interventions.restart import Cold, HeadReset, Warm, WarmNewOptimizer
-from dash_core.interventions.shrink import Shrink, ShrinkPerturb, ShrinkPerturbAshAdams, shrink_, shrink_perturb_
+from dash_core.interventions.shrink import Shrink, ShrinkPerturb, ShrinkPerturbAshAdams
 
-__all__ = [
-    "INTERVENTIONS",
-    "Intervention",
-    "ShrinkReport",
-    "averaged_gradient",
-    "build_intervention",
-    "dash_",
-    "l2_init_penalty",
-    "l2_init_penalty_authors",
-    "shrink_",
-    "shrink_along_",
-    "shrink_perturb_",
-]
+__all__ = ["INTERVENTIONS", "Intervention", "build_intervention", "l2_init_penalty", "l2_init_penalty_authors"]
 
 INTERVENTIONS: dict[str, type[Intervention]] = {
     kind.name: kind
@@ -43,7 +31,7 @@ INTERVENTIONS: dict[str, type[Intervention]] = {
 
 
 def build_intervention(name: str, parameters: Mapping[str, Any], where: str = "") -> Intervention:
-    """Return the named intervention with its parameters checked; ConfigError names what is wrong."""
+    """Return the named intervention with checked parameters; ConfigError names the wrong one and what is allowed."""
     if name not in INTERVENTIONS:
         raise ConfigError(
             f"unknown intervention {name!r}{nearest(name, list(INTERVENTIONS))}; known: {', '.join(INTERVENTIONS)}"

@@ -1,4 +1,4 @@
-"""What an intervention is: a named, parametrised object whose hooks the trainer calls."""
+"""The base class of interventions: named objects with parameters, whose hooks the training loop calls."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Intervention(Section):
-    """A method of continuing: its fields are its parameters, its hooks say what it changes.
+    """A method: its fields are its parameters, and its hooks change the learner or the loss.
 
-    A new method is a subclass in one file and a line in the registry; every hook is optional.
+    A new method is a subclass in a file of its own and a line in the registry; every hook is optional.
     """
 
     name: ClassVar[str]
@@ -24,7 +24,7 @@ class Intervention(Section):
     source: ClassVar[str]  # paper, equation or section
 
     def before_chunk(self, learner: Learner, data: GrowingData) -> dict[str, float]:
-        """Change the learner before it trains on a new chunk (never called for the first); return what to record."""
+        """Change the learner before it trains on a new chunk, except the first; return diagnostics by name."""
         return {}
 
     def penalty(self, learner: Learner) -> Tensor | None:
@@ -35,4 +35,4 @@ class Intervention(Section):
         """Act after every optimiser step."""
 
     def after_chunk(self, learner: Learner, data: GrowingData) -> None:
-        """Act once a chunk has been trained."""
+        """Act after the training of a chunk has ended."""

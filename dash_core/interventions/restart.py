@@ -1,4 +1,4 @@
-"""Starting over, wholly or in part: cold, warm, warm with a new optimiser, a new head."""
+"""Restarts, whole or partial: cold, warm, warm with a new optimiser, a new head."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from dash_core.interventions.base import Intervention
 
 
 class Cold(Intervention):
-    """Every experiment starts from fresh weights, drawn anew each time, and a new optimiser."""
+    """Start every experiment from new weights, drawn separately each time, and a new optimiser."""
 
     name: ClassVar = "cold"
     summary: ClassVar = "train from scratch on all data so far: a new model and a new optimiser"
@@ -22,7 +22,7 @@ class Cold(Intervention):
 
 
 class Warm(Intervention):
-    """Training goes on from the last weights: nothing is changed, nothing is lost."""
+    """Continue from the last weights and optimiser state; change nothing."""
 
     name: ClassVar = "warm"
     summary: ClassVar = "go on from the last weights and optimiser state"
@@ -30,7 +30,7 @@ class Warm(Intervention):
 
 
 class WarmNewOptimizer(Intervention):
-    """Warm, with the momentum forgotten ("Warm ReM")."""
+    """Continue from the last weights with a new optimiser, without its momentum ("Warm ReM")."""
 
     name: ClassVar = "warm_rm"
     summary: ClassVar = "go on from the last weights with a new optimiser (Warm ReM)"
@@ -43,7 +43,7 @@ class WarmNewOptimizer(Intervention):
 
 
 class HeadReset(Intervention):
-    """The classifier head is initialised anew; all else goes on."""
+    """Initialise the classifier head anew; keep everything else."""
 
     name: ClassVar = "head_reset"
     summary: ClassVar = "initialise the classifier head anew, keep the rest (Reset)"
@@ -51,7 +51,7 @@ class HeadReset(Intervention):
 
     @torch.no_grad()
     def before_chunk(self, learner, data) -> dict[str, float]:
-        """Draw a new head (VGG: all three classifier layers); momentum is kept."""
+        """Draw a new head (VGG: all three classifier layers); keep momentum."""
         fresh = learner.fresh_state("head", data.experiment)
         for name, tensor in learner.model.state_dict().items():
             if name.startswith(tuple(f"{head}." for head in learner.head)):

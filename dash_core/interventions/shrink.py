@@ -1,62 +1,13 @@
-"""Shrinking without direction: Shrink & Perturb, its control without noise, and Ash & Adams' own form.
+"""Shrinking without direction: Shrink & Perturb, its control without noise, and the original form of Ash & Adams."""
 
-The authors of DASH shrink Conv2d and Linear weights and biases and leave normalisation layers alone;
-`weights_and_biases` lists exactly those tensors, for every method here and for DASH.
-"""
-
-from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
 
-from dash_core.config import Share
 from dash_core.interventions.base import Intervention
-
-
-def weights_and_biases(model: nn.Module) -> Iterator[tuple[str, Tensor, tuple[int, ...]]]:
-    """Yield (name, parameter, dims) for each Conv2d and Linear weight and bias that is trained, each once.
-
-    `dims` are the dimensions that make one weight vector: (2, 3) a Conv2d kernel (o, i), (1,) a row of a
-    Linear weight, (0,) a whole bias (reference: DASH, section 4 and the authors' code).
-    """
-    seen: set[int] = set()
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
-        weight_dims = (2, 3) if isinstance(module, nn.Conv2d) else (1,)
-        for kind, dims in (("weight", weight_dims), ("bias", (0,))):
-            parameter = getattr(module, kind)
-            if parameter is not None and parameter.requires_grad and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield f"{name}.{kind}" if name else kind, parameter, dims
-
-
-@torch.no_grad()
-def shrink_(model: nn.Module, factor: float) -> None:
-    """Scale Conv2d and Linear weights and biases in place: θ ← λθ, λ = `factor` in [0, 1]."""
-    if not 0 <= factor <= 1:
-        raise ValueError(f"factor must be in [0, 1], got {factor}")
-    for _, parameter, _ in weights_and_biases(model):
-        parameter.mul_(factor)
-
-
-@torch.no_grad()
-def shrink_perturb_(
-    model: nn.Module, *, shrink: float = 0.3, sigma: float = 0.01, generator: torch.Generator | None = None
-) -> None:
-    """Shrink & Perturb in place: θ ← λθ + ε, ε ~ N(0, σ²), on Conv2d and Linear weights and biases.
-
-    λ = `shrink` in [0, 1]; `sigma` ≥ 0 is the standard deviation. `generator` is a CPU generator: the noise
-    is drawn on the CPU and moved, the same on every device (Ash & Adams 2020, as in the DASH paper).
-    """
-    if not sigma >= 0:
-        raise ValueError(f"sigma must be >= 0, got {sigma}")
-    shrink_(model, shrink)
-    for _, parameter, _ in weights_and_biases(model):
-        noise = torch.empty(parameter.shape, dtype=parameter.dtype).normal_(0, sigma, generator=generator)
-        parameter.add_(noise.to(parameter.device))
+from dash_core.section import Share
+from dash_core.shrinking import shrink_, shrink_perturb_
 
 
 class Shrink(Intervention):
@@ -69,7 +20,7 @@ class Shrink(Intervention):
     shrink: Share = 0.3  # the paper's lambda
 
     def before_chunk(self, learner, data) -> dict[str, float]:
-        """Shrink; momentum is kept."""
+        """Shrink; keep momentum."""
         shrink_(learner.model, self.shrink)
         return {}
 
@@ -85,25 +36,25 @@ class ShrinkPerturb(Intervention):
     sigma: Annotated[float, Field(ge=0)] = 0.01  # standard deviation of the noise
 
     def before_chunk(self, learner, data) -> dict[str, float]:
-        """Shrink and perturb; momentum is kept."""
+        """Shrink and perturb; keep momentum."""
         noise = learner.generator("perturb", data.experiment)
         shrink_perturb_(learner.model, shrink=self.shrink, sigma=self.sigma, generator=noise)
         return {}
 
 
 class ShrinkPerturbAshAdams(Intervention):
-    """θ ← λθ + γθ_fresh over all parameters, θ_fresh a new draw from the initialiser."""
+    """θ ← λθ + γθ_fresh over all parameters; θ_fresh is a newly drawn initialisation."""
 
     name: ClassVar = "shrink_perturb_ash_adams"
     summary: ClassVar = "Shrink & Perturb in its first form: shrink, then add a scaled fresh initialisation"
     source: ClassVar = "Ash & Adams 2020, section 4 and their code"
 
     shrink: Share = 0.4  # their lambda
-    fresh: Share = 0.1  # their gamma: the share of a new initialisation that is added
+    fresh: Share = 0.1  # their gamma: the factor of the new initialisation
 
     @torch.no_grad()
     def before_chunk(self, learner, data) -> dict[str, float]:
-        """Mix with a fresh model over all parameters; buffers and optimiser start anew."""
+        """Mix all parameters with those of a new model; restart buffers and optimiser."""
         fresh = learner.fresh_state("perturb", data.experiment)
         parameters = dict(learner.model.named_parameters())
         for name, tensor in learner.model.state_dict().items():

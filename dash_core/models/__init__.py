@@ -1,4 +1,4 @@
-"""The networks, by name: the paper's, a small CNN, and every classification model of torchvision.
+"""The networks by name: those of the paper, a small CNN, and every classification model of torchvision.
 
 A new model is a builder in a file of this package and a line in MODELS.
 """
@@ -27,11 +27,10 @@ __all__ = ["MODELS", "ModelSpec", "build_model", "forward_flops", "model_spec", 
 class ModelSpec:
     """A named network.
 
-    build: (image_shape (C, H, W), classes) -> the network, its weights drawn from the global generator;
-    head: names of the submodules that make up the classifier; normalised: takes images normalised by
-    channel, else scaled to [0, 1]; smallest: the smallest image side it takes; normalisations: those that
-    `build` takes as its keyword `normalisation`, none where the network has its own; imports: modules that `build`
-    imports, which takes seconds.
+    build: (image_shape (C, H, W), classes) → the network, with weights drawn from the global generator. head: names of
+    the submodules that are the classifier. normalised: its inputs are normalised by channel, else scaled to [0, 1].
+    smallest: the smallest image side, in pixels. normalisations: values of the keyword `normalisation` of `build`;
+    none if the network has its own. imports: modules that `build` imports, which takes seconds.
     """
 
     name: str
@@ -84,9 +83,10 @@ MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def model_spec(name: str, normalisation: str = "batch") -> ModelSpec:
-    """Return what is known about a model of MODELS or a "torchvision:<name>".
+    """Return the specification of a model of MODELS, or of "torchvision:<name>".
 
-    ConfigError if there is none, or if it has not this normalisation; each has "batch", which leaves it as it is.
+    ConfigError if there is no such model, or if it has no such normalisation. Every model has "batch", which changes
+    nothing.
     """
     if name.startswith(torchvision_models.PREFIX):
         spec = _torchvision_spec(name.removeprefix(torchvision_models.PREFIX))
@@ -106,11 +106,11 @@ def model_spec(name: str, normalisation: str = "batch") -> ModelSpec:
 def build_model(
     name: str, image_shape: tuple[int, int, int], classes: int, *, seed: int, normalisation: str = "batch"
 ) -> nn.Module:
-    """Return a new network on the CPU for images (C, H, W): the same seed, the same weights.
+    """Return a new network on the CPU for images (C, H, W); equal seeds give equal weights.
 
-    normalisation: "batch", "layer" or "group", for models with the switch; "batch" leaves others as they are.
-    The global generator is borrowed for the initialisers and left as found. ConfigError if the model
-    is unknown or has not this normalisation, the images are too small for it, or there are fewer than two classes.
+    normalisation: "batch" (no change), or "layer" or "group" for models that have them. The global generator, which
+    the initialisers draw from, is left as found. ConfigError if the model is unknown or has no such normalisation, if
+    the images are too small for it, or if there are fewer than two classes.
     """
     spec = model_spec(name, normalisation)
     _, height, width = image_shape

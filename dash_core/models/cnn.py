@@ -17,8 +17,8 @@ def cnn3(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
 def cnn3_small(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Return cnn3 at a quarter of its width (16-32-64), for the smallest images.
 
-    An experiment on few images is a few dozen steps: BatchNorm's running statistics take a share of 0.25 of
-    each batch, not torch's 0.1, or they would still be those of the weights before an intervention.
+    An experiment on few images has a few dozen steps. BatchNorm's running statistics therefore take a share of 0.25
+    from each batch, not torch's 0.1, or they would still belong to the weights before an intervention.
     """
     model = _three_layers(image_shape, classes, (16, 32, 64))
     for module in model.modules():
@@ -41,15 +41,15 @@ def _three_layers(image_shape: tuple[int, int, int], classes: int, widths: tuple
 
 def _block(channels: int, filters: int, pool: nn.Module) -> nn.Sequential:
     convolution, relu = nn.Conv2d(channels, filters, kernel_size=3, padding=1, bias=False), nn.ReLU()
-    if isinstance(pool, nn.MaxPool2d):  # commutes with ReLU, and leaves a quarter to rectify
+    if isinstance(pool, nn.MaxPool2d):  # it commutes with ReLU, and leaves a quarter of the values to rectify
         return nn.Sequential(convolution, nn.BatchNorm2d(filters), pool, relu)
     return nn.Sequential(convolution, nn.BatchNorm2d(filters), relu, pool)
 
 
 class GlobalAverage(nn.Module):
-    """(B, C, H, W) → (B, C, 1, 1): each map's mean, whose gradient is one number a map and is not written out."""
+    """(B, C, H, W) → (B, C, 1, 1): the mean of each map. Its gradient is expanded from one number a map, not stored."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the means."""
-        # in the maps' own type: autocast on CUDA would sum to fp32, and the gradient be written out to be cast back
+        # in the type of the maps: autocast on CUDA would sum in fp32, and casting back would store the gradient
         return maps.sum((2, 3), keepdim=True, dtype=maps.dtype) / maps.shape[2:].numel()

@@ -19,10 +19,10 @@ def resnet18(image_shape: tuple[int, int, int], classes: int, normalisation: str
     classifier from torch's default.
 
     normalisation: a name in NORMALISATIONS. "layer" is LayerNorm over all of an image's (C, H, W) at once, with a
-    scale and a shift for each channel: GroupNorm with a single group. That is our reading of the paper's figures 15
-    and 16, which do not say over what their LayerNorm goes.
+    scale and a shift for each channel: GroupNorm with a single group. This is our reading of the paper's figures 15
+    and 16: the paper does not give the dimensions of its LayerNorm.
     """
-    from torchvision.models.resnet import BasicBlock, ResNet  # seconds to import: only when asked for
+    from torchvision.models.resnet import BasicBlock, ResNet  # takes seconds, so only here
 
     model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes, norm_layer=NORMALISATIONS[normalisation])
     model.conv1 = nn.Conv2d(image_shape[0], 64, kernel_size=3, stride=1, padding=1, bias=False)

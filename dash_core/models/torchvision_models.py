@@ -1,6 +1,6 @@
-"""Any classification model of torchvision, by name, without pre-trained weights.
+"""All classification models of torchvision by name, without pre-trained weights.
 
-torchvision takes seconds to import, so it is imported only when one of its models is asked for.
+torchvision takes seconds to import, so it is imported only to build one of its models.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from dash_core.errors import ConfigError
 from dash_core.models.counting import forward_on_meta
 
 PREFIX = "torchvision:"
-HEADS = {  # beginning of the name: attribute that holds the classifier; all others call it `classifier`
+HEADS = {  # beginning of the name: attribute of the classifier; in all others it is `classifier`
     "googlenet": "fc",
     "inception": "fc",
     "regnet": "fc",
@@ -37,21 +37,21 @@ def check_name(name: str) -> None:
 
 
 def head(name: str) -> str:
-    """Return the submodule that holds the model's classifier."""
+    """Return the name of the submodule that is the model's classifier."""
     return _by_beginning(HEADS, name, "classifier")
 
 
 def smallest(name: str) -> int:
-    """Return the smallest image side the model takes."""
+    """Return the smallest image side, in pixels, that the model takes."""
     return _by_beginning(SMALLEST, name, 32)
 
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Return a freshly initialised torchvision model for these images and classes.
 
-    For other than 3 channels the first convolution is rebuilt, with torch's default initialisation.
-    Transformers are built for the given image side; inception_v3 and googlenet without the auxiliary
-    classifiers that would make them return tuples. A model that cannot take these images is a ConfigError.
+    Unless there are 3 channels, the first convolution is rebuilt with torch's default initialisation. Transformers are
+    built for the image side, and inception_v3 and googlenet without the auxiliary classifiers that would make them
+    return tuples. ConfigError if the model cannot take these images.
     """
     from torchvision import models
 
@@ -67,7 +67,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Modu
 
 
 def _extras(name: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Return the arguments that only some families have."""
+    """Return the arguments that only this family of models has."""
     if name in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "init_weights": True}
     if name.startswith("vit_"):
@@ -78,7 +78,7 @@ def _extras(name: str, image_shape: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def _rebuild_first_convolution(model: nn.Module, channels: int) -> None:
-    """Replace, in place, the convolution that reads the image by one for this many channels."""
+    """Replace, in place, the first convolution by one for so many channels."""
     name, old = next((name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
     settings = {key: getattr(old, key) for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
     new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, **settings)

@@ -10,10 +10,10 @@ STRIDE = 32  # five max-pools of two
 def vgg16_bn(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Return torchvision's VGG-16 with BatchNorm: classifier 25088-4096-4096-classes with dropout 0.5.
 
-    Its own initialisation: convolutions kaiming_normal(fan_out), Linear N(0, 0.01), all biases 0.
-    Only the first convolution (for other than 3 channels) and the pooling module are ours.
+    The initialisation is torchvision's: convolutions kaiming_normal(fan_out), Linear N(0, 0.01), all biases 0. Only the
+    first convolution (unless there are 3 channels) and the pooling module are ours.
     """
-    from torchvision.models import vgg16_bn as torchvision_vgg16_bn  # seconds to import: only when asked for
+    from torchvision.models import vgg16_bn as torchvision_vgg16_bn  # takes seconds, so only here
 
     channels, height, width = image_shape
     model = torchvision_vgg16_bn(weights=None, num_classes=classes)
@@ -26,10 +26,10 @@ def vgg16_bn(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 
 class AveragePoolTo(nn.Module):
-    """What AdaptiveAvgPool2d computes for maps of one known size, with a deterministic backward on CUDA.
+    """AdaptiveAvgPool2d for maps of one known size, with a deterministic backward pass on CUDA.
 
-    Each side is averaged by a matrix: pooled = rows @ x @ columns.T. The backward of torch's own module
-    is on its list of operations that have no deterministic CUDA kernel (torch.use_deterministic_algorithms).
+    Each side is averaged by a matrix: pooled = rows @ x @ columns.T. The backward pass of torch's own module has no
+    deterministic CUDA kernel (torch.use_deterministic_algorithms).
     """
 
     def __init__(self, given: tuple[int, int], side: int) -> None:
@@ -39,7 +39,7 @@ class AveragePoolTo(nn.Module):
         self.register_buffer("columns", _averages(given[1], side), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x pooled, or spread, to side x side."""
+        """Return x pooled, or repeated, to side x side."""
         if x.shape[-2:] == (1, 1):
             return x.expand(-1, -1, self.side, self.side)
         if x.shape[-2:] == (self.side, self.side):

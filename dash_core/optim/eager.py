@@ -1,7 +1,7 @@
 """torch's optimisers without its compiler.
 
-torch wraps these methods such that each first call imports torch._dynamo, which takes two seconds, only to keep them
-out of what is compiled. Here no optimiser ever is: the methods beneath the wrappers do the same.
+torch wraps these methods so that their first call imports torch._dynamo, which takes two seconds, only to exclude them
+from compilation. We never compile an optimiser, so we call the methods inside the wrappers, which do the same.
 """
 
 import inspect
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 
 class Eager(Optimizer):
-    """Stands before an optimiser of torch among the bases of a class; every update is that optimiser's, bit for bit."""
+    """A base class to put before an optimiser of torch; every update is that optimiser's, bit for bit."""
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     zero_grad = inspect.unwrap(Optimizer.zero_grad)

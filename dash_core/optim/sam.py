@@ -11,12 +11,12 @@ from dash_core.optim.eager import SGD
 class SAM(SGD):
     """SGD that steps from w with the gradient at w + ρ g/‖g‖.
 
-    An update is two gradient passes::
+    An update takes two gradient passes::
 
         loss(model(x), y).backward(); optimizer.ascend()     # w → w + ρ g/‖g‖
         loss(model(x), y).backward(); optimizer.descend()    # back to w, SGD step
 
-    ‖g‖ is the norm over all parameters together. The state is SGD's: nothing outlives an update.
+    ‖g‖ is the norm over all parameters together. The state is that of SGD: SAM keeps nothing between updates.
     """
 
     def __init__(self, params: Iterable[Tensor], *, rho: float, **sgd: float | bool) -> None:
@@ -38,7 +38,7 @@ class SAM(SGD):
 
     @torch.no_grad()
     def descend(self) -> None:
-        """Go back to w and step from there with the gradient at hand, then clear the gradients."""
+        """Go back to w and step from there with the present gradient, then clear the gradients."""
         if not self._origin:
             raise RuntimeError("descend() needs an ascend() before it")
         for parameter, origin in self._origin:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the place in a chunk; each chunk starts its schedule anew."""
+"""Learning-rate schedules: pure functions of epoch and step; each experiment starts its schedule anew."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ def constant(epoch: int) -> float:
 
 
 def multistep(epoch: int) -> float:
-    """Return DECAY ** (milestones reached); the epoch with the number of a milestone is the first decayed one."""
+    """Return DECAY ** (milestones reached); epochs count from 0, and epoch 60 is the first one after milestone 60."""
     return DECAY ** sum(epoch >= milestone for milestone in MILESTONES)
 
 
@@ -23,11 +23,10 @@ SCHEDULES: dict[str, Callable[[int], float]] = {"constant": constant, "multistep
 
 
 def learning_rate_factor(schedule: str, warmup_epochs: int, epoch: int, step: int, steps_per_epoch: int) -> float:
-    """Return what the base learning rate is multiplied by at one step of a chunk.
+    """Return the factor of the base learning rate at one step of an experiment.
 
-    Epochs of the chunk and steps of the epoch count from 0. Warm-up is linear over the steps of the
-    first `warmup_epochs`: its step s, of S, has (s + 1) / S times the schedule's factor, so that the
-    first step moves a little and the last one in full.
+    Epochs of the experiment and steps of the epoch count from 0. Warm-up is linear over the steps of the first
+    `warmup_epochs`: step s of S has (s + 1) / S times the factor of the schedule, so that the last step has all of it.
     """
     if schedule not in SCHEDULES:
         suggestion = nearest(schedule, list(SCHEDULES))

@@ -9,7 +9,7 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.errors import RecordError
 from dash_core.records import ChunkRecord, read_records
-from dash_core.trajectory import read_result
+from dash_core.result import read_result
 from dash_core.views.summary import MethodRuns
 from tasks.store.runs import RunFolders, is_complete
 

@@ -13,14 +13,19 @@ from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import ConfigError, RecordError
 from dash_core.files import write_atomically
-from dash_core.records import FILE
-from dash_core.trajectory import WEIGHTS
+from dash_core.records import RECORDS_FILE
+from dash_core.result import RESULT_FILE, WEIGHTS_FILE
 from tasks.data import plan_path
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.runs import is_complete
 
-KEPT = ("config.yaml", FILE, WEIGHTS, "result.json")  # of a complete run; the result last, which makes it complete
+KEPT = (
+    "config.yaml",
+    RECORDS_FILE,
+    WEIGHTS_FILE,
+    RESULT_FILE,
+)  # the result is last: it completes the run
 
 
 class Results(BaseModel):

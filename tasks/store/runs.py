@@ -18,7 +18,9 @@ from dash_core.errors import RecordError
 from dash_core.files import write_atomically
 from dash_core.memory import free_memory
 from dash_core.models import build_model
-from dash_core.trajectory import RESULT, WEIGHTS, Trajectory, Watch, input_normalisation, read_result
+from dash_core.result import RESULT_KEYS, WEIGHTS_FILE, read_result
+from dash_core.run_images import input_normalisation
+from dash_core.trajectory import Trajectory, Watch
 from tasks.store import stopping
 from tasks.store.code import ROOT, code_digest
 from tasks.store.place import Place
@@ -70,13 +72,13 @@ def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Modul
     model = build_model(run.model.name, shape, classes, seed=run.seed, normalisation=run.model.normalisation)
     folder = place.run_folder(run)
     check_weights(folder, read_result(folder, run))
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     return model
 
 
 def check_weights(folder: Path, result: Mapping[str, Any]) -> None:
     """Raise RecordError unless a complete run's weights are those of its result."""
-    path = folder / WEIGHTS
+    path = folder / WEIGHTS_FILE
     if hashlib.sha256(path.read_bytes()).hexdigest() != result["weights_sha256"]:
         raise RecordError(f"{path} is not what the run wrote; train it again with --again")
 
@@ -95,7 +97,7 @@ def facts(place: Place) -> dict[str, Any]:
 
 def recorded_facts(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return hardware, versions and commit as a complete run's result tells them."""
-    return {name: value for name, value in result.items() if name not in RESULT}
+    return {name: value for name, value in result.items() if name not in RESULT_KEYS}
 
 
 def commit() -> str | None:

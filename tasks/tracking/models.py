@@ -84,7 +84,7 @@ def _requirements() -> list[str]:
 @contextmanager
 def _eval_on_cpu(model: "nn.Module") -> Iterator[None]:
     """Put the model on the CPU in eval mode, and back where and as it was."""
-    from dash_core.modes import in_mode
+    from dash_core.shrinking import in_mode
 
     device = next((tensor.device for tensor in model.parameters()), None)
     try:

@@ -15,8 +15,9 @@ from dash_core.diagnostics import DIAGNOSTICS, base
 from dash_core.errors import ConfigError, StopRequested, TrainingError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS, ModelSpec, build_model
+from dash_core.run_images import input_normalisation
 from dash_core.seeding import derive_seed
-from dash_core.trajectory import Watch, input_normalisation
+from dash_core.trajectory import Watch
 from tests import toy
 
 pytestmark = pytest.mark.processor
@@ -81,7 +82,7 @@ def test_each_diagnostic_leaves_modes_gradients_buffers_and_generators_as_found(
     model.first.weight.grad = torch.ones_like(model.first.weight)
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     modes, random = [module.training for module in model.modules()], torch.get_rng_state()
-    subject = base.Subject(moving.learner, moving._data(2), moving.intervention, batch_size=8)
+    subject = base.Subject(moving.learner, moving.images.training(2), moving.intervention, batch_size=8)
     assert DIAGNOSTICS[name].measure(subject)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
@@ -129,12 +130,12 @@ def test_without_previous_data_and_where_the_protocol_does_not_intervene_their_m
 @pytest.mark.parametrize(("method", "known"), [("shrink", "low"), ("warm", "high")])
 def test_the_previous_accuracy_is_that_of_the_intervened_model_on_the_chunks_before(tmp_path, method, known):
     moving = run(tmp_path, method, ["previous_accuracy"], chunks=1, methods={"shrink": {"shrink": 0.0}})
-    moving.intervene(2)
+    measured = moving.intervene(2).diagnostics
     data, chunk = toy.dataset().train, moving.plan.chunks[0]
     images = input_normalisation("small", data, toy.CPU)(data.images[chunk].permute(0, 3, 1, 2))
     with torch.no_grad():
         right = (moving.learner.model.eval()(images).argmax(1) == data.labels[chunk]).double().mean()
-    found = moving._diagnostics["previous_accuracy/epoch_0"]
+    found = measured["previous_accuracy/epoch_0"]
     assert found == float(right)
     assert found < 0.5 if known == "low" else found > 0.5
 
@@ -168,7 +169,7 @@ def test_the_images_that_are_measured_are_the_same_for_every_method_and_spread_o
     drawn = []
     for method in ("warm", "dash"):
         moving = run(tmp_path / method, method, [], chunks=2)
-        subject = base.Subject(moving.learner, moving._data(3), moving.intervention, batch_size=8)
+        subject = base.Subject(moving.learner, moving.images.training(3), moving.intervention, batch_size=8)
         drawn.append(subject.draw(64))
     assert torch.equal(*drawn)
     assert len(drawn[0].unique()) == 30

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dash_core.checkpoint import MAGIC, load_checkpoint
+from dash_core.checkpoint import CHECKPOINT_HEADER, load_checkpoint
 from dash_core.config import DatasetConfig
 from dash_core.data import ChunkPlan, load_dataset
-from dash_core.records import FILE, read_records
-from dash_core.trajectory import read_result
+from dash_core.records import RECORDS_FILE, read_records
+from dash_core.result import read_result
 from tasks.data import plan_path
 from tasks.store.evidence import gather
 from tasks.store.place import place_of
@@ -99,17 +99,17 @@ def test_a_plan_of_other_images_or_another_seed_never_passes_the_check(tmp_path,
 @examples(220)
 @given(data=st.data())
 def test_a_record_with_anything_in_it_is_read_or_refused_by_name(tmp_path, finished, data):
-    rows = [json.loads(line) for line in (finished / FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (finished / RECORDS_FILE).read_text().splitlines()]
     rows[data.draw(st.integers(0, 2))] = data.draw(mutated(rows[1], json_junk) | json_junk)
-    (tmp_path / FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    refused_by_name(tmp_path / FILE, lambda: read_records(tmp_path))
+    (tmp_path / RECORDS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused_by_name(tmp_path / RECORDS_FILE, lambda: read_records(tmp_path))
 
 
 @examples(120)
 @given(data=st.data())
 def test_damaged_records_are_read_or_refused_by_name(tmp_path, finished, data):
-    (tmp_path / FILE).write_bytes(data.draw(damaged((finished / FILE).read_bytes())))
-    refused_by_name(tmp_path / FILE, lambda: read_records(tmp_path))
+    (tmp_path / RECORDS_FILE).write_bytes(data.draw(damaged((finished / RECORDS_FILE).read_bytes())))
+    refused_by_name(tmp_path / RECORDS_FILE, lambda: read_records(tmp_path))
 
 
 @examples(120)
@@ -184,7 +184,7 @@ def test_a_checkpoint_is_never_executed(tmp_path):
 
     payload = io.BytesIO()
     torch.save({"identity": Evil()}, payload)
-    header = MAGIC + hashlib.sha256(payload.getvalue()).hexdigest().encode() + b"\n"
+    header = CHECKPOINT_HEADER + hashlib.sha256(payload.getvalue()).hexdigest().encode() + b"\n"
     (tmp_path / "state.ckpt").write_bytes(header + payload.getvalue())
     assert load_checkpoint(tmp_path / "state.ckpt") is None
     assert not (tmp_path / "mark").exists()

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from dash_core import averaged_gradient, dash_
-from dash_core.interventions import shrink_along_
-from dash_core.interventions.dash import chunk_weights, cosine_similarity
+from dash_core import averaged_gradient, dash_, shrink_along_
+from dash_core.shrinking import chunk_weights, cosine_similarity
 from tests import golden
 
 pytestmark = pytest.mark.processor

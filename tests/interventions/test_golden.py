@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dash_core.interventions import dash_, l2_init_penalty_authors
-from dash_core.optim import SAM
+from dash_core import SAM, dash_, l2_init_penalty_authors
 from tests import golden
 
 pytestmark = pytest.mark.processor

@@ -126,7 +126,7 @@ def test_mlflow_keeps_the_files_and_a_model_of_the_recorded_accuracy(compared):
     import mlflow
     import torch
 
-    from dash_core.trajectory import input_normalisation
+    from dash_core.run_images import input_normalisation
 
     client = shell.mlflow_client(compared.store)
     found = shell.mlflow_runs(compared.store)

@@ -11,7 +11,7 @@ from dash_core.comparison import Params
 from dash_core.config import parse
 from dash_core.interventions import INTERVENTIONS
 from dash_core.records import read_records
-from dash_core.trajectory import WEIGHTS
+from dash_core.result import WEIGHTS_FILE
 from tests import crashing
 
 BASE = {"chunks": 3, "dataset": {"train_size": 240}, "training": {"batch_size": 32, "max_epochs": 15}}
@@ -65,7 +65,7 @@ def _saved(folder: Path) -> int:
 
 
 def outcome(folder: Path) -> tuple[bytes, list[dict]]:
-    return (folder / WEIGHTS).read_bytes(), [record.result() for record in read_records(folder)]
+    return (folder / WEIGHTS_FILE).read_bytes(), [record.result() for record in read_records(folder)]
 
 
 def survives(tmp_path: Path, method: str, changes: dict, kills: int) -> None:

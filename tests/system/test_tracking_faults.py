@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from dash_core.errors import ConfigError
-from dash_core.trajectory import read_result
+from dash_core.result import read_result
 from dash_core.views.summary import MethodRuns
 from flows.services.prefect_server import LOST
 from tasks.store.evidence import Evidence
