@@ -57,3 +57,18 @@ def tell(count: int, last_words: bool = False) -> None:
         tell_parent({"number": number, "ballast": b"x" * (number % 3 * 50_000)})
     if last_words:
         die()
+
+
+def prefect_settings() -> dict:
+    """Return those settings of Prefect that the user might have set elsewhere."""
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    return {
+        "retries": settings.tasks.default_retries,
+        "flow_retries": settings.flows.default_retries,
+        "level": settings.logging.level,
+        "key": settings.api.key,
+        "auth": settings.api.auth_string,
+        "headers": settings.client.custom_headers,
+    }

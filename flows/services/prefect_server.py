@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 
 from dash_core.errors import ConfigError, DashError
 from dash_core.files import telling_when_full
-from flows.services.prefect_health import API_URL, LOOK, check_health, gone, quieten
-from flows.services.prefect_process import DATABASE, LOG
+from flows.services.child import start_child, wait_healthy
+from flows.services.prefect_health import POLL_SECONDS, check_health, gone, quieten
+from flows.services.prefect_process import DATABASE, LOG, MODULE, server_environment
+from flows.services.prefect_settings import API_URL, HOME, private_environment, private_settings
 
-PROGRAM = Path(__file__).with_name("prefect_process.py")
-START_SECONDS = 120.0  # generous: a loaded machine imports slowly
+START_SECONDS = 120.0  # generous: a loaded machine imports and migrates slowly
+UNDRAINED_SECONDS = 2.0  # for the queues of a Prefect that cannot be asked to empty them
 RESTARTS = 5  # of a private server that ends unasked
 LOST = "the private Prefect server ended and is started again, the runs go on"
 GIVEN_UP = "the private Prefect server ended and cannot be started again; the same command goes on from what is saved"
@@ -41,13 +43,17 @@ def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[
     """
     with telling_when_full(store), ExitStack() as stack:
         url = configured_url() if server is None else None
-        if url is not None:
-            check_health(url)
-        else:
+        private = url is None
+        if private:
+            stack.enter_context(private_environment())
             server = stack.enter_context(server or PrivateServer(store))
             url = server.wait_ready()
+        else:
+            check_health(url)
         stack.enter_context(_environment(API_URL, url))
-        stack.enter_context(client_settings(url, private=server is not None))
+        if private:
+            stack.enter_context(private_settings())
+        stack.enter_context(client_settings(url, private=private))
         quieten()
         stack.callback(send_everything)
         yield url
@@ -55,8 +61,9 @@ def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[
 
 def configured_url() -> str | None:
     """Return the API URL the user configured by environment, profile or file; None if there is none."""
-    if url := os.environ.get(API_URL):
-        return url
+    for name, url in os.environ.items():
+        if name.upper() == API_URL and url:
+            return url
     if not any(_mentions_an_api(path) for path in _settings_files()):
         return None
     from prefect.settings import get_current_settings
@@ -83,9 +90,14 @@ def send_everything() -> None:
     """
     if "prefect" not in sys.modules or gone():
         return
-    from prefect._internal.concurrency.services import QueueService
+    try:
+        from prefect._internal.concurrency.services import QueueService
 
-    QueueService.drain_all(at_exit=False)  # the services of all kinds share one register
+        drain = QueueService.drain_all
+    except (ImportError, AttributeError):  # a private part of Prefect has moved: its threads send meanwhile
+        time.sleep(UNDRAINED_SECONDS)
+        return
+    drain(at_exit=False)  # the services of all kinds share one register
 
 
 class PrivateServer:
@@ -122,16 +134,10 @@ class PrivateServer:
     def wait_ready(self, timeout: float = START_SECONDS) -> str:
         """Return the API's URL once it answers; ServerError if it does not within `timeout` seconds."""
         self.start()
-        deadline = time.monotonic() + timeout
-        while self._process.poll() is None and time.monotonic() < deadline:
-            try:
-                check_health(self.url, timeout=max(0.1, deadline - time.monotonic()))
-            except ConfigError:
-                time.sleep(0.05)
-            else:
-                self._ready = True
-                self._keep_up()
-                return self.url
+        if wait_healthy(self._process, self._is_healthy, timeout):
+            self._ready = True
+            self._keep_up()
+            return self.url
         raise self._failure(f"did not answer within {timeout:.0f} s")
 
     def stop(self) -> None:
@@ -158,14 +164,19 @@ class PrivateServer:
 
     def _launch(self, *port: int) -> subprocess.Popen[bytes]:
         """Return the process of a server, on a given port or any, that waits for the word to serve."""
-        return subprocess.Popen(
-            [sys.executable, "-P", str(PROGRAM), str(self.store), *map(str, port)],
-            bufsize=0,  # a word that cannot be sent is not kept
+        return start_child(
+            *("-m", MODULE, str(self.store), *map(str, port)),
             stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # until it serves: then all it says is in its log
-            start_new_session=True,  # Ctrl-C is ours to handle: the server must outlive the last record
+            env=server_environment(self.store),
+            cwd=HOME,  # Prefect reads settings from its working folder
         )
+
+    def _is_healthy(self, seconds: float) -> bool:
+        with suppress(ConfigError):
+            check_health(self.url, timeout=seconds)
+            return True
+        return False
 
     def _keep_up(self) -> None:
         """Start the server again when it ends unasked, some times at most; what it was told meanwhile is lost to it."""
@@ -174,7 +185,7 @@ class PrivateServer:
         def keep() -> None:
             for attempt in range(RESTARTS):
                 while self._process.poll() is None:
-                    if self._stopping.wait(LOOK):
+                    if self._stopping.wait(POLL_SECONDS):
                         return
                 self._process.stdin.close()
                 self._process = self._launch(port)
@@ -203,7 +214,7 @@ class PrivateServer:
 
 
 def _serve(process: subprocess.Popen[bytes]) -> int:
-    """Tell a process that stands by to serve; return its port, 0 if it has ended."""
+    """Tell a waiting process to serve; return its port, 0 if it has ended."""
     with suppress(BrokenPipeError):
         process.stdin.write(b"serve\n")
     with process.stdout as pipe:
@@ -224,13 +235,13 @@ def _mentions_an_api(path: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     if path.suffix != ".toml" or path.name == "profiles.toml":
-        return API_URL in text.upper()
+        return API_URL in text.upper() or "PREFECT_PROFILES_PATH" in text.upper()
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return True
     section: Mapping = content.get("tool", {}).get("prefect", {}) if path.name == "pyproject.toml" else content
-    return "api" in section
+    return "api" in section or "profiles_path" in section
 
 
 @contextmanager

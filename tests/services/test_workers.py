@@ -15,7 +15,8 @@ import pytest
 
 from dash_core.errors import ConfigError
 from flows.services import workers
-from flows.services.workers import Ended, Stopped, WorkerDied, WorkerPool
+from flows.services.executor import Ended, Stopped, WorkerDied
+from flows.services.workers import WorkerPool
 from tests import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ def test_calls_of_several_threads_run_side_by_side_and_one_death_leaves_the_othe
 
 def test_all_that_workers_tell_is_heard_in_order_by_the_end_of_the_block_also_of_one_that_died():
     heard = []
-    with WorkerPool(1, threads=1, heard=lambda told: heard.append(told["number"])) as pool:
+    with WorkerPool(1, threads=1, receive=lambda message: heard.append(message["number"])) as pool:
         pool.call(jobs.tell, 100)
         with pytest.raises(WorkerDied):
             pool.call(jobs.tell, 3, True)
@@ -102,7 +103,7 @@ def test_after_an_error_in_the_block_workers_are_ended_at_once(capsys):
 
 
 def test_what_does_not_stop_in_time_is_ended_and_that_is_said(monkeypatch, capsys):
-    monkeypatch.setattr(workers, "GRACE", 0.2)
+    monkeypatch.setattr(workers, "SAVING_SECONDS", 0.2)
     with contextlib.suppress(KeyError), ThreadPoolExecutor(1) as callers, WorkerPool(1, threads=1) as pool:
         pool.call(jobs.whoami)
         call = callers.submit(pool.call, jobs.never_mind)
