@@ -108,8 +108,9 @@ PREPARE = """
     create_database(Path(sys.argv[1]), prepare_template(Path(sys.argv[1])))
 """
 DOWNGRADE = """
-    from prefect.server.database.alembic_commands import alembic_downgrade
-    alembic_downgrade()
+    import asyncio
+    from prefect.server.database import provide_database_interface
+    asyncio.run(provide_database_interface().run_migrations_downgrade())
 """
 
 
