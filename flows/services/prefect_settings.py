@@ -12,7 +12,7 @@ from pathlib import Path
 
 API_URL = "PREFECT_API_URL"
 PREFIX = "PREFECT_"
-SOURCES = "settings_customise_sources"
+SOURCES, CURRENT = "settings_customise_sources", "GLOBAL_SETTINGS_CONTEXT"  # private parts of Prefect
 HOME = Path(__file__).with_name("prefect_home")  # an empty profile, and a working folder without settings
 
 # of every process of ours that uses Prefect: defaults with a server of the user's, fixed with a private one
@@ -67,14 +67,15 @@ def private_settings() -> Iterator[None]:
     from prefect import context
     from prefect.settings import base
 
-    settings, sources = context.GLOBAL_SETTINGS_CONTEXT, vars(base.PrefectBaseSettings).get(SOURCES)
+    settings = vars(base).get("PrefectBaseSettings", object)
+    users = getattr(context, CURRENT, None), vars(settings).get(SOURCES)
     read_environment_alone()
     try:
         yield
     finally:
-        context.GLOBAL_SETTINGS_CONTEXT = settings
-        if sources:
-            setattr(base.PrefectBaseSettings, SOURCES, sources)
+        for owner, name, value in zip((context, settings), (CURRENT, SOURCES), users, strict=True):
+            if value is not None:
+                setattr(owner, name, value)
 
 
 def read_environment_alone() -> None:
@@ -83,10 +84,12 @@ def read_environment_alone() -> None:
     The list of sources is a private part of Prefect. Where it has moved, files of the working folder still count;
     the environment and the profile are ours in any case.
     """
-    from prefect.context import refresh_global_settings_context
-    from prefect.logging.configuration import setup_logging
-    from prefect.settings.base import PrefectBaseSettings
-
+    try:
+        from prefect.context import refresh_global_settings_context
+        from prefect.logging.configuration import setup_logging
+        from prefect.settings.base import PrefectBaseSettings
+    except ImportError:
+        return
     sources_of_prefect = vars(PrefectBaseSettings).get(SOURCES)
 
     def sources(cls: type, settings_cls: type, *sources: object, **named_sources: object) -> tuple:
