@@ -39,8 +39,9 @@ def threads() -> tuple[str, bool]:
 
 
 def never_mind() -> None:
-    """Take no notice of a request to stop."""
+    """Take no notice of a request to stop, and tell the parent once that is so."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell_parent("takes no notice")
     time.sleep(60)
 
 
