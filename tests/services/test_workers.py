@@ -1,6 +1,7 @@
 """Worker processes, for real: what dies takes only its own run with it, and nothing outlives the parent."""
 
 import contextlib
+import inspect
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from dash_core.errors import ConfigError
 from flows.services import workers
-from flows.services.executor import Ended, Stopped, WorkerDied
+from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
 from flows.services.workers import WorkerPool
 from tests import jobs
 from tests.system.shell import within
@@ -204,6 +205,17 @@ def test_workers_take_the_gpus_in_turn_and_their_successors_too():
             with pytest.raises(WorkerDied):
                 pool.call(jobs.die)
         assert sorted(threads.map(lambda _: pool.call(jobs.gpu, together), range(3))) == seen
+
+
+def test_a_comparison_s_executor_is_a_pool_of_local_workers_with_the_interface_s_methods():
+    for name in ("call", "terminate", "__enter__", "__exit__"):
+        assert inspect.signature(getattr(WorkerPool, name)) == inspect.signature(getattr(Executor, name))
+    heard = []
+    with open_executor(1, 3, "cpu", heard.append) as executor:
+        assert isinstance(executor, WorkerPool)
+        assert executor.call(jobs.threads) == ("3", True)
+        executor.call(jobs.tell, 1)
+    assert [message["number"] for message in heard] == [0]
 
 
 def test_without_gpus_what_is_visible_stays_as_it_is(monkeypatch):
