@@ -12,5 +12,5 @@ from torch.utils import flop_counter
 __all__ = ["FlopCounterMode"]
 
 FlopCounterMode = flop_counter.FlopCounterMode
-_mode = flop_counter._FlopCounterMode
-_mode.__torch_dispatch__ = inspect.unwrap(_mode.__torch_dispatch__)
+if _mode := getattr(flop_counter, "_FlopCounterMode", None):  # private: without it the first count takes longer
+    _mode.__torch_dispatch__ = inspect.unwrap(_mode.__torch_dispatch__)

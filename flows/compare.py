@@ -14,12 +14,11 @@ from prefect.context import serialize_context
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
-from dash_core.device import visible_gpus
 from dash_core.errors import DashError
 from dash_core.models import build_model
 from flows.command_line.announce import warning_breaker
 from flows.experiment import train_run_in_worker
-from flows.services.workers import Ended, WorkerDied, WorkerPool
+from flows.services.executor import Ended, Executor, WorkerDied, open_executor
 from flows.split import split_dataset
 from tasks.publish import Published, publish
 from tasks.store.evidence import Evidence, gather
@@ -42,7 +41,7 @@ class ComparisonFailed(DashError):
         self.published = published
 
 
-@flow(name="compare-methods", flow_run_name="{params.name}", persist_result=False)
+@flow(name="compare-methods", flow_run_name="{params.name}", persist_result=False, retries=0)
 def compare_methods(params: Params, place: Place, command: str, again: bool = False) -> Published:
     """Train every method and seed of a comparison, side by side, and publish its table.
 
@@ -70,7 +69,7 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
     return Compared(evidence, published, trained.asked, trained.failures)
 
 
-@flow(name="train-method", flow_run_name="train {params.dataset.name} · {label}", persist_result=False)
+@flow(name="train-method", flow_run_name="train {params.dataset.name} · {label}", persist_result=False, retries=0)
 def train_method(params: Params, label: str, place: Place) -> None:
     """Train every seed of one method of a comparison; ComparisonFailed says which failed and why."""
     trained = _train(params, [params.run(label, seed) for seed in params.seeds], place)
@@ -131,11 +130,11 @@ def train_runs(todo: Sequence[RunConfig], place: Place, tracking: TrackingQueue,
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
     workers = crew.workers if todo else 0
-    with WorkerPool(workers, crew.threads, visible_gpus(place.device), tracking.put) as pool:
+    with open_executor(workers, crew.threads, place.device, tracking.put) as executor:
 
         def train_in_worker(run: RunConfig) -> None:
             try:
-                _call(pool, train_run_in_worker, run, place, context)
+                _call(executor, train_run_in_worker, run, place, context)
             except DashError as error:
                 failures[run.id] = str(error)
                 if isinstance(error, WorkerDied | Ended):
@@ -144,21 +143,21 @@ def train_runs(todo: Sequence[RunConfig], place: Place, tracking: TrackingQueue,
                     status, reason = ("FAILED", str(error)) if died else ("KILLED", None)
                     RunReporter(run, tracking.put).lose(status, reason)
 
-        with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the pool sets the pace
+        with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the executor sets the pace
             try:
                 list(threads.map(train_in_worker, todo))
             except BaseException:
-                pool.terminate()
+                executor.terminate()
                 raise
     return failures
 
 
-def _call(pool: WorkerPool, *work: Any) -> None:
+def _call(executor: Executor, *work: Any) -> None:
     """Have a worker do one run; if another command does it, say so once, and ask again until that is done."""
     said = False
     while True:
         try:
-            return pool.call(*work)
+            return executor.call(*work)
         except Busy as busy:
             if not said:
                 print(busy, file=sys.stderr)

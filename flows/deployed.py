@@ -11,7 +11,7 @@ from tasks.publish import Published
 from tasks.store.place import place_of
 
 
-@flow(name="compare-methods", flow_run_name="compare methods · {params_file}", persist_result=False)
+@flow(name="compare-methods", flow_run_name="compare methods · {params_file}", persist_result=False, retries=0)
 def compare_methods(
     params_file: str = "params.yaml",
     preset: str | None = None,

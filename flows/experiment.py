@@ -35,7 +35,7 @@ class RunFailed(DashError):
     """A run stopped with an error that is not the user's; its traceback lies in the run's folder."""
 
 
-@flow(name="run-experiment", flow_run_name=RUN_NAME, persist_result=False)
+@flow(name="run-experiment", flow_run_name=RUN_NAME, persist_result=False, retries=0)
 def run_experiment(run: RunConfig, place: Place, send: Callable[[Report], None]) -> None:
     """Train one method and seed over all chunks, from where it stopped; a complete run is only reported.
 

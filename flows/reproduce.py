@@ -24,7 +24,7 @@ from tasks.views import machines_of
 ITS_OWN = ("compare.methods", "diagnostics")  # what an item's view and claims are made of
 
 
-@flow(name="reproduce-item", flow_run_name="reproduce {name} · {scale}", persist_result=False)
+@flow(name="reproduce-item", flow_run_name="reproduce {name} · {scale}", persist_result=False, retries=0)
 def reproduce_item(
     name: str,
     scale: str = "small",

@@ -35,13 +35,13 @@ def open_plan(run: RunConfig, dataset: Dataset, place: Place) -> ChunkPlan:
     return plan
 
 
-@task(task_run_name="prepare {config.name}", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="prepare {config.name}", cache_policy=NO_CACHE, persist_result=False, retries=0)
 def prepare(config: DatasetConfig, place: Place) -> Dataset:
     """Decode a dataset and keep it in the cache."""
     return open_dataset(config, place)
 
 
-@task(task_run_name="split seed {seed}", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="split seed {seed}", cache_policy=NO_CACHE, persist_result=False, retries=0)
 def split(params: Params, seed: int, dataset: Dataset, place: Place) -> ChunkPlan:
     """Make and save the chunk plan of one seed."""
     return open_plan(params.run(params.compare.methods[0], seed), dataset, place)

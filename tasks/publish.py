@@ -12,7 +12,7 @@ from tasks.tracking.run_tracker import Tracked
 from tasks.views import Published, write_comparison
 
 
-@task(task_run_name="publish {evidence.params.name}", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="publish {evidence.params.name}", cache_policy=NO_CACHE, persist_result=False, retries=0)
 def publish(evidence: Evidence, place: Place, tracked: Tracked, command: str, failed: bool) -> Published:
     """Write and track what the complete runs give, and show their table in Prefect."""
     published = write_comparison(evidence, place, tracked, command, failed)

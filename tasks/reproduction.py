@@ -29,13 +29,13 @@ def item_folder(store: Path, item: str, scale: str, overrides: Sequence[str] = (
     return store / "reproduction" / item / f"{scale}{changed}"
 
 
-@task(task_run_name="simulate {key}", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="simulate {key}", cache_policy=NO_CACHE, persist_result=False, retries=0)
 def simulate(key: str, params: Params, place: Place) -> Measured:
     """Simulate feature learning with the settings of one comparison."""
     return Measured(params, simulated(params.theory), [facts(place)])
 
 
-@task(task_run_name="publish {made.item.name}", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="publish {made.item.name}", cache_policy=NO_CACHE, persist_result=False, retries=0)
 def publish_item(made: Reproduced, place: Place) -> Path:
     """Write the item's page and, last, its record; return the page."""
     folder = item_folder(place.store, made.item.name, made.scale, made.overrides)

@@ -15,7 +15,8 @@ from dash_core.trajectory import Intervened, Trained, Trajectory
 from tasks.store.progress import ProgressWriter
 from tasks.tracking.tracking_queue import RunReporter
 
-step = partial(task, cache_policy=NO_CACHE, persist_result=False)
+# no retries, whatever Prefect's settings say: a stop is not a failure, and the weights are half-trained after one
+step = partial(task, cache_policy=NO_CACHE, persist_result=False, retries=0)
 
 
 @step(task_run_name="experiment {experiment} · intervene", tags=["intervene"])

@@ -39,8 +39,9 @@ def threads() -> tuple[str, bool]:
 
 
 def never_mind() -> None:
-    """Take no notice of a request to stop."""
+    """Take no notice of a request to stop, and tell the parent once that is so."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell_parent("takes no notice")
     time.sleep(60)
 
 
@@ -57,3 +58,18 @@ def tell(count: int, last_words: bool = False) -> None:
         tell_parent({"number": number, "ballast": b"x" * (number % 3 * 50_000)})
     if last_words:
         die()
+
+
+def prefect_settings() -> dict:
+    """Return those settings of Prefect that the user might have set elsewhere."""
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    return {
+        "retries": settings.tasks.default_retries,
+        "flow_retries": settings.flows.default_retries,
+        "level": settings.logging.level,
+        "key": settings.api.key,
+        "auth": settings.api.auth_string,
+        "headers": settings.client.custom_headers,
+    }

@@ -129,7 +129,7 @@ def _services(what: str, runs: Sequence[RunConfig], at: Workplace, trains: bool)
 @contextmanager
 def services(at: Workplace, models: Collection[str]) -> Iterator[None]:
     """Start what flows need, and end it when the block ends; models: those that worker processes will build, if any."""
-    from flows.services.prefect_health import loss_told
+    from flows.services.prefect_health import explain_lost_server
     from flows.services.prefect_server import prefect_api
 
     if at.server:
@@ -139,7 +139,7 @@ def services(at: Workplace, models: Collection[str]) -> Iterator[None]:
     import flows.compare  # noqa: F401
 
     imports_done()
-    with prefect_api(at.place.services, at.server), loss_told():
+    with prefect_api(at.place.services, at.server), explain_lost_server():
         yield
 
 

@@ -79,16 +79,20 @@ def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
     None where the user configured an API. Call it first: this process then imports beside it.
     """
     from flows.services.prefect_server import PrivateServer, configured_url
+    from flows.services.prefect_settings import private_environment
 
     try:
         server = None if configured_url() else PrivateServer(store / SERVICES).stand_by()
-    except (OSError, RuntimeError, ValueError):  # no such folder can be, as `open_place` says
+    except (OSError, RuntimeError, ValueError):  # `open_place` explains why there can be no such folder
         server = None
+    if server is None:
+        yield None
+        return
     try:
-        yield server
+        with private_environment():
+            yield server
     finally:
-        if server:
-            server.stop()
+        server.stop()
 
 
 def make_writable(place: "Place") -> None:

@@ -6,8 +6,6 @@ everything lies in the store.
 """
 
 import os
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from dash_core.errors import ConfigError, RecordError
 from dash_core.files import make_writable_folder, write_atomically
 from flows.command_line import commands
 from flows.command_line.settings import as_options
+from flows.services.child import ParentWatch
 from tasks.data import open_dataset, open_plan, plan_path
 from tasks.store.code import code_digest
 from tasks.store.evidence import Evidence, gather
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from tasks.tracking.outage import Breaker
     from tasks.tracking.run_tracker import Tracked
     from tasks.views import Published
-
-LOOK = 0.2  # seconds between two looks for the parent
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,13 @@ class Stages:
     def of(
         cls, settings: Params, place: Place, source: commands.Source, results: Path | None, console: Console
     ) -> "Stages":
-        """Return the pipeline; under DVC its commands end when DVC does."""
+        """Return the pipeline; under DVC its commands end when DVC does.
+
+        A killed DVC leaves its stage's command running, which would write over the next attempt. Nothing is lost: files
+        are whole at any moment, and workers and the Prefect server end with this process.
+        """
         if "DVC_STAGE" in os.environ:
-            end_with_parent()
+            ParentWatch()
         if results is None:
             return cls(settings, place, source, None, console)
         kept = Results(folder=results.resolve())
@@ -236,19 +237,3 @@ def _plan_line(plan: ChunkPlan) -> str:
     between = "to" if len(sizes) > 2 else "or"
     images = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} {between} {sizes[-1]}"
     return f"seed {plan.seed}: {len(plan)} chunks of {images} images, split {plan.digest[:8]}"
-
-
-def end_with_parent() -> None:
-    """End this process at once when its parent is gone.
-
-    A killed DVC leaves its stage's command running, which would write over the next attempt. Nothing is lost:
-    what is on disk is whole, and workers and the Prefect server end with this process.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

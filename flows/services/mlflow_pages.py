@@ -4,8 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 import webbrowser
@@ -14,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dash_core.errors import ConfigError, DashError
+from flows.services.child import end_group, start_child, wait_healthy
 from tasks.tracking.client import artifact_root, comparison_url, find_experiment, tracking_uri
 
 HOST = "127.0.0.1"
 LOG = "mlflow-server.log"
 START_SECONDS = 120.0
 QUIET = {
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, none of them needed
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it starts eight processes, and nothing here needs them
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
@@ -33,9 +32,9 @@ def serve_ui(
     comparison: str | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve MLflow's pages over `store` until Ctrl-C or SIGTERM, and say the address of the comparison.
+    """Serve MLflow's pages over `store` on `port` until Ctrl-C or SIGTERM, and print the comparison's address.
 
-    ConfigError if the port is taken or nothing was tracked yet; port 0 takes any free one.
+    ConfigError if the port is taken or nothing is tracked yet; port 0 takes any free one.
     """
     uri = tracking_uri(store)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
@@ -43,11 +42,12 @@ def serve_ui(
     port = _free_port(port)
     base = f"http://{HOST}:{port}"
     experiment = find_experiment(uri, comparison) if comparison else None
-    with _until_terminated(), _server(uri, store, port) as server:
-        _wait_ready(server, base, Path(store) / LOG)
+    with _until_terminated(), _running_server(uri, store, port) as server:
+        if not wait_healthy(server, lambda seconds: _answers(base, seconds), START_SECONDS):
+            raise DashError(f"MLflow's server did not answer at {base}; its log: {Path(store) / LOG}")
         address = comparison_url(base, experiment) if experiment else base
         if comparison and not experiment:
-            say(f"{comparison} is not tracked yet; the page lists what is")
+            say(f"{comparison} is not tracked yet; the page lists the comparisons that are")
         say(f"MLflow: {address}   (Ctrl-C ends it)")
         if open_browser:
             webbrowser.open(address)
@@ -72,54 +72,36 @@ def _free_port(port: int) -> int:
 
 
 @contextmanager
-def _server(uri: str, store: Path, port: int) -> Iterator[subprocess.Popen]:
-    """Run `mlflow server` in a process group of its own, and end the whole group."""
+def _running_server(uri: str, store: Path, port: int) -> Iterator[subprocess.Popen]:
+    """Run `mlflow server` in a process group of its own, which ends with the block, or with this process."""
     place = ["--host", HOST, "--port", str(port), "--workers", "1"]
     data = ["--backend-store-uri", uri, "--artifacts-destination", str(artifact_root(store))]
     with (Path(store) / LOG).open("ab") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *place, *data],
-            stdin=subprocess.DEVNULL,
+        server = start_child(
+            *("-m", "flows.services.child", "-m", "mlflow", "server", *place, *data),
             stdout=log,
             stderr=log,
             env={**os.environ, **QUIET},
-            start_new_session=True,  # Ctrl-C reaches us, and we end the group
         )
     try:
         yield server
     finally:
-        _end(server)
+        end_group(server)
 
 
-def _end(server: subprocess.Popen) -> None:
-    """End the server and its children: asked first, then forced."""
-    for number, patience in ((signal.SIGTERM, 10), (getattr(signal, "SIGKILL", signal.SIGTERM), 10)):
-        try:
-            os.killpg(server.pid, number) if hasattr(os, "killpg") else server.send_signal(number)
-            server.wait(timeout=patience)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    server.wait()
-
-
-def _wait_ready(server: subprocess.Popen, base: str, log: Path) -> None:
-    """Return once the server answers; DashError if it ends or stays silent."""
-    ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + START_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with ask.open(f"{base}/health", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise DashError(f"MLflow's server did not answer at {base}; its log: {log}")
+def _answers(base: str, seconds: float) -> bool:
+    """Tell whether the server at `base` answers in time; no proxy is asked."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{base}/health", timeout=min(seconds, 5.0)):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 @contextmanager
 def _until_terminated() -> Iterator[None]:
-    """Let SIGTERM end the block like Ctrl-C, also where the shell made background jobs ignore SIGINT."""
+    """Let SIGTERM end the block as Ctrl-C does, also in a background job, which a shell starts with SIGINT ignored."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

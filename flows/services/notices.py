@@ -1,6 +1,6 @@
-"""Warnings of the science on the terminal: what it passed over, made smaller or began again is always said.
+"""Warnings of the science on the terminal: whatever it skips, reduces or starts again, it says.
 
-Only the command's own process prints, above its live display; its workers send it what they have to say.
+Only the command's own process prints, above its live display. Its workers send their warnings to it.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ class Notices(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._said: set[str] = set()
+        self._printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the record's message unless it was printed before."""
@@ -26,8 +26,8 @@ class Notices(logging.Handler):
     def say(self, message: str) -> None:
         """Print a warning unless it was printed before."""
         with self.lock:
-            if message not in self._said:
-                self._said.add(message)
+            if message not in self._printed:
+                self._printed.add(message)
                 print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
@@ -51,7 +51,7 @@ class Sender(logging.Handler):
 
 
 def handle_warnings(handler: logging.Handler) -> None:
-    """Give the science's warnings to a handler, whatever level an import gave to the root logger."""
+    """Give the science's warnings to a handler, whatever level an import has set on the root logger."""
     SCIENCE.addHandler(handler)
     if SCIENCE.level == logging.NOTSET:
         SCIENCE.setLevel(logging.WARNING)

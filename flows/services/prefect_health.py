@@ -1,4 +1,4 @@
-"""Whether a Prefect API answers, and what is said and done where one that did answers no more."""
+"""Whether a Prefect API answers, and what to say and do when one that answered before does not answer any more."""
 
 import http.client
 import logging
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dash_core.errors import ConfigError, DashError
+from flows.services.prefect_settings import API_URL
 
-API_URL = "PREFECT_API_URL"
-LOOK = 0.5  # seconds between two looks at a server
+POLL_SECONDS = 0.5
 
-_patience = 60.0  # seconds that a run waits for a server that is lost
+_lost_server_seconds = 60.0  # that a run waits for a lost server to come back
 
 
 class ServerGone(DashError):
@@ -31,8 +31,12 @@ def check_health(url: str, timeout: float = 10.0) -> None:
         with _opener(url).open(f"{url.rstrip('/')}/health", timeout=timeout) as answer:
             healthy = answer.read().strip() == b"true"
     except urllib.error.HTTPError as error:
-        healthy = error.code in (401, 403)  # an API that wants a key: Prefect's client has it
-    except (OSError, ValueError, http.client.HTTPException) as error:  # the last for a space, or no number as port
+        healthy = error.code in (401, 403)  # an API that asks for a key, which Prefect's client has
+    except (
+        OSError,
+        ValueError,
+        http.client.HTTPException,
+    ) as error:  # the last for a URL with a space
         reason = getattr(error, "reason", error)
         raise ConfigError(f"no Prefect API answers at {url} ({API_URL}): {reason}; {remedy}") from None
     if not healthy:
@@ -40,7 +44,7 @@ def check_health(url: str, timeout: float = 10.0) -> None:
 
 
 def gone(timeout: float = 10.0) -> ServerGone | None:
-    """Return the error to raise if the API that this process was given does not answer; None if it does."""
+    """Return the error to raise if the API of this process does not answer; None if it answers."""
     url = os.environ.get(API_URL)
     try:
         if url:
@@ -51,22 +55,22 @@ def gone(timeout: float = 10.0) -> ServerGone | None:
 
 
 def wait_for_api() -> None:
-    """Return once the API answers: a lost one may be starting again. ServerGone if it does not in time.
+    """Return once the API answers: a lost server may be starting again. ServerGone if it does not answer in time.
 
     A process that has waited in vain once does not wait again.
     """
-    global _patience
-    deadline = time.monotonic() + _patience
+    global _lost_server_seconds
+    deadline = time.monotonic() + _lost_server_seconds
     while error := gone():
         if time.monotonic() > deadline:
-            _patience = 0.0
+            _lost_server_seconds = 0.0
             raise error
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def loss_told() -> Iterator[None]:
-    """Raise ServerGone in place of what Prefect raises in the block when its server is gone."""
+def explain_lost_server() -> Iterator[None]:
+    """Raise ServerGone in place of Prefect's own errors in the block when its server is gone."""
     try:
         yield
     except DashError:
@@ -78,12 +82,12 @@ def loss_told() -> Iterator[None]:
 
 
 def quieten() -> None:
-    """Keep it off the terminal that a server is away: each event and log record would say so."""
+    """Keep the terminal free of errors about a lost server: each event and log record would print one."""
     logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
     logging.raiseExceptions = False  # nor a log record that cannot be sent
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Return an opener that asks no proxy for a local address."""
+    """Return an opener of URLs that uses no proxy for a local address."""
     local = "//127.0.0.1" in url or "//localhost" in url
     return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))

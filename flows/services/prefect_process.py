@@ -1,9 +1,9 @@
 """The private Prefect server's own process: it lives as long as its parent holds the other end of stdin.
 
-Run by path, not as a module, and knows nothing of the project: `python -P prefect_process.py STORE [PORT]`. It only
-imports, which takes seconds, and touches nothing until it reads the word "serve": then it prints the port it listens
-on, any free one unless it is given, and serves. At the word "stop" it first records what has reached it. When stdin
-closes without a word the parent is gone, however it died.
+Run as a module: `python -P -m flows.services.prefect_process STORE [PORT]`. At first it only imports, which takes
+seconds, and writes nothing to the store. At the word "serve" it prints the port it listens on (PORT, by default any
+free one) and serves. At the word "stop" it records all events that have reached it, then ends. When stdin closes
+without a word, the parent is gone, however it died.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import contextlib
 import gc
 import os
 import socket
-import sqlite3
 import sys
 import threading
 import time
@@ -20,13 +19,19 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
+from flows.services.prefect_database import create_database, prepare_template
+from flows.services.prefect_settings import PRIVATE, QUIET, without_settings
+
 DATABASE = "prefect.db"
 LOG = "prefect-server.log"
-SCHEMA = Path(__file__).with_name("prefect_schema.sql")
-BUSY = 60.0  # seconds in which a database that another server writes to is tried again
-PATIENCE = {"stop": 20.0, "": 2.0}  # seconds left for recording, by the last word of the parent
+MODULE = "flows.services.prefect_process"
+BUSY_SECONDS = 60.0  # in which a database that another server writes to is tried again
+RECORDING_SECONDS = {"stop": 20.0, "": 2.0}  # left for recording, by the last word of the parent
+UNCOUNTED_EVENTS_SECONDS = 2.0  # waited for events that cannot be counted
 SETTINGS = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    **QUIET,
+    **PRIVATE,
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",  # it would write to PREFECT_HOME
     "PREFECT_SERVER_UI_ENABLED": "false",
     "PREFECT_SERVER_API_BASE_PATH": "/api",
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
@@ -44,23 +49,33 @@ SETTINGS = {
 }
 
 
+def server_environment(store: Path) -> dict[str, str]:
+    """Return the environment of a server over a store: this process's, but of Prefect's settings only ours."""
+    settings = {**SETTINGS, "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / DATABASE}"}
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = os.pathsep.join(str(Path(folder).resolve()) for folder in folders if folder)
+    return {**without_settings(os.environ), **settings, "PYTHONPATH": absolute}  # its working folder is another
+
+
 def main(store: Path, port: int = 0) -> int:
     """Import, then serve once told to, until told to stop or the parent is gone; return the exit code."""
-    os.environ.update(SETTINGS, PREFECT_API_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{store / DATABASE}")
-    os.environ.pop("PREFECT_API_URL", None)
-    opened: SimpleQueue[socket.socket] = SimpleQueue()
-    threading.Thread(target=_open_when_told, args=(store, port, opened), name="opener", daemon=True).start()
-    gc.disable()  # imports make much that stays, and each look at it all takes long
+    listening: SimpleQueue[socket.socket] = SimpleQueue()
+    threading.Thread(target=_listen_when_told, args=(store, port, listening), name="opener", daemon=True).start()
+    gc.disable()  # imported objects stay, and each collection among them takes long
     with contextlib.suppress(Exception):
         import prefect.server.api.server  # noqa: F401  (what fails here fails again, and is logged, in _serve)
         import uvicorn  # noqa: F401
     gc.freeze()
     gc.enable()
-    return asyncio.run(_serve(opened.get()))
+    contents = prepare_template(store / DATABASE)
+    listener = listening.get()
+    if contents is not None:
+        create_database(store / DATABASE, contents)
+    return asyncio.run(_serve(listener))
 
 
-def _open_when_told(store: Path, port: int, opened: "SimpleQueue[socket.socket]") -> None:
-    """Wait for the word "serve"; then hand over a socket that listens, its port printed, over a database that is."""
+def _listen_when_told(store: Path, port: int, listening: "SimpleQueue[socket.socket]") -> None:
+    """Wait for the word "serve", then open a listening socket, print its port and put it into the queue."""
     if sys.stdin.readline().strip() != "serve":
         os._exit(0)
     try:
@@ -69,43 +84,21 @@ def _open_when_told(store: Path, port: int, opened: "SimpleQueue[socket.socket]"
             listener = socket.create_server(("127.0.0.1", port), backlog=2048)
             print(listener.getsockname()[1], flush=True)
             os.dup2(log.fileno(), 1)  # the parent's pipe ends here
-        create_database(store / DATABASE)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
-    opened.put(listener)
-
-
-def create_database(path: Path) -> None:
-    """Write a new database from the stored schema; Prefect's own migrations take seconds for the same result.
-
-    The schema carries its revision, so that a newer Prefect migrates it further. Two servers may get here at once:
-    the file appears whole, and the first one stays.
-    """
-    if path.exists():
-        return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with contextlib.closing(sqlite3.connect(draft)) as database:
-            database.executescript("PRAGMA synchronous = OFF;\n" + SCHEMA.read_text(encoding="utf-8"))
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    except (sqlite3.Error, OSError) as error:
-        print(f"the database is created by migrations, since the stored schema failed: {error}", file=sys.stderr)
-    finally:
-        draft.unlink(missing_ok=True)
+    listening.put(listener)
 
 
 async def _serve(listener: socket.socket) -> int:
     import uvicorn
     from prefect.server.api.server import create_app
-    from prefect.server.services import task_run_recorder
 
-    told = _words_of_the_parent()
-    task_run_recorder.record_bulk_task_run_events = finished_once_begun(task_run_recorder.record_bulk_task_run_events)
+    last_word = _last_word_of_the_parent()
+    finish_batches_when_stopped()
     app = create_app(ephemeral=True, final=True)
     config = uvicorn.Config(
-        _retried_soon(app),
+        retry_soon(app),
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -114,18 +107,29 @@ async def _serve(listener: socket.socket) -> int:
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    await asyncio.wait([serving, told], return_when=asyncio.FIRST_COMPLETED)
-    if told.done():
-        await _everything_recorded(PATIENCE[told.result()])
+    await asyncio.wait([serving, last_word], return_when=asyncio.FIRST_COMPLETED)
+    if last_word.done():
+        await wait_until_recorded(RECORDING_SECONDS[last_word.result()])
         server.should_exit = True
     await serving
     return 0 if server.started else 3
 
 
-def finished_once_begun(record: Callable) -> Callable:
-    """Return the recording of a batch of events such that a stop of the server waits for it, and stops then.
+def finish_batches_when_stopped() -> None:
+    """Have Prefect's recorder of task runs finish the batch it is recording before a stop of the server ends it.
 
-    Prefect cancels it in mid-transaction: it rolls back, logs a traceback, and records the same batch again.
+    The function is a private part of Prefect. Where it has moved, a batch may be recorded twice and a traceback logged.
+    """
+    from prefect.server.services import task_run_recorder
+
+    if record := getattr(task_run_recorder, "record_bulk_task_run_events", None):
+        task_run_recorder.record_bulk_task_run_events = finish_when_cancelled(record)
+
+
+def finish_when_cancelled(record: Callable) -> Callable:
+    """Return a function that records a batch of events, and that finishes the batch before it heeds a cancellation.
+
+    Prefect cancels `record` in mid-transaction: it rolls back, logs a traceback, and records the same batch again.
     """
 
     async def recorded(events: list) -> None:
@@ -139,12 +143,12 @@ def finished_once_begun(record: Callable) -> Callable:
     return recorded
 
 
-def _retried_soon(app: Callable) -> Callable:
+def retry_soon(app: Callable) -> Callable:
     """Return the ASGI app with a short Retry-After on each 503: two writers met in SQLite, which takes milliseconds.
 
-    Without the header Prefect's client backs off for 2, 4, 8 seconds, and a whole run waits with it. Where the server
-    of another command writes to the same database it takes longer: for BUSY seconds after the last change that went
-    through, the client is told not to count its tries, of which it has five.
+    Without the header Prefect's client waits for 2, 4, 8 seconds, and the whole run waits with it. Where the server of
+    another command writes to the same database, it takes longer. So for BUSY_SECONDS after the last successful change
+    the client is told not to count its tries, of which it has five.
     """
     changed = time.monotonic()
 
@@ -152,7 +156,7 @@ def _retried_soon(app: Callable) -> Callable:
         async def send_with_header(message: dict) -> None:
             nonlocal changed
             if message["type"] == "http.response.start" and message["status"] == 503:
-                patient = [(b"prefect-maintenance", b"true")] * (time.monotonic() - changed < BUSY)
+                patient = [(b"prefect-maintenance", b"true")] * (time.monotonic() - changed < BUSY_SECONDS)
                 message = {**message, "headers": [*message["headers"], (b"retry-after", b"0.1"), *patient]}
             elif message["type"] == "http.response.start" and scope["method"] != "GET":
                 changed = time.monotonic()
@@ -163,25 +167,34 @@ def _retried_soon(app: Callable) -> Callable:
     return serve
 
 
-def _words_of_the_parent() -> "asyncio.Future[str]":
-    """Return a future of the last word read from stdin before it closed; a daemon thread waits for it."""
+def _last_word_of_the_parent() -> "asyncio.Future[str]":
+    """Return a future of the last word on stdin, "" if it closes without one; a daemon thread reads it."""
     loop = asyncio.get_running_loop()
-    told = loop.create_future()
+    last_word = loop.create_future()
 
     def wait() -> None:
         word = sys.stdin.readline().strip()
-        with contextlib.suppress(RuntimeError):  # the loop may be closed by a signal
-            loop.call_soon_threadsafe(lambda: told.done() or told.set_result(word if word in PATIENCE else ""))
+        with contextlib.suppress(RuntimeError):  # a signal may have closed the loop
+            loop.call_soon_threadsafe(
+                lambda: last_word.done() or last_word.set_result(word if word in RECORDING_SECONDS else "")
+            )
 
     threading.Thread(target=wait, name="parent-watch", daemon=True).start()
-    return told
+    return last_word
 
 
-async def _everything_recorded(patience: float) -> None:
-    """Wait until every event that has arrived was taken up; what then remains is written when the services stop."""
-    from prefect.server.utilities.messaging.memory import METRICS
+async def wait_until_recorded(seconds: float) -> None:
+    """Wait, for at most `seconds`, until every event that has arrived was taken up by the service that records it.
 
-    deadline = time.monotonic() + patience
+    Services write what they have taken up when they stop. The counts of events are a private part of Prefect. Where
+    they have moved, wait for a fixed time.
+    """
+    try:
+        from prefect.server.utilities.messaging.memory import METRICS
+    except ImportError:
+        await asyncio.sleep(min(seconds, UNCOUNTED_EVENTS_SECONDS))
+        return
+    deadline = time.monotonic() + seconds
     calm = 0
     while calm < 3 and time.monotonic() < deadline:
         waiting = any(topic["published"] > topic["consumed"] for topic in METRICS.values())
@@ -192,4 +205,4 @@ async def _everything_recorded(patience: float) -> None:
 if __name__ == "__main__":
     code = main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     sys.stderr.flush()
-    os._exit(code)  # all is written: taking the interpreter apart would cost another second
+    os._exit(code)  # everything is written, and an orderly end of the interpreter takes another second

@@ -1,6 +1,6 @@
-"""The Prefect API a comparison talks to: the user's own server, or a private one that lives as long as we do.
+"""The Prefect API that a comparison uses: the user's own server, or a private one that lives as long as this process.
 
-Nothing here imports Prefect before it must, so that a private server can start while the rest is still importing.
+This module imports Prefect as late as possible, so that a private server can start while the rest still imports.
 """
 
 import os
@@ -17,15 +17,17 @@ from urllib.parse import urlsplit
 
 from dash_core.errors import ConfigError, DashError
 from dash_core.files import telling_when_full
-from flows.services.prefect_health import API_URL, LOOK, check_health, gone, quieten
-from flows.services.prefect_process import DATABASE, LOG
+from flows.services.child import start_child, wait_healthy
+from flows.services.prefect_health import POLL_SECONDS, check_health, gone, quieten
+from flows.services.prefect_process import DATABASE, LOG, MODULE, server_environment
+from flows.services.prefect_settings import API_URL, HOME, private_environment, private_settings
 
-PROGRAM = Path(__file__).with_name("prefect_process.py")
-START_SECONDS = 120.0  # generous: a loaded machine imports slowly
+START_SECONDS = 120.0  # generous: a loaded machine imports and migrates slowly
+UNDRAINED_SECONDS = 2.0  # for the queues of a Prefect that cannot be asked to empty them
 RESTARTS = 5  # of a private server that ends unasked
 LOST = "the private Prefect server ended and is started again, the runs go on"
 GIVEN_UP = "the private Prefect server ended and cannot be started again; the same command goes on from what is saved"
-STOP_SECONDS = 25.0  # a little over the patience of the server's own process
+STOP_SECONDS = 25.0  # a little more than the server's own process takes at most to record
 
 
 class ServerError(DashError):
@@ -36,18 +38,23 @@ class ServerError(DashError):
 def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[str]:
     """Yield the URL of a Prefect API that answers, set for this process and its children.
 
-    That is the API the user configured, or else a private server over `store`: the one started earlier, or a new one.
-    At the end everything this process has to say is sent, and a private server records it before it stops.
+    It is the API that the user configured, or else a private server over `store`: `server`, or a new one. With a
+    private server no other setting of the user's applies. At the end this process sends all its events and logs, and a
+    private server records them before it stops.
     """
     with telling_when_full(store), ExitStack() as stack:
         url = configured_url() if server is None else None
-        if url is not None:
-            check_health(url)
-        else:
+        private = url is None
+        if private:
+            stack.enter_context(private_environment())
             server = stack.enter_context(server or PrivateServer(store))
             url = server.wait_ready()
+        else:
+            check_health(url)
         stack.enter_context(_environment(API_URL, url))
-        stack.enter_context(client_settings(url, private=server is not None))
+        if private:
+            stack.enter_context(private_settings())
+        stack.enter_context(client_settings(url, private=private))
         quieten()
         stack.callback(send_everything)
         yield url
@@ -55,8 +62,9 @@ def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[
 
 def configured_url() -> str | None:
     """Return the API URL the user configured by environment, profile or file; None if there is none."""
-    if url := os.environ.get(API_URL):
-        return url
+    for name, url in os.environ.items():
+        if name.upper() == API_URL and url:
+            return url
     if not any(_mentions_an_api(path) for path in _settings_files()):
         return None
     from prefect.settings import get_current_settings
@@ -66,7 +74,7 @@ def configured_url() -> str | None:
 
 @contextmanager
 def client_settings(url: str, *, private: bool = True) -> Iterator[None]:
-    """Make Prefect's client use `url`; a private server needs no heartbeats, and each flow would end a second late."""
+    """Make Prefect's client use `url`. It sends a private server no heartbeats: they end each flow a second late."""
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     silent = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if private else {}
@@ -75,23 +83,27 @@ def client_settings(url: str, *, private: bool = True) -> Iterator[None]:
 
 
 def send_everything() -> None:
-    """Send the task-run events and logs this process still holds, and wait until the server has them.
+    """Send the task-run events and logs that this process still holds, and wait until the server has them.
 
-    Where there is no server any more, nothing is sent: Prefect would try for seconds with each of them.
-
-    Every worker process calls it before it ends: a task run is known to the server by its events alone.
+    Every worker process calls it before it ends: the server knows a task run by its events alone. If the server is
+    gone, nothing is sent, because Prefect would try for seconds with each event.
     """
     if "prefect" not in sys.modules or gone():
         return
-    from prefect._internal.concurrency.services import QueueService
+    try:
+        from prefect._internal.concurrency.services import QueueService
 
-    QueueService.drain_all(at_exit=False)  # the services of all kinds share one register
+        drain = QueueService.drain_all
+    except (ImportError, AttributeError):  # a private part of Prefect has moved: its threads send meanwhile
+        time.sleep(UNDRAINED_SECONDS)
+        return
+    drain(at_exit=False)  # the services of all kinds share one register
 
 
 class PrivateServer:
-    """A Prefect server for this process alone: on 127.0.0.1, over `store/prefect.db`, gone when we are gone.
+    """A Prefect server for this process alone: on 127.0.0.1, with the database `store/prefect.db`, ended with us.
 
-    Once it has answered, it is started again, on the same port and database, whenever it ends before it is told to.
+    Once it has answered, it is started again, on the same port and database, if it ends before it is told to.
     """
 
     def __init__(self, store: Path) -> None:
@@ -103,7 +115,7 @@ class PrivateServer:
         self._keeper: threading.Thread | None = None
 
     def stand_by(self) -> Self:
-        """Have the server's process import what it needs, which takes seconds; nothing is served or written yet."""
+        """Start the server's process, which imports for seconds; it serves nothing and writes nothing to the store."""
         if self._process is None or (self.url is None and self._process.poll() is not None):
             self._process = self._launch()
         return self
@@ -122,20 +134,14 @@ class PrivateServer:
     def wait_ready(self, timeout: float = START_SECONDS) -> str:
         """Return the API's URL once it answers; ServerError if it does not within `timeout` seconds."""
         self.start()
-        deadline = time.monotonic() + timeout
-        while self._process.poll() is None and time.monotonic() < deadline:
-            try:
-                check_health(self.url, timeout=max(0.1, deadline - time.monotonic()))
-            except ConfigError:
-                time.sleep(0.05)
-            else:
-                self._ready = True
-                self._keep_up()
-                return self.url
+        if wait_healthy(self._process, self._is_healthy, timeout):
+            self._ready = True
+            self._keep_up()
+            return self.url
         raise self._failure(f"did not answer within {timeout:.0f} s")
 
     def stop(self) -> None:
-        """Let the server record all it was sent, then end it; a second call does nothing."""
+        """Let the server record everything it received, then end it; a second call does nothing."""
         self._stopping.set()
         if self._keeper is not None:
             self._keeper.join()
@@ -157,24 +163,29 @@ class PrivateServer:
         self.stop()
 
     def _launch(self, *port: int) -> subprocess.Popen[bytes]:
-        """Return the process of a server, on a given port or any, that waits for the word to serve."""
-        return subprocess.Popen(
-            [sys.executable, "-P", str(PROGRAM), str(self.store), *map(str, port)],
-            bufsize=0,  # a word that cannot be sent is not kept
+        """Start a server's process, for a given port or any free one, that waits for the word to serve."""
+        return start_child(
+            *("-m", MODULE, str(self.store), *map(str, port)),
             stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # until it serves: then all it says is in its log
-            start_new_session=True,  # Ctrl-C is ours to handle: the server must outlive the last record
+            env=server_environment(self.store),
+            cwd=HOME,  # Prefect reads settings from its working folder
         )
 
+    def _is_healthy(self, seconds: float) -> bool:
+        with suppress(ConfigError):
+            check_health(self.url, timeout=seconds)
+            return True
+        return False
+
     def _keep_up(self) -> None:
-        """Start the server again when it ends unasked, some times at most; what it was told meanwhile is lost to it."""
+        """Start the server again if it ends unasked, at most RESTARTS times; events sent meanwhile are lost to it."""
         port = urlsplit(self.url).port
 
         def keep() -> None:
             for attempt in range(RESTARTS):
                 while self._process.poll() is None:
-                    if self._stopping.wait(LOOK):
+                    if self._stopping.wait(POLL_SECONDS):
                         return
                 self._process.stdin.close()
                 self._process = self._launch(port)
@@ -190,7 +201,7 @@ class PrivateServer:
             self._keeper.start()
 
     def _failure(self, what: str) -> ServerError:
-        """End the process and return the error that tells its last words."""
+        """End the process and return an error with the last line of its log."""
         process, self._process = self._process, None
         process.kill()
         process.communicate()
@@ -203,7 +214,7 @@ class PrivateServer:
 
 
 def _serve(process: subprocess.Popen[bytes]) -> int:
-    """Tell a process that stands by to serve; return its port, 0 if it has ended."""
+    """Tell a waiting process to serve; return its port, 0 if it has ended."""
     with suppress(BrokenPipeError):
         process.stdin.write(b"serve\n")
     with process.stdout as pipe:
@@ -218,19 +229,19 @@ def _settings_files() -> Iterator[Path]:
 
 
 def _mentions_an_api(path: Path) -> bool:
-    """Tell whether a settings file may name an API URL: a cheap look, Prefect itself then decides."""
+    """Tell whether a settings file may name an API URL; only then Prefect is imported to find out."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
     if path.suffix != ".toml" or path.name == "profiles.toml":
-        return API_URL in text.upper()
+        return API_URL in text.upper() or "PREFECT_PROFILES_PATH" in text.upper()
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return True
     section: Mapping = content.get("tool", {}).get("prefect", {}) if path.name == "pyproject.toml" else content
-    return "api" in section
+    return "api" in section or "profiles_path" in section
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""The end of what the process that workers are forked from imports: imported last, after `flows.services.preload`."""
+"""The last import in the process that workers are forked from, after `flows.services.preload`."""
 
 from flows.services.environment import imports_done
-from flows.services.preload import stop_watching
+from flows.services.preload import parent_watch
 
 imports_done()
-stop_watching()
+parent_watch.stop()

@@ -1,8 +1,8 @@
-"""Worker processes that each do one run at a time.
+"""Worker processes of this machine, each of which does one run at a time.
 
-A worker that dies, killed or out of memory, fails the run it was doing and no other; the next run gets a new
-process. Workers come from a fork server, a process that has done the imports and nothing else: a fork of this process,
-inside a Prefect flow or after CUDA was used, would be broken. Where there is no fork server they are spawned.
+A worker that dies, killed or out of memory, fails only the run it was doing; the next run gets a new process. Workers
+are forked from a fork server, a process that has done the imports and nothing else: a fork of this process, inside a
+Prefect flow or after CUDA was used, would be broken. Where there is no fork server they are spawned.
 """
 
 import contextlib
@@ -21,43 +21,33 @@ from itertools import cycle
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from dash_core.errors import DashError
+from flows.services.child import run_in_background
+from flows.services.executor import Ended, Stopped, WorkerDied
 from flows.services.notices import Notices, Sender, Warned, handle_warnings
+from flows.services.prefect_settings import is_private, read_environment_alone
 
-GRACE = 5.0  # seconds that a run has to save its state when it is asked to stop
+SAVING_SECONDS = 5.0  # that a run has to save its state when it is asked to stop
 
 _parent: Connection | None = None  # in a worker: the pipe to the process whose pool it belongs to
-_telling = threading.Lock()
-
-
-class WorkerDied(DashError):
-    """The process of a run ended without an answer."""
-
-
-class Stopped(DashError):
-    """The pool was ended before a run began."""
-
-
-class Ended(Stopped):
-    """The pool was ended while a run trained, and with it the run's process."""
+_parent_lock = threading.Lock()
 
 
 class WorkerPool:
-    """`size` single processes with `threads` threads each, in turn on the given GPUs (see `visible_gpus`).
+    """`size` worker processes with `threads` threads each, assigned in turn to the given GPUs (see `visible_gpus`).
 
-    heard: called, in a thread for each worker, with what a worker tells (`tell_parent`); all is heard when the block
-    is left.
+    An `Executor` (`flows.services.executor`). receive: called with each message that a worker sends (`tell_parent`), in
+    a thread for each worker; all messages are received when the block is left.
     """
 
     def __init__(
-        self, size: int, threads: int, gpus: Sequence[str] = (), heard: Callable[[Any], None] = lambda told: None
+        self, size: int, threads: int, gpus: Sequence[str] = (), receive: Callable[[Any], None] = lambda message: None
     ) -> None:
         self._threads = threads
-        self._heard = heard
+        self._receive = receive
         self._gpus = cycle(gpus or [None])
         self._gpu_of: dict[ProcessPoolExecutor, str | None] = {}
         self._closed = False
-        self._under_way: set[futures.Future] = set()
+        self._running: set[futures.Future] = set()
         self._workers: list[ProcessPoolExecutor] = []
         self._notices = Notices()
         self._listening: list[tuple[Connection, threading.Thread]] = []
@@ -66,7 +56,7 @@ class WorkerPool:
             self._idle.put(self._new_worker(next(self._gpus)))
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return function(*arguments) as a worker computes it; waits for an idle one. WorkerDied if it dies."""
+        """Return function(*arguments), computed by a worker; wait for an idle one. WorkerDied if it dies."""
         worker = self._idle.get()
         if self._closed:
             self._idle.put(worker)
@@ -75,21 +65,21 @@ class WorkerPool:
         try:
             try:
                 answer = worker.submit(function, *arguments)
-            except BrokenProcessPool:  # it was killed while it was idle: no run is lost
-                worker = self._in_place_of(worker)
+            except BrokenProcessPool:  # the worker was killed while it was idle: no run is lost
+                worker = self._replace(worker)
                 answer = worker.submit(function, *arguments)
-            self._under_way.add(answer)
+            self._running.add(answer)
             return answer.result()
         except BrokenProcessPool:
             if self._closed:
                 raise Ended("the comparison was stopped while this run trained") from None
-            worker = self._in_place_of(worker)
+            worker = self._replace(worker)
             raise WorkerDied(
                 "the process of this run died without a word: most likely it was killed, or the machine ran out of "
                 "memory; the same command goes on from the run's last saved state"
             ) from None
         finally:
-            self._under_way.discard(answer)
+            self._running.discard(answer)
             self._idle.put(worker)
 
     def __enter__(self) -> Self:
@@ -106,23 +96,23 @@ class WorkerPool:
             thread.join()
 
     def terminate(self) -> None:
-        """Ask the workers to stop, upon which runs save their state; end those that do not. No other run begins."""
+        """Ask the workers to stop, so that runs save their state; end those that do not. No other run begins."""
         if self._closed:
             return
         self._closed = True
-        processes = [process for worker in self._workers for process in list((worker._processes or {}).values())]
+        processes = [process for worker in self._workers for process in _processes_of(worker)]
         for process in processes:
             process.terminate()
-        if self._under_way:
+        if self._running:
             print("stopping: the runs under way save their state …", file=sys.stderr, flush=True)
-        _, late = futures.wait(list(self._under_way), timeout=GRACE)
+        _, unsaved = futures.wait(list(self._running), timeout=SAVING_SECONDS)
         for process in processes:
             process.kill()
-        if late:
-            late_ones = f"{len(late)} of the runs came to no step's end within {GRACE:.0f} s"
-            print(f"{late_ones}: what they did since their last saved state is lost", file=sys.stderr, flush=True)
+        if unsaved:
+            runs = f"{len(unsaved)} of the runs came to no step's end within {SAVING_SECONDS:.0f} s"
+            print(f"{runs}: what they did since their last saved state is lost", file=sys.stderr, flush=True)
 
-    def _in_place_of(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
+    def _replace(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
         self._workers.remove(broken)
         broken.shutdown(wait=False)
         return self._new_worker(self._gpu_of.pop(broken))
@@ -140,29 +130,35 @@ class WorkerPool:
         return worker
 
     def _listen(self, worker: Connection) -> None:
-        """Print a worker's warnings and hand on what else it tells, until its end of the pipe is closed."""
+        """Print a worker's warnings and pass on its other messages, until its end of the pipe is closed."""
         while True:
             try:
-                told = worker.recv()
+                message = worker.recv()
             except (EOFError, OSError):
                 return
-            if isinstance(told, Warned):
+            if isinstance(message, Warned):
                 with contextlib.suppress(OSError):  # a terminal that is gone
-                    self._notices.say(told.message)
+                    self._notices.say(message.message)
             else:
-                self._heard(told)
+                self._receive(message)
 
 
-def tell_parent(what: Any) -> None:
-    """Send plain data from a worker to the process whose pool it belongs to; nobody hears it if that one is gone."""
-    with _telling, contextlib.suppress(OSError):
-        _parent.send(what)
+def tell_parent(message: Any) -> None:
+    """Send plain data from a worker to the process whose pool it belongs to; nothing happens if that one is gone."""
+    with _parent_lock, contextlib.suppress(OSError):
+        _parent.send(message)
+
+
+def _processes_of(worker: ProcessPoolExecutor) -> list[Any]:
+    """Return a worker's processes: a private part of the executor's, or else this process's child processes."""
+    processes = getattr(worker, "_processes", None)
+    return list(processes.values()) if isinstance(processes, dict) else multiprocessing.active_children()
 
 
 def start_early(modules: Sequence[str]) -> None:
     """Start the fork server, whose imports take seconds, while this process still prepares.
 
-    modules: what the workers will import besides. A server that runs already stays as it is.
+    modules: what the workers will import besides. A fork server that runs already stays as it is.
     """
     if "forkserver" in multiprocessing.get_all_start_methods():
         from multiprocessing import forkserver
@@ -180,18 +176,21 @@ def _context(modules: Sequence[str] = ()) -> multiprocessing.context.BaseContext
 
 
 def _start_worker(threads: int, gpu: str | None, parent: Connection) -> None:
-    """Set up a worker: its threads and GPU, Ctrl-C and the terminal left to the parent, no life after the parent's."""
+    """Set up a worker: its threads and GPU; Ctrl-C and the terminal are its parent's, and it ends with its parent."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used, which here it was not
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used, and nothing here has used it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.getLogger().handlers.clear()  # some import puts one there, and every task would speak on the terminal
+    if is_private():
+        read_environment_alone()
+    logging.getLogger().handlers.clear()  # an import adds one, and every task would print on the terminal
     global _parent
     _parent = parent
     handle_warnings(Sender(tell_parent))
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    run_in_background(_end_with_parent)
 
 
 def _end_with_parent() -> None:
+    """End this worker with the process whose pool it belongs to, which is not the one it was forked from."""
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -21,7 +21,7 @@ def headers(statuses: list[int], method: str = "POST") -> list[set]:
     async def keep(message):
         sent.append(set(message["headers"]))
 
-    served = prefect_process._retried_soon(app)
+    served = prefect_process.retry_soon(app)
     for _ in statuses:
         asyncio.run(served({"method": method}, None, keep))
     return sent
@@ -33,7 +33,7 @@ def test_a_busy_database_is_tried_again_soon_and_the_tries_are_not_counted():
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_database_that_stays_busy_is_given_up_however_well_the_server_answers_else(monkeypatch, method):
-    monkeypatch.setattr(prefect_process, "BUSY", 0.0)
+    monkeypatch.setattr(prefect_process, "BUSY_SECONDS", 0.0)
     assert headers([200, 503], method) == [set(), {SOON}]
 
 

@@ -1,6 +1,7 @@
 """Worker processes, for real: what dies takes only its own run with it, and nothing outlives the parent."""
 
 import contextlib
+import inspect
 import multiprocessing
 import os
 import signal
@@ -15,8 +16,10 @@ import pytest
 
 from dash_core.errors import ConfigError
 from flows.services import workers
-from flows.services.workers import Ended, Stopped, WorkerDied, WorkerPool
+from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
+from flows.services.workers import WorkerPool
 from tests import jobs
+from tests.system.shell import within
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,17 +30,16 @@ def _workers_without_the_heavy_imports(monkeypatch):
     monkeypatch.setattr(workers, "_context", lambda: multiprocessing.get_context("spawn"))
 
 
-def gone(pid: int, patience: float = 10.0) -> bool:
+def gone(pid: int) -> bool:
     """Tell whether a process is gone, or is dead and only not waited for, within some seconds."""
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
+
+    def dead() -> bool:
         try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
-        time.sleep(0.02)
-    return False
+
+    return within(30, dead)
 
 
 def test_answers_and_errors_travel_and_a_killed_worker_fails_its_own_call_only():
@@ -61,7 +63,8 @@ def test_answers_and_errors_travel_and_a_killed_worker_fails_its_own_call_only()
 
         os.kill(second, signal.SIGKILL)  # while it is idle: no call is lost
         assert gone(second)
-        time.sleep(0.2)
+        (worker,) = pool._workers
+        assert within(30, lambda: worker._broken)  # it takes a moment until the pool has noticed
         third = pool.call(jobs.whoami)
         assert third not in (first, second)
     assert gone(third)
@@ -81,7 +84,7 @@ def test_calls_of_several_threads_run_side_by_side_and_one_death_leaves_the_othe
 
 def test_all_that_workers_tell_is_heard_in_order_by_the_end_of_the_block_also_of_one_that_died():
     heard = []
-    with WorkerPool(1, threads=1, heard=lambda told: heard.append(told["number"])) as pool:
+    with WorkerPool(1, threads=1, receive=lambda message: heard.append(message["number"])) as pool:
         pool.call(jobs.tell, 100)
         with pytest.raises(WorkerDied):
             pool.call(jobs.tell, 3, True)
@@ -93,7 +96,7 @@ def test_after_an_error_in_the_block_workers_are_ended_at_once(capsys):
     with contextlib.suppress(KeyError), ThreadPoolExecutor(1) as callers, WorkerPool(1, threads=1) as pool:
         pid = pool.call(jobs.whoami)
         call = callers.submit(pool.call, jobs.sleep, 60)
-        time.sleep(0.2)
+        assert within(30, lambda: pool._running)
         raise KeyError
     assert isinstance(call.exception(), Ended)
     assert gone(pid)
@@ -102,11 +105,12 @@ def test_after_an_error_in_the_block_workers_are_ended_at_once(capsys):
 
 
 def test_what_does_not_stop_in_time_is_ended_and_that_is_said(monkeypatch, capsys):
-    monkeypatch.setattr(workers, "GRACE", 0.2)
-    with contextlib.suppress(KeyError), ThreadPoolExecutor(1) as callers, WorkerPool(1, threads=1) as pool:
-        pool.call(jobs.whoami)
+    monkeypatch.setattr(workers, "SAVING_SECONDS", 0.2)
+    heard = []
+    pool = WorkerPool(1, threads=1, receive=heard.append)
+    with contextlib.suppress(KeyError), ThreadPoolExecutor(1) as callers, pool:
         call = callers.submit(pool.call, jobs.never_mind)
-        time.sleep(0.5)
+        assert within(30, lambda: heard)
         raise KeyError
     assert isinstance(call.exception(), Ended)
     assert "1 of the runs came to no step's end" in capsys.readouterr().err
@@ -168,7 +172,7 @@ def test_a_fork_server_that_still_imports_ends_with_its_parent_and_keeps_no_outp
     (tmp_path / f"{slow}.py").write_text(f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(60)")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     program = [sys.executable, "-c", REFUSED, str(begun)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=50)
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300)
     assert done.stdout == "bad data\n"
 
 
@@ -188,7 +192,7 @@ def test_workers_are_forked_with_the_modules_that_their_work_will_import(tmp_pat
     program = tmp_path / "parent.py"
     program.write_text(FORKED)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment, timeout=50)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment, timeout=300)
     assert done.stdout == "True False\n", done.stderr
 
 
@@ -201,6 +205,17 @@ def test_workers_take_the_gpus_in_turn_and_their_successors_too():
             with pytest.raises(WorkerDied):
                 pool.call(jobs.die)
         assert sorted(threads.map(lambda _: pool.call(jobs.gpu, together), range(3))) == seen
+
+
+def test_a_comparison_s_executor_is_a_pool_of_local_workers_with_the_interface_s_methods():
+    for name in ("call", "terminate", "__enter__", "__exit__"):
+        assert inspect.signature(getattr(WorkerPool, name)) == inspect.signature(getattr(Executor, name))
+    heard = []
+    with open_executor(1, 3, "cpu", heard.append) as executor:
+        assert isinstance(executor, WorkerPool)
+        assert executor.call(jobs.threads) == ("3", True)
+        executor.call(jobs.tell, 1)
+    assert [message["number"] for message in heard] == [0]
 
 
 def test_without_gpus_what_is_visible_stays_as_it_is(monkeypatch):

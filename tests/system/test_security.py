@@ -186,7 +186,9 @@ def test_nothing_leaves_this_machine(tmp_path, command):
     assert [line for line in heard if line[1] != "start" and not is_local(line[2])] == []
     if command == "compare":
         programs = " ".join(" ".join(argv) for _, event, argv in heard if event == "start")
-        assert all(word in programs for word in ("dashpipe", "prefect_process.py", "multiprocessing.forkserver"))
+        assert all(
+            word in programs for word in ("dashpipe", "flows.services.prefect_process", "multiprocessing.forkserver")
+        )
         started = {pid for pid, event, _ in heard if event == "start"}
         assert {pid for pid, event, _ in heard if event == "socket.connect"} - started  # the forked workers'
 

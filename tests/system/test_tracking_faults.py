@@ -336,7 +336,7 @@ def _assert_complete(uri, store, settings=TINY):
 
 def _is_prefect_server(process):
     try:
-        return "prefect_process.py" in " ".join(process.cmdline())
+        return "flows.services.prefect_process" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return False
 

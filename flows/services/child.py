@@ -1,0 +1,118 @@
+"""Child processes: start one, wait until it is healthy, end it, and have it end with its parent.
+
+Run as a module, it runs a program that knows nothing of its parent: `python -P -m flows.services.child PROGRAM ...`.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+PYTHON = (sys.executable, "-P")  # imports nothing from the folder that the user happens to be in
+HEALTH_POLL_SECONDS = 0.05
+PARENT_POLL_SECONDS = 0.1
+END_SECONDS = 10.0  # that a group of processes has to end by itself
+
+Pipe = int | IO[bytes]
+
+
+def start_child(
+    *words: str,
+    stdin: Pipe = subprocess.DEVNULL,
+    stdout: Pipe = subprocess.DEVNULL,
+    stderr: Pipe = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start a Python process in a process group of its own: a Ctrl-C reaches only its parent, which ends the group.
+
+    words: the interpreter's arguments, such as "-m", "module".
+    """
+    return subprocess.Popen(
+        [*PYTHON, *words],
+        bufsize=0,  # a word that cannot be sent is not kept
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=env,
+        cwd=cwd,
+        start_new_session=True,
+    )
+
+
+def wait_healthy(child: "subprocess.Popen[bytes]", is_healthy: Callable[[float], bool], seconds: float) -> bool:
+    """Return whether a child became healthy within some seconds; False as soon as it has ended.
+
+    is_healthy: asks the child, for at most the given seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while child.poll() is None and (left := deadline - time.monotonic()) > 0:
+        if is_healthy(max(left, HEALTH_POLL_SECONDS)):
+            return True
+        time.sleep(HEALTH_POLL_SECONDS)
+    return False
+
+
+def end_group(child: "subprocess.Popen[bytes]") -> None:
+    """End a child and all processes of its group: ask first, then force."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        try:
+            os.killpg(child.pid, number) if hasattr(os, "killpg") else child.send_signal(number)
+            child.wait(timeout=END_SECONDS)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    child.wait()
+
+
+class ParentWatch:
+    """Watches the parent of this process in a thread, and calls `end` when the parent is gone."""
+
+    def __init__(self, end: Callable[[], None] = lambda: os._exit(1)) -> None:
+        self._parent = os.getppid()
+        self._end = end
+        self._stopped = threading.Event()
+        self._thread = run_in_background(self._watch)
+
+    def stop(self) -> None:
+        """Leave the process without this thread, as a process must be that is to be forked."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(PARENT_POLL_SECONDS):
+            if os.getppid() != self._parent:
+                self._end()
+                return
+
+
+def run_in_background(function: Callable[[], None]) -> threading.Thread:
+    """Start a thread that watches something for this process and does not keep it alive."""
+    thread = threading.Thread(target=function, name="parent-watch", daemon=True)
+    thread.start()
+    return thread
+
+
+def main(words: Sequence[str]) -> int:
+    """Run a Python program in this process's group until it ends or the parent is gone; return its exit code."""
+
+    def end() -> None:
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(END_SECONDS)
+        os.killpg(0, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the program gets it too, and this process ends with the program
+    if hasattr(os, "killpg"):
+        ParentWatch(end)
+    with subprocess.Popen([*PYTHON, *words]) as program:
+        return program.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""Where runs are done: one small interface, behind which worker processes of this machine or of a cluster can stand."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+
+from dash_core.errors import DashError
+
+
+class WorkerDied(DashError):
+    """The process of a run ended without an answer."""
+
+
+class Stopped(DashError):
+    """The executor was ended before a run began."""
+
+
+class Ended(Stopped):
+    """The executor was ended while a run trained, and the run's process with it."""
+
+
+class Executor(Protocol):
+    """Does calls elsewhere, some of them side by side; a context manager that ends its processes with the block.
+
+    After an exception in the block they are ended at once, as `terminate` does.
+    """
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return function(*arguments), computed by a worker, or raise its error; wait while no worker is idle.
+
+        WorkerDied if the worker's process dies; Stopped or Ended after `terminate`. May be called by many threads.
+        """
+        ...
+
+    def terminate(self) -> None:
+        """Ask the workers to stop, so that runs save their state, and end those that do not; begin no other call."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None: ...
+
+
+def open_executor(size: int, threads: int, device: str, receive: Callable[[Any], None]) -> Executor:
+    """Return an executor of `size` workers with `threads` torch threads each, which use the GPUs of a device setting.
+
+    receive: called with each message that a worker sends (`flows.services.workers.tell_parent`).
+    """
+    from dash_core.device import visible_gpus
+    from flows.services.workers import WorkerPool
+
+    return WorkerPool(size, threads, visible_gpus(device), receive)
