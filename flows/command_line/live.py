@@ -19,9 +19,9 @@ from tasks.store.place import Place
 from tasks.store.progress import Progress, read_progress
 from tasks.store.runs import is_complete
 
-REFRESH = 0.5  # seconds between two looks at the runs' files
-WIDE = 90  # columns of a terminal in which the live table need not be squeezed
-HEADINGS = {  # of the live table, and the width below which a value would be cut
+REFRESH_SECONDS = 0.5  # between two reads of the runs' progress files
+WIDE_COLUMNS = 90  # from this width on, the live table has wide gaps
+HEADINGS = {  # of the live table; the smallest width of each column that cuts no value
     "run": 0,
     "experiment": 5,
     "epoch": 5,
@@ -121,7 +121,7 @@ def _follow_live(runs: Sequence[RunConfig], read: "_Reader", console: Console, s
             live.update(_picture([(run, read(run)) for run in runs], console, time.monotonic() - started), refresh=True)
             if ended:
                 return
-            stop.wait(REFRESH)
+            stop.wait(REFRESH_SECONDS)
 
 
 def _picture(rows: Sequence[tuple[RunConfig, Progress]], console: Console, elapsed: float) -> RichTable:
@@ -129,7 +129,7 @@ def _picture(rows: Sequence[tuple[RunConfig, Progress]], console: Console, elaps
     counts = {state: sum(progress.state == state for _, progress in rows) for state in STYLES}
     caption = " · ".join(f"{count} {state}" for state, count in counts.items() if count)
     caption = f"{caption} · {_duration(elapsed)}"
-    gap = (0, 2, 0, 0) if console.width >= WIDE else (0, 1, 0, 0)
+    gap = (0, 2, 0, 0) if console.width >= WIDE_COLUMNS else (0, 1, 0, 0)
     table = RichTable(box=None, padding=gap, header_style="dim", caption=caption, caption_justify="left")
     for heading, width in HEADINGS.items():
         table.add_column(heading, justify="left" if heading == "run" else "right", min_width=width, no_wrap=not width)
@@ -161,7 +161,7 @@ def _follow_plainly(runs: Sequence[RunConfig], read: "_Reader", console: Console
     said = {run.id: read.before(run) for run in runs}
     ended = False
     while not ended:
-        ended = stop.wait(REFRESH)  # one more look after the end
+        ended = stop.wait(REFRESH_SECONDS)  # one more look after the end
         for run in runs:
             now, last = read(run), said[run.id]
             if now.state == "failed" and last.state != "failed":

@@ -21,7 +21,7 @@ TRAINING = Progress("training", 12, 13, 4, 12345, 0.9876, 0.5, 43210.4, 3725.0)
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(display, "REFRESH", 0.01)
+    monkeypatch.setattr(display, "REFRESH_SECONDS", 0.01)
     return Place(store=tmp_path, data_root=tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_elsewhere_a_line_is_printed_when_a_chunk_is_finished(place):
 
 
 def test_what_happens_just_before_the_end_is_still_printed(place, monkeypatch):
-    monkeypatch.setattr(display, "REFRESH", 60)
+    monkeypatch.setattr(display, "REFRESH_SECONDS", 60)
     out = console(terminal=False)
     with watched(RUNS, place, out):
         time.sleep(0.05)

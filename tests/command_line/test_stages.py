@@ -13,6 +13,7 @@ from dash_core.data import ChunkPlan
 from dash_core.errors import ConfigError, RecordError
 from dash_core.theory import simulate, to_csv
 from flows.command_line import stages as stages_module
+from flows.command_line.options import SharedOptions
 from flows.command_line.stages import Stages
 from tasks.store.place import place_of
 from tasks.store.results import KEPT, Results, keep
@@ -40,8 +41,8 @@ class Project:
     def stages(self, results: bool = True, **changes: object) -> Stages:
         params = parse(Params, merge(SETTINGS, changes))
         place = place_of(params, self.folder / "store", None)
-        source = Path("params.yaml"), None, []
-        return Stages.of(params, place, source, self.results.folder if results else None, self.console)
+        options = SharedOptions(results=self.results.folder if results else None)
+        return Stages.of(params, place, options, self.console)
 
     def said(self) -> list[str]:
         return self.console.export_text().splitlines()
