@@ -99,8 +99,14 @@ def recorded_facts(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the commit of the code that runs, marked if that code was changed since; None outside a checkout."""
+    """Return the commit of the running code, marked "-dirty" if that code was changed since; None if it has none.
+
+    An installed package has none, even if it is installed somewhere inside the checkout of another project.
+    """
     try:
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
+            return None
+        _git("ls-files", "--error-unmatch", "--", *PACKAGES)  # fails if one of them is not tracked
         name = _git("describe", "--always", "--abbrev=12", "--exclude=*")
         return name + ("-dirty" if _git("status", "--porcelain", "--", *PACKAGES) else "")
     except (OSError, subprocess.SubprocessError):
