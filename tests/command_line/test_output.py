@@ -20,7 +20,8 @@ from flows.command_line import main as cli
 real = cli.app
 
 def app():
-    for words in ("methods", "datasets", "diagnostics", "models --size 8", "doctor", "run --method d\u00e6sh\u00b7\u2013"):
+    wrong = "run --method d\u00e6sh\u00b7\u2013"
+    for words in ("methods", "datasets", "diagnostics", "models --size 8", "doctor", wrong):
         sys.argv = ["dashpipe", *words.split()]
         try:
             real()
