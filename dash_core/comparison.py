@@ -1,4 +1,4 @@
-"""A comparison: the whole of params.yaml, unfolded into one run for each method and seed."""
+"""A comparison: the whole of params.yaml, and its runs, one for each method and seed."""
 
 import re
 from collections.abc import Mapping
@@ -91,6 +91,6 @@ class Params(Setting):
 
     @cached_property
     def name(self) -> str:
-        """The comparison's name: the dataset, the model, and a hash of its runs and what they are called."""
+        """The comparison's name: dataset, model, and a hash of its runs and their labels."""
         digest = digest_of(sorted([run.method.label, run.digest] for run in self.runs()))
         return re.sub(r"[^A-Za-z0-9_.\-]+", "-", f"{self.dataset.name}-{self.model.name}-{digest[:8]}")

@@ -1,4 +1,4 @@
-"""What a section of the configuration is made of: its base class, and the kinds of value that several sections use."""
+"""The base class of the configuration's sections, and the kinds of value that several sections use."""
 
 from typing import Annotated
 

@@ -49,8 +49,8 @@ def reproduce(
     failure = None
     if items:
         try:
-            order = reproduction.Order.of(items, scale, options.overrides, again)
-            reproduction.reproduce(order, place, console)
+            selection = reproduction.Selection.of(items, scale, options.overrides, again)
+            reproduction.reproduce(selection, place, console)
         except reproduction.ReproductionFailed as error:
             failure = error
     if summary:

@@ -1,4 +1,4 @@
-"""What the command `reproduce` does: items of the paper one by one, their verdicts, their list, their summary."""
+"""What the command `reproduce` does: it reproduces items of the paper, lists them, and summarises their verdicts."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,14 @@ UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))  # seconds of each
 
 
 class ReproductionFailed(DashError):
-    """Some items could not be reproduced whole; the others are."""
+    """Some items could not be reproduced whole; the message names them. The other items are complete."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """The items to reproduce at a scale, with overrides. again: train complete runs again.
+class Selection:
+    """The items to reproduce at a scale, with overrides; `again` trains complete runs again.
 
-    settings: each item's parameters by comparison, checked; by the item's name.
+    settings: by the item's name, the checked parameters of its comparisons by key.
     """
 
     items: Sequence[Item]
@@ -42,23 +42,25 @@ class Order:
     again: bool = False
 
     @classmethod
-    def of(cls, names: Sequence[str], scale: str, overrides: Sequence[str], again: bool) -> "Order":
-        """Return the order of items by name, each once; ConfigError if there is no such item or scale."""
+    def of(cls, names: Sequence[str], scale: str, overrides: Sequence[str], again: bool) -> "Selection":
+        """Return the selection of the named items, each once; ConfigError if there is no such item or scale."""
         items = {item.name: item for name in names for item in select(name)}
         settings = {name: settings_of(item, scale, overrides) for name, item in items.items()}
         return cls(list(items.values()), settings, scale, overrides, again)
 
 
-def reproduce(order: Order, place: Place, console: Console) -> None:
+def reproduce(selection: Selection, place: Place, console: Console) -> None:
     """Reproduce the items and print their verdicts; ReproductionFailed names the items that failed."""
     failures: dict[str, str] = {}
-    console.print(f"{len(order.items)} item(s), scale {order.scale}, starting services …", highlight=False)
-    trained = [params for item in order.items if not item.simulated for params in order.settings[item.name].values()]
+    console.print(f"{len(selection.items)} item(s), scale {selection.scale}, starting services …", highlight=False)
+    trained = [
+        params for item in selection.items if not item.simulated for params in selection.settings[item.name].values()
+    ]
     models = {params.model.name for params in trained}
     with standing_by(place.store) as server, services(Session(place, console, server), models):
-        for item in order.items:
+        for item in selection.items:
             try:
-                if reason := _reproduce_one(item, order, place, console):
+                if reason := _reproduce_one(item, selection, place, console):
                     failures[item.name] = reason
             except StopRequested:
                 raise
@@ -67,14 +69,14 @@ def reproduce(order: Order, place: Place, console: Console) -> None:
                 say(console, f"{item.name}: {error}")
     if failures:
         listing = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
-        raise ReproductionFailed(f"{len(failures)} of {len(order.items)} items are not whole:\n{listing}")
+        raise ReproductionFailed(f"{len(failures)} of {len(selection.items)} items are not whole:\n{listing}")
 
 
-def _reproduce_one(item: Item, order: Order, place: Place, console: Console) -> str:
+def _reproduce_one(item: Item, selection: Selection, place: Place, console: Console) -> str:
     """Reproduce one item, print its verdicts, and return why runs failed, or an empty text."""
     from flows.command_line.live import watched
 
-    settings = order.settings[item.name]
+    settings = selection.settings[item.name]
     console.print(f"\n{item.name}: {item.shows}", style="bold", markup=False, highlight=False, soft_wrap=True)
     runs = {} if item.simulated else {run.id: run for params in settings.values() for run in params.runs()}
     if not item.simulated:
@@ -82,21 +84,21 @@ def _reproduce_one(item: Item, order: Order, place: Place, console: Console) -> 
             check_data(params, place, console)
     started = time.perf_counter()
     with watched(list(runs.values()), place, console):
-        made = reproduce_item(item.name, order.scale, settings, place, order.overrides, order.again)
+        made = reproduce_item(item.name, selection.scale, settings, place, selection.overrides, selection.again)
     for finding in made.findings:
         console.print(f"{finding.judgement:14}", style=MARKS[finding.judgement], end="", highlight=False)
         say(console, finding.claim.text)
         console.print(f"{'':14}{finding.numbers}", style="dim", markup=False, highlight=False, soft_wrap=True)
     if not made.findings:
         console.print("no claim to check: see the page", highlight=False)
-    folder = item_folder(place.store, item.name, order.scale, made.overrides)
+    folder = item_folder(place.store, item.name, selection.scale, made.overrides)
     say(console, f"page     {folder / PAGE_FILE} ({time.perf_counter() - started:,.0f} s)")
     failed = "\n".join(f"    {run}: {reason}" for run, reason in made.failures.items())
     return f"{len(made.failures)} runs failed:\n{failed}" if failed else ""
 
 
 def list_items(place: Place, console: Console) -> None:
-    """Print each item: what it shows, its scales, the time expected on this machine, whether its data are here."""
+    """Print what each item shows and, by scale, the time expected on this machine and whether its data are here."""
     device = choose_device(place.device)
     prepare_device(device, 1)
     rate, workers = training_rate(device), Crew.of(Params(), 2**20).workers
@@ -112,7 +114,7 @@ def list_items(place: Place, console: Console) -> None:
 
 
 def _data(item: Item, scale: str, place: Place) -> str:
-    """Return which data an item needs, and whether they are here."""
+    """Return which datasets an item needs, and whether they are here."""
     if item.simulated or not item.scales[scale].comparisons:
         return "needs no data"
     configs = {params.dataset.name: params.dataset for params in item.scales[scale].params().values()}
@@ -127,7 +129,7 @@ def about(seconds: float) -> str:
 
 
 def check_summary(scale: str, path: Path | None) -> None:
-    """Raise ConfigError unless there is such a scale, and the summary's file can be one."""
+    """Raise ConfigError unless the scale exists and the summary can be written to the path."""
     check_scale(scale)
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise ConfigError(f"--summary: {path} is no file in a folder that exists; give for example reproduction.md")

@@ -16,7 +16,7 @@ from flows.command_line import stages as stages_module
 from flows.command_line.options import SharedOptions
 from flows.command_line.stages import Stages
 from tasks.store.place import place_of
-from tasks.store.results import KEPT, Results, keep
+from tasks.store.results import KEPT_FILES, Results, keep
 from tasks.store.runs import is_complete
 from tests import toy
 
@@ -149,8 +149,8 @@ def test_train_copies_complete_runs_and_nothing_else(trained, monkeypatch):
     stages.train("dash")
     for seed in (0, 1):
         source = stages.place.run_folder(stages.settings.run("dash", seed))
-        assert {path.name for path in (folder / f"seed-{seed}").iterdir()} == set(KEPT)
-        assert all((folder / f"seed-{seed}" / name).read_bytes() == (source / name).read_bytes() for name in KEPT)
+        assert {path.name for path in (folder / f"seed-{seed}").iterdir()} == set(KEPT_FILES)
+        assert all((folder / f"seed-{seed}" / name).read_bytes() == (source / name).read_bytes() for name in KEPT_FILES)
 
 
 def test_tables_are_the_same_bytes_each_time_and_name_the_splits(trained):
