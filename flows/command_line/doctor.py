@@ -1,10 +1,8 @@
 """The command `doctor`: what this machine offers, and what is missing."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -71,6 +69,8 @@ def _params(options: SharedOptions) -> Finding:
 
 
 def _versions() -> Iterator[Finding]:
+    from importlib import metadata
+
     for name in ("torch", "torchvision", "scikit-learn", "prefect", "mlflow", "dvc"):
         try:
             yield Finding("ok", name, metadata.version(name))
@@ -124,6 +124,8 @@ def _stores(place: "Place") -> Iterator[Finding]:
 
 
 def _disk(place: "Place") -> Finding:
+    import shutil
+
     if not os.access(_existing(place.store), os.W_OK):
         return Finding("missing", "store", f"{place.store} cannot be written", "choose another with --store")
     free = shutil.disk_usage(_existing(place.store)).free

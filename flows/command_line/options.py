@@ -101,6 +101,7 @@ class SharedOptions:
 
 
 ALL = tuple(option.name for option in dataclasses.fields(SharedOptions))
+ANNOTATIONS = get_type_hints(SharedOptions, include_extras=True)
 
 
 def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -132,6 +133,5 @@ def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
 
 def _parameter(name: str) -> inspect.Parameter:
     """Return a shared option as a parameter of a command, with the annotation that typer reads."""
-    annotation = get_type_hints(SharedOptions, include_extras=True)[name]
     default = getattr(SharedOptions(), name)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=ANNOTATIONS[name])
