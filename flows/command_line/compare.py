@@ -1,6 +1,6 @@
 """The commands `compare` and `run`, from services started to table printed.
 
-Imports wait until they are needed, as `session` explains.
+Imports wait until they are needed, for the reason that `session.py` gives.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -98,7 +98,7 @@ def train_method(settings: "Params", label: str, place: "Place", console: "Conso
 
 
 def train_here(settings: "Params", one: "RunConfig", session: Session, again: bool) -> None:
-    """Do one run of a comparison in this process; a complete run is trained again only if asked."""
+    """Train one run of a comparison in this process; a complete run is trained again only with `again`."""
     place, console, server = session.place, session.console, session.server
     check_data(settings, place, console)
     if server:

@@ -1,4 +1,4 @@
-"""What a command that trains works with: its folders, its terminal, the services that it starts, its data.
+"""The session of a command that trains: its folders, its terminal, the services that it starts, its data.
 
 Imports wait until they are needed, in the order that uses two cores best: the Prefect server and the workers' fork
 server import on their own while this process does, and start nothing before the data are known to be good.
