@@ -100,8 +100,8 @@ class SharedOptions:
         return as_options(self.params, self.preset, self.overrides)
 
 
-ALL = tuple(option.name for option in dataclasses.fields(SharedOptions))
-ANNOTATIONS = get_type_hints(SharedOptions, include_extras=True)
+ALL_OPTIONS = tuple(option.name for option in dataclasses.fields(SharedOptions))
+_ANNOTATIONS = get_type_hints(SharedOptions, include_extras=True)
 
 
 def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -110,9 +110,9 @@ def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
     The command takes them as its first argument, one SharedOptions; options that it was not given have their defaults.
     On the command line they come after the command's own.
     """
-    unknown = set(names) - set(ALL)
+    unknown = set(names) - set(ALL_OPTIONS)
     if unknown:
-        raise TypeError(f"no shared option {', '.join(sorted(unknown))}; known: {', '.join(ALL)}")
+        raise TypeError(f"no shared option {', '.join(sorted(unknown))}; known: {', '.join(ALL_OPTIONS)}")
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
@@ -134,4 +134,4 @@ def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
 def _parameter(name: str) -> inspect.Parameter:
     """Return a shared option as a parameter of a command, with the annotation that typer reads."""
     default = getattr(SharedOptions(), name)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=ANNOTATIONS[name])
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_ANNOTATIONS[name])
