@@ -1,7 +1,9 @@
-"""A comparison: the whole of params.yaml, unfolded into one run for each method and seed."""
+"""A comparison: the whole of params.yaml, and its runs, one for each method and seed."""
 
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator
 
@@ -24,7 +26,7 @@ from dash_core.theory import TheoryConfig
 
 
 class Params(Setting):
-    """The whole of params.yaml: one comparison of methods over seeds."""
+    """The whole of params.yaml: one comparison of methods over seeds. Methods and runs are resolved once and kept."""
 
     methods: dict[Label, dict[str, Any]] = Field(default_factory=dict)
     seeds: Annotated[list[Seed], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
@@ -48,6 +50,15 @@ class Params(Setting):
 
     def method(self, label: str) -> MethodConfig:
         """Return one method with its parameters resolved, defaults included; ConfigError if there is none."""
+        if label not in self._resolved:
+            self._resolved[label] = self._resolve(label)
+        return self._resolved[label]
+
+    @cached_property
+    def _resolved(self) -> dict[str, MethodConfig]:
+        return {}
+
+    def _resolve(self, label: str) -> MethodConfig:
         given = dict(self.methods.get(label, {}))
         name = given.pop("intervention", label)
         if not isinstance(name, str) or name not in INTERVENTIONS:
@@ -58,6 +69,13 @@ class Params(Setting):
         parameters = build_intervention(name, given, where=f"methods.{label}").model_dump(mode="json")
         return MethodConfig(label=label, intervention=name, parameters=parameters)
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with changed fields, as pydantic does; the copy resolves its methods and runs anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        for resolved in ("_resolved", "_runs", "name"):
+            copy.__dict__.pop(resolved, None)
+        return copy
+
     def run(self, label: str, seed: int) -> RunConfig:
         """Return the run of one method and seed; ConfigError if there is no such method or seed."""
         shared = {name: getattr(self, name) for name in (*Setting.model_fields, "diagnostics")}
@@ -65,10 +83,14 @@ class Params(Setting):
 
     def runs(self) -> list[RunConfig]:
         """Return every run of the comparison, seed by seed, methods in the given order."""
+        return list(self._runs)
+
+    @cached_property
+    def _runs(self) -> list[RunConfig]:
         return [self.run(label, seed) for seed in self.seeds for label in self.compare.methods]
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """The comparison's name: the dataset, the model, and a hash of its runs and what they are called."""
+        """The comparison's name: dataset, model, and a hash of its runs and their labels."""
         digest = digest_of(sorted([run.method.label, run.digest] for run in self.runs()))
         return re.sub(r"[^A-Za-z0-9_.\-]+", "-", f"{self.dataset.name}-{self.model.name}-{digest[:8]}")

@@ -1,7 +1,7 @@
-"""The typed form of params.yaml: what a run is made of, checked before anything runs.
+"""The typed form of params.yaml: the sections of a run, checked before anything runs.
 
-A section of params.yaml is a class here, with the same names. A RunConfig is one run, and its hash
-the run's id: two equal configs are one run. The whole file is `dash_core.comparison.Params`.
+Each section of params.yaml is a class here, with the same names. A RunConfig is one run, and its hash is the run's id:
+two equal configs are one run. The whole file is `dash_core.comparison.Params`.
 """
 
 import difflib
@@ -36,7 +36,7 @@ UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic'
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
 IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
-MOST_MISTAKES = 20  # that one message lists
+MOST_MISTAKES = 20  # listed in one message
 
 
 class DatasetConfig(Section):
@@ -84,7 +84,7 @@ class OptimizerConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How one chunk is trained to convergence (paper, section 5 and appendix)."""
+    """How each chunk is trained to convergence (paper, section 5 and appendix)."""
 
     recipe: Literal["standard", "sota"] = "standard"
     batch_size: Batch = 128
@@ -106,12 +106,12 @@ class MethodConfig(Section):
 
 
 class Setting(Section):
-    """What all runs of a comparison have in common."""
+    """The parameters that all runs of a comparison share."""
 
     dataset: DatasetConfig = DatasetConfig()
     chunks: Count = 10
     protocol: ProtocolConfig = STANDARD
-    experiments: Count | None = None  # only the first so many of the protocol's; None: all
+    experiments: Count | None = None  # train only this many of the protocol's experiments, from the first; None: all
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
@@ -136,7 +136,7 @@ class Setting(Section):
 
     @property
     def experiment_count(self) -> int:
-        """How many experiments a run has, and records when it is complete."""
+        """The number of a run's experiments, and of a complete run's records."""
         return self.experiments or self.protocol.count(self.chunks)
 
 
@@ -160,7 +160,7 @@ class RunConfig(Setting):
 
     @property
     def digest(self) -> str:
-        """Hash of everything that decides the result; the method's label does not."""
+        """Hash of everything that decides the result; the method's label does not count."""
         content = self.identity
         del content["method"]["label"]
         return digest_of(content)
@@ -173,10 +173,10 @@ class RunConfig(Setting):
 
 
 class CompareConfig(Section):
-    """Which methods stand side by side, and how the runs share the machine."""
+    """Which methods are compared, and how the runs share the machine."""
 
     methods: Annotated[list[str], Field(min_length=1, default_factory=lambda: [*COMPARED])]
-    workers: Count | Literal["auto"] = "auto"  # parallel processes; auto: one a core, no more than runs
+    workers: Count | Literal["auto"] = "auto"  # parallel processes; auto: one a core, at most one a run
     threads: Threads | Literal["auto"] = "auto"  # of torch, a worker; auto: 1, so that bits do not depend on workers
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
     checkpoint_seconds: Positive = 60.0  # between two saves of a run within a chunk
@@ -229,7 +229,7 @@ def distinct(values: list, name: str) -> list:
 
 
 def shown(value: object) -> str:
-    """Return a value as an error shows it: a line that may be read, however long or deep the value is."""
+    """Return a value as errors show it: one short line, however long or deep the value is."""
     try:
         return _SHORT.repr(value)
     except ValueError:  # Python refuses to write such numbers out
@@ -260,7 +260,7 @@ def _explain(kind: type[Section], mistake: Mapping[str, Any], where: str) -> str
 
 
 def _place(kind: type[Section], location: Sequence[str | int]) -> tuple[list[str], type[Section]]:
-    """Return the keys of an error's location, without pydantic's words, and the section in which the last stands."""
+    """Return the keys of an error's location, without pydantic's words, and the section that contains the last key."""
     path, section, inner = [], kind, kind
     for part in (str(part) for part in location if part not in UNION):
         if path and part in (members := _members(section, path[-1])):
@@ -274,14 +274,14 @@ def _place(kind: type[Section], location: Sequence[str | int]) -> tuple[list[str
 
 
 def _members(section: type[Section], key: str) -> dict[str, type[Section]]:
-    """Return the sections, by name, of which a key holds one."""
+    """Return, by name, the sections that a key may hold."""
     kinds = get_args(section.model_fields[key].annotation) if key in section.model_fields else ()
     sections = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
     return {kind.model_fields["name"].default: kind for kind in sections}
 
 
 def _where(section: type[Section], key: str) -> str:
-    """Return 'here', or which name makes a section, of several that the key may stand in, the one that is here."""
+    """Return 'here' or, for a key of a protocol, the name of the protocol that was chosen."""
     if not issubclass(section, Protocol):
         return "here"
     return f"with {key.rpartition('.')[0]}.name={section.model_fields['name'].default}"

@@ -3,7 +3,6 @@
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from prefect import flow
 
@@ -21,48 +20,51 @@ from tasks.reproduction import publish_item, simulate
 from tasks.store.place import Place, place_of
 from tasks.views import machines_of
 
-ITS_OWN = ("compare.methods", "diagnostics")  # what an item's view and claims are made of
+FIXED_BY_ITEM = ("compare.methods", "diagnostics")  # an item's view and claims are made of them
 
 
 @flow(name="reproduce-item", flow_run_name="reproduce {name} · {scale}", persist_result=False, retries=0)
 def reproduce_item(
     name: str,
-    scale: str = "small",
-    store: str = ".",
-    data_root: str | None = None,
+    scale: str,
+    settings: Mapping[str, Params],
+    place: Place,
     overrides: Sequence[str] = (),
     again: bool = False,
 ) -> Reproduced:
     """Run every comparison of an item, and publish its page, verdicts and record.
 
-    A run that fails does not take the others down: the item is made of what is complete, and its failures are told.
+    settings: the checked parameters of each comparison (`settings_of`). place: its folders; devices and threads are
+    each comparison's own. A run that fails does not stop the others: the item is made of the complete runs, and the
+    failures are returned with it.
     """
     (item,), changes = select(name), changing(overrides)
+    command = command_of(item, scale, overrides)
     measured, failures, simulating = {}, {}, 0.0
-    for key, params in settings_of(item, scale, overrides).items():
-        place = place_of(params, Path(store), Path(data_root) if data_root else None)
+    for key, params in settings.items():
+        own_place = place_of(params, place.store, place.data_root)
         if item.simulated:
             started = time.perf_counter()
-            measured[key] = simulate(key, params, place)
+            measured[key] = simulate(key, params, own_place)
             simulating += time.perf_counter() - started
         else:
-            measured[key], failed = _compare(params, place, command_of(item, scale, overrides), again)
+            measured[key], failed = _compare(params, own_place, command, again)
             failures |= failed
     made = Reproduced(
         item=item,
         scale=scale,
         outcome=measured,
         seconds=simulating or _seconds(measured),
-        command=command_of(item, scale, overrides),
+        command=command,
         overrides=tuple(changes),
         failures=failures,
     )
-    publish_item(made, place_of(Params(), Path(store), None))
+    publish_item(made, place)
     return made
 
 
 def _compare(params: Params, place: Place, command: str, again: bool) -> tuple[Measured, Mapping[str, str]]:
-    """Return what is complete and why runs failed; ComparisonFailed where a method has no complete run."""
+    """Return the complete runs, and why others failed; ComparisonFailed if a method has no complete run."""
     compared = compare(params, place, command, again)
     evidence = compared.evidence
     if {method.label for method in evidence.methods} != set(params.compare.methods):
@@ -71,7 +73,7 @@ def _compare(params: Params, place: Place, command: str, again: bool) -> tuple[M
 
 
 def _seconds(measured: Mapping[str, Measured]) -> float:
-    """Return what the records of all runs tell, one after the other."""
+    """Return the seconds of all runs together, by their records."""
     runs = [run for one in measured.values() for method in one.methods for run in method.runs.values()]
     return sum(total_cost(run).seconds for run in runs)
 
@@ -80,16 +82,19 @@ def settings_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> dict[s
     """Return the parameters of an item's comparisons with overrides laid over them; ConfigError names what is wrong."""
     check_scale(scale)
     for override in overrides:
-        if override.partition("=")[0].strip() in ITS_OWN:
-            raise ConfigError(f"--set {override}: an item says itself what it compares and measures; override the rest")
-    found = {}
+        if override.partition("=")[0].strip() in FIXED_BY_ITEM:
+            raise ConfigError(
+                f"--set {override}: an item fixes {' and '.join(FIXED_BY_ITEM)}; override other parameters"
+            )
+    changes = [parse_override(override) for override in overrides]
+    settings = {}
     for key, overlay in item.scales[scale].comparisons.items():
         content = overlay
-        for override in overrides:
-            content = merge(content, parse_override(override))
-        found[key] = parse(Params, content, where=f"{item.name}, {scale}, {key}")
-        check(found[key])
-    return found
+        for change in changes:
+            content = merge(content, change)
+        settings[key] = parse(Params, content, where=f"{item.name}, {scale}, {key}")
+        check(settings[key])
+    return settings
 
 
 def check_scale(scale: str) -> None:
@@ -99,7 +104,7 @@ def check_scale(scale: str) -> None:
 
 
 def changing(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that change results; the section `compare` says only how runs are carried out."""
+    """Return the overrides that change results; the section `compare` only says how runs are trained."""
     return [override for override in overrides if not override.startswith("compare.")]
 
 

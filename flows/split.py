@@ -1,4 +1,4 @@
-"""The flow that splits a dataset: one chunk plan a seed, the same for every method."""
+"""The flow that splits a dataset: one chunk plan per seed, the same for every method."""
 
 from prefect import flow
 

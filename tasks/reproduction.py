@@ -1,4 +1,4 @@
-"""Items of the paper on disk: an offline page and a record each, under `reproduction/<item>/<scale>` in the store."""
+"""Items of the paper on disk: each has an offline page and a record in `reproduction/<item>/<scale>` of the store."""
 
 import json
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from dash_core.views.reproduction.reproduced import Reproduced
 from tasks.store.place import Place
 from tasks.store.runs import facts
 
-PAGE, RESULT = "index.html", "result.json"
+PAGE_FILE, RESULT_FILE = "index.html", "result.json"
 
 
 def item_folder(store: Path, item: str, scale: str, overrides: Sequence[str] = ()) -> Path:
-    """Folder of one item at one scale; what overrides make of it has a folder of its own."""
+    """Folder of one item at one scale; with overrides it has a folder of its own."""
     changed = f"-{digest_of(sorted(overrides))[:8]}" if overrides else ""
     return store / "reproduction" / item / f"{scale}{changed}"
 
@@ -39,23 +39,23 @@ def simulate(key: str, params: Params, place: Place) -> Measured:
 def publish_item(made: Reproduced, place: Place) -> Path:
     """Write the item's page and, last, its record; return the page."""
     folder = item_folder(place.store, made.item.name, made.scale, made.overrides)
-    write_atomically(folder / PAGE, item_html(made).encode())
-    write_atomically(folder / RESULT, (json.dumps(made.result(), indent=2) + "\n").encode())
-    return folder / PAGE
+    write_atomically(folder / PAGE_FILE, item_html(made).encode())
+    write_atomically(folder / RESULT_FILE, (json.dumps(made.result(), indent=2) + "\n").encode())
+    return folder / PAGE_FILE
 
 
 def read_results(store: Path, items: Sequence[str], scale: str, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return the records of those items that were reproduced so, in the given order; RecordError if one is damaged."""
-    found = []
+    """Return the records of the items that were reproduced so, in the given order; RecordError if one is damaged."""
+    records = []
     for item in items:
-        path = item_folder(store, item, scale, overrides) / RESULT
+        path = item_folder(store, item, scale, overrides) / RESULT_FILE
         try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
+            records.append(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
             raise RecordError(f"{path} cannot be read ({error}): reproduce {item} again") from None
-    return found
+    return records
 
 
 def write_summary(results: Sequence[dict[str, Any]], path: Path) -> None:

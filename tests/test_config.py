@@ -3,12 +3,14 @@
 import contextlib
 import copy
 import math
+import pickle
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dash_core import comparison
 from dash_core.comparison import Params
 from dash_core.config import merge, parse
 from dash_core.errors import ConfigError
@@ -330,3 +332,32 @@ def malformed(draw) -> object:
 def test_no_content_is_anything_but_accepted_or_refused_in_words(content):
     with contextlib.suppress(ConfigError):
         runs(content)
+
+
+def test_a_method_is_parsed_once_however_often_its_runs_are_asked_for(monkeypatch):
+    built, real = [], comparison.build_intervention
+
+    def counted(name, *given, **more):
+        built.append(name)
+        return real(name, *given, **more)
+
+    monkeypatch.setattr(comparison, "build_intervention", counted)
+    params = parse(Params, {"methods": {"low": {"intervention": "dash", "floor": 0.05}}, "seeds": [0, 1, 2]})
+    check(params)
+    for _ in range(3):
+        assert params.name
+        assert len(params.runs()) == 15
+        assert params.run("low", 1).method.parameters["floor"] == 0.05
+    assert len(built) == 6  # the five that are compared, and `low`
+
+
+def test_what_parameters_keep_resolved_shows_in_no_comparison_copy_or_dump():
+    params, untouched = parse(Params, BASE), parse(Params, BASE)
+    assert params.name
+    assert (params, hash(params.dataset)) == (untouched, hash(untouched.dataset))
+    assert params.model_dump_json() == untouched.model_dump_json()
+    assert repr(params) == repr(untouched)
+    assert pickle.loads(pickle.dumps(params)).runs() == params.runs()
+    changed = params.model_copy(update={"seeds": [7]})
+    assert {run.seed for run in changed.runs()} == {7}
+    assert changed.name != params.name

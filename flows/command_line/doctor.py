@@ -1,26 +1,42 @@
-"""What this machine offers, and what is missing."""
+"""The command `doctor`: what this machine offers, and what is missing."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from dash_core.data import DATASETS
-from dash_core.device import cpu_name, usable_cores
+import typer
+
 from dash_core.errors import ConfigError
-from flows.services.prefect_server import check_health, configured_url
-from tasks.store.place import Place
-from tasks.tracking.client import tracking_uri
+from flows.command_line.errors import FAILED
+from flows.command_line.options import SharedOptions, shared_options
 
-LEAST_FREE = 2 * 2**30  # bytes below which a comparison at the paper's scale will not fit
+if TYPE_CHECKING:
+    from tasks.store.place import Place
+
+LEAST_FREE_BYTES = 2 * 2**30  # of disk: with less, a comparison at the paper's scale will not fit
+CPU_FEATURES = {"avx512": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_tile": "AMX"}
+MARKS = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "missing": "[bold red]missing[/]"}
+
+
+@shared_options("params", "store", "data_root")
+def doctor(options: SharedOptions) -> None:
+    """Say what this machine offers (torch, CPU, GPUs, stores, disk) and what is missing."""
+    from rich.console import Console
+
+    findings = list(examine(options))
+    console = Console(soft_wrap=True, highlight=False)
+    for finding in findings:
+        console.print(MARKS[finding.verdict], f"{finding.subject:14}", end="", markup=True)
+        console.print(finding.words + (f" → {finding.remedy}" if finding.remedy else ""), markup=False)
+    if any(finding.verdict == "missing" for finding in findings):
+        raise typer.Exit(FAILED)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's report; remedy: what to do about it."""
+    """One line of the report. remedy: what to do about it."""
 
     verdict: Literal["ok", "note", "missing"]
     subject: str
@@ -28,9 +44,12 @@ class Finding:
     remedy: str = ""
 
 
-def examine(place: Place, params_error: str | None) -> Iterator[Finding]:
-    """Yield what there is and what is missing, cheapest first."""
-    yield _params(params_error)
+def examine(options: SharedOptions) -> Iterator[Finding]:
+    """Yield the findings, the quickest first."""
+    from dash_core.comparison import Params
+
+    place = options.place_for(Params())
+    yield _params(options)
     yield from _versions()
     yield from _processors()
     yield _browser()
@@ -39,13 +58,19 @@ def examine(place: Place, params_error: str | None) -> Iterator[Finding]:
     yield _data(place)
 
 
-def _params(error: str | None) -> Finding:
-    if error:
-        return Finding("missing", "params.yaml", error, "mend it; every other command needs it")
+def _params(options: SharedOptions) -> Finding:
+    from flows.command_line.settings import load_params
+
+    try:
+        load_params(options.params)
+    except ConfigError as error:
+        return Finding("missing", "params.yaml", str(error), "mend it; every other command needs it")
     return Finding("ok", "params.yaml", "valid")
 
 
 def _versions() -> Iterator[Finding]:
+    from importlib import metadata
+
     for name in ("torch", "torchvision", "scikit-learn", "prefect", "mlflow", "dvc"):
         try:
             yield Finding("ok", name, metadata.version(name))
@@ -56,10 +81,12 @@ def _versions() -> Iterator[Finding]:
 def _processors() -> Iterator[Finding]:
     import torch
 
+    from dash_core.device import cpu_name, usable_cores
+
     cores, kind = usable_cores(), torch.backends.cpu.get_cpu_capability()
     yield Finding("ok", "CPU", f"{cpu_name()}, {cores} core(s) for us, {kind}")
-    features = {name: bool(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)()) for name in _FEATURES}
-    there = ", ".join(words for name, words in _FEATURES.items() if features[name]) or "none"
+    features = {name: bool(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)()) for name in CPU_FEATURES}
+    there = ", ".join(words for name, words in CPU_FEATURES.items() if features[name]) or "none"
     yield Finding("ok", "CPU features", f"matrix units torch can use: {there}")
     if not torch.cuda.is_available():
         yield Finding("note", "GPU", "none that torch can use; runs train on the CPU")
@@ -77,10 +104,10 @@ def _browser() -> Finding:
     return Finding("note", "browser", words, "apt install chromium, or uv run plotly_get_chrome, or set BROWSER_PATH")
 
 
-_FEATURES = {"avx512": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_tile": "AMX"}
+def _stores(place: "Place") -> Iterator[Finding]:
+    from flows.services.prefect_server import check_health, configured_url
+    from tasks.tracking.client import tracking_uri
 
-
-def _stores(place: Place) -> Iterator[Finding]:
     uri = tracking_uri(place.store)
     kind = "set by MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "embedded"
     yield Finding("ok", "MLflow", f"{uri} ({kind})")
@@ -96,20 +123,22 @@ def _stores(place: Place) -> Iterator[Finding]:
         yield Finding("ok", "Prefect", f"your server at {url} answers")
 
 
-def _disk(place: Place) -> Finding:
+def _disk(place: "Place") -> Finding:
+    import shutil
+
     if not os.access(_existing(place.store), os.W_OK):
         return Finding("missing", "store", f"{place.store} cannot be written", "choose another with --store")
     free = shutil.disk_usage(_existing(place.store)).free
     words = f"{place.store}, {free / 2**30:.1f} GiB free"
-    return Finding("ok", "store", words) if free > LEAST_FREE else Finding("note", "store", words, "make room")
+    return Finding("ok", "store", words) if free > LEAST_FREE_BYTES else Finding("note", "store", words, "make room")
 
 
-def _data(place: Place) -> Finding:
+def _data(place: "Place") -> Finding:
+    from dash_core.data import DATASETS
+
     there = ", ".join(sorted(path.name for path in place.data_root.iterdir())) if place.data_root.is_dir() else "empty"
-    words = (
-        f"{place.data_root} ({there}); embedded: {', '.join(n for n, s in DATASETS.items() if s.origin == 'embedded')}"
-    )
-    return Finding("ok", "data root", words)
+    embedded = ", ".join(name for name, spec in DATASETS.items() if spec.origin == "embedded")
+    return Finding("ok", "data root", f"{place.data_root} ({there}); embedded: {embedded}")
 
 
 def _existing(path: Path) -> Path:

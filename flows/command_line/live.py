@@ -1,4 +1,4 @@
-"""What a person sees while runs train: a live table in a terminal, plain lines elsewhere."""
+"""The display of runs while they train: a live table in a terminal, plain lines elsewhere."""
 
 import threading
 import time
@@ -19,9 +19,9 @@ from tasks.store.place import Place
 from tasks.store.progress import Progress, read_progress
 from tasks.store.runs import is_complete
 
-REFRESH = 0.5  # seconds between two looks at the runs' files
-WIDE = 90  # columns of a terminal in which the live table need not be squeezed
-HEADINGS = {  # of the live table, and the width below which a value would be cut
+REFRESH_SECONDS = 0.5  # between two reads of the runs' progress files
+WIDE_COLUMNS = 90  # from this width on, the live table has wide gaps
+HEADINGS = {  # of the live table; the smallest width of each column that cuts no value
     "run": 0,
     "experiment": 5,
     "epoch": 5,
@@ -43,7 +43,7 @@ STYLES = {
 
 @contextmanager
 def watched(runs: Sequence[RunConfig], place: Place, console: Console) -> Iterator[None]:
-    """Show the progress of the runs while the block works."""
+    """Show the progress of the runs within the block."""
     stop = threading.Event()
     follow = _follow_live if console.is_terminal else _follow_plainly
     thread = threading.Thread(target=follow, args=(runs, _Reader(runs, place), console, stop), daemon=True)
@@ -57,7 +57,7 @@ def watched(runs: Sequence[RunConfig], place: Place, console: Console) -> Iterat
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Lend the block a progress callback (what, done, total) that draws bars; without a terminal it is silent."""
+    """Yield a progress callback (what, done, total) that draws bars in a terminal and nothing elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -75,7 +75,7 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 def print_table(table: Table, console: Console) -> None:
     """Print a comparison's table with its notes."""
     shown = _drawn(table, HEAVY_HEAD, " ")
-    for box in (HEAVY_HEAD, None):  # where it is too wide, a mean and its deviation stand on two lines: no digit is cut
+    for box in (HEAVY_HEAD, None):  # too wide: mean and deviation on two lines, no digit is cut
         if Measurement.get(console, console.options.update_width(1000), shown).maximum > console.width:
             shown = _drawn(table, box, "\n")
     console.print()
@@ -85,7 +85,7 @@ def print_table(table: Table, console: Console) -> None:
 
 
 def _drawn(table: Table, box: Box | None, space: str) -> RichTable:
-    """Return the table in a box or without, the parts of numbers and their headings set apart by `space`."""
+    """Return the table, in a box if one is given. space: between a mean and its deviation, also in headings."""
     shown = RichTable(title=table.title, title_style="bold", title_justify="left", header_style="bold", box=box)
     for number, heading in enumerate(table.headings):
         shown.add_column(heading.replace(" ", space, 1), justify="left" if number == 0 else "right", no_wrap=True)
@@ -95,22 +95,21 @@ def _drawn(table: Table, box: Box | None, space: str) -> RichTable:
 
 
 class _Reader:
-    """Reads the runs' progress files; what an earlier attempt left there counts as waiting until it changes."""
+    """Reads the runs' progress files; a file that an earlier attempt left counts as waiting until it changes."""
 
     def __init__(self, runs: Sequence[RunConfig], place: Place) -> None:
         self._place = place
-        self._found = {run.id: read_progress(place.run_folder(run)) for run in runs}
+        self._first = {run.id: read_progress(place.run_folder(run)) for run in runs}
         self._complete = {run.id for run in runs if is_complete(run, place)}
 
     def before(self, run: RunConfig) -> Progress:
-        """Return where a run stood at the beginning."""
-        found = self._found[run.id]
-        return replace(found, state="done" if run.id in self._complete else "waiting")
+        """Return the run's progress when the command began."""
+        return replace(self._first[run.id], state="done" if run.id in self._complete else "waiting")
 
     def __call__(self, run: RunConfig) -> Progress:
-        """Return where a run is now."""
+        """Return the run's progress now."""
         now = read_progress(self._place.run_folder(run))
-        return self.before(run) if now == self._found[run.id] else now
+        return self.before(run) if now == self._first[run.id] else now
 
 
 def _follow_live(runs: Sequence[RunConfig], read: "_Reader", console: Console, stop: threading.Event) -> None:
@@ -121,15 +120,15 @@ def _follow_live(runs: Sequence[RunConfig], read: "_Reader", console: Console, s
             live.update(_picture([(run, read(run)) for run in runs], console, time.monotonic() - started), refresh=True)
             if ended:
                 return
-            stop.wait(REFRESH)
+            stop.wait(REFRESH_SECONDS)
 
 
 def _picture(rows: Sequence[tuple[RunConfig, Progress]], console: Console, elapsed: float) -> RichTable:
-    """Return the live table; where it would not fit the screen, runs that wait or are done are only counted."""
+    """Return the live table; if it does not fit the screen, runs that wait or are done are only counted."""
     counts = {state: sum(progress.state == state for _, progress in rows) for state in STYLES}
     caption = " · ".join(f"{count} {state}" for state, count in counts.items() if count)
     caption = f"{caption} · {_duration(elapsed)}"
-    gap = (0, 2, 0, 0) if console.width >= WIDE else (0, 1, 0, 0)
+    gap = (0, 2, 0, 0) if console.width >= WIDE_COLUMNS else (0, 1, 0, 0)
     table = RichTable(box=None, padding=gap, header_style="dim", caption=caption, caption_justify="left")
     for heading, width in HEADINGS.items():
         table.add_column(heading, justify="left" if heading == "run" else "right", min_width=width, no_wrap=not width)
@@ -161,7 +160,7 @@ def _follow_plainly(runs: Sequence[RunConfig], read: "_Reader", console: Console
     said = {run.id: read.before(run) for run in runs}
     ended = False
     while not ended:
-        ended = stop.wait(REFRESH)  # one more look after the end
+        ended = stop.wait(REFRESH_SECONDS)  # one more look after the end
         for run in runs:
             now, last = read(run), said[run.id]
             if now.state == "failed" and last.state != "failed":

@@ -1,145 +1,137 @@
-"""What the commands have in common: options, where things lie, and how an error is told. Nothing heavy is imported."""
+"""The options that commands share, as one object that opens what they name. Nothing heavy is imported."""
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import dataclasses
+import inspect
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from dash_core.errors import ConfigError, DashError, DataError, StopRequested
-from dash_core.files import make_writable_folder, naming
-from flows.services.notices import warnings_shown
-from tasks import SERVICES
+from dash_core.errors import ConfigError
+from flows.command_line.errors import plain_errors
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from dash_core.comparison import Params
-    from flows.services.prefect_server import PrivateServer
     from tasks.store.place import Place
 
-BAD_INPUT, FAILED = 2, 1
-
-ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters' file.", metavar="FILE")]
-Preset = Annotated[str | None, typer.Option(help="A setting of the paper, laid over the parameters (see presets/).")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a value: section.key=value. Repeatable.", metavar="KEY=VALUE"),
-]
 Again = Annotated[bool, typer.Option("--again", help="Train again what is complete already.")]
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="DASHPIPE_STORE", help="Folder of runs, tables and mlflow.db. Default: the parameters' folder."
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(envvar="DASHPIPE_DATA", help="Folder of datasets, as torchvision lays them out. Default: STORE/data."),
-]
-ResultsFolder = Annotated[
-    Path | None,
-    typer.Option("--results", help="Folder of the pipeline's outputs (see dvc.yaml). Default: inside the store."),
-]
-
-PARAMS = Path("params.yaml")
 
 
-def open_settings(
-    params: Path, preset: str | None, overrides: list[str] | None, store: Path | None, data_root: Path | None
-) -> tuple["Params", "Place"]:
-    """Return the checked parameters, and where their runs happen."""
-    from flows.command_line.settings import load_params
+@dataclass(frozen=True)
+class SharedOptions:
+    """Which parameters, laid over by what, and where their runs happen. The parameters are read once."""
 
-    settings = load_params(params, preset, overrides or [])
-    return settings, open_place(params, store, data_root, settings)
+    params: Annotated[Path, typer.Option("--params", help="The parameters' file.", metavar="FILE")] = Path(
+        "params.yaml"
+    )
+    preset: Annotated[
+        str | None, typer.Option(help="A setting of the paper, laid over the parameters (see presets/).")
+    ] = None
+    overrides: Annotated[
+        list[str],
+        typer.Option("--set", help="Override a value: section.key=value. Repeatable.", metavar="KEY=VALUE"),
+    ] = field(default_factory=list)
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DASHPIPE_STORE", help="Folder of runs, tables and mlflow.db. Default: the parameters' folder."
+        ),
+    ] = None
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DASHPIPE_DATA", help="Folder of datasets, as torchvision lays them out. Default: STORE/data."
+        ),
+    ] = None
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Folder of the pipeline's outputs (see dvc.yaml). Default: inside the store."),
+    ] = None
+
+    @cached_property
+    def settings(self) -> "Params":
+        """The checked parameters; ConfigError names what is wrong with them."""
+        from flows.command_line.settings import load_params
+
+        return load_params(self.params, self.preset, self.overrides)
+
+    @cached_property
+    def place(self) -> "Place":
+        """Where the parameters' runs happen; nothing is created."""
+        return self.place_for(self.settings)
+
+    def place_for(self, settings: "Params") -> "Place":
+        """Return where runs of other parameters happen; ConfigError if the device or a folder cannot exist."""
+        from dash_core.device import choose_device
+        from tasks.store.place import place_of
+
+        try:
+            place = place_of(settings, self.store_folder, self.data_root)
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+            raise ConfigError(f"--store or --data-root: no such folder can exist ({error}); name another") from None
+        choose_device(place.device)
+        return place
+
+    @property
+    def store_folder(self) -> Path:
+        """The store as it was given, or the parameters' folder."""
+        return self.store or self.params.parent
+
+    @property
+    def compare_command(self) -> str:
+        """The command that makes the comparison again."""
+        return f"uv run dashpipe compare{self._words}"
+
+    @property
+    def ui_command(self) -> str:
+        """The command that opens the comparison in MLflow's pages."""
+        store = self.place.store
+        words = shlex.join([] if store == Path.cwd() else ["--store", str(store)])
+        return f"uv run dashpipe ui {words}".rstrip() + self._words
+
+    @property
+    def _words(self) -> str:
+        from flows.command_line.settings import as_options
+
+        return as_options(self.params, self.preset, self.overrides)
 
 
-def open_place(params: Path, store: Path | None, data_root: Path | None, settings: "Params | None" = None) -> "Place":
-    """Return where runs happen; ConfigError if there is no such device, or a folder's name cannot be one."""
-    from dash_core.comparison import Params
-    from dash_core.device import choose_device
-    from tasks.store.place import place_of
-
-    try:
-        place = place_of(settings or Params(), store or params.parent, data_root)
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
-        raise ConfigError(f"--store or --data-root: no such folder can be ({error}); name another") from None
-    choose_device(place.device)
-    return place
+ALL_OPTIONS = tuple(option.name for option in dataclasses.fields(SharedOptions))
+_ANNOTATIONS = get_type_hints(SharedOptions, include_extras=True)
 
 
-@contextmanager
-def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
-    """Lend the block a private Prefect server that only imports, which takes seconds: nothing is started or written.
+def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command the named shared options, and prints its errors plainly.
 
-    None where the user configured an API. Call it first: this process then imports beside it.
+    The command takes them as its first argument, one SharedOptions; options that it was not given have their defaults.
+    On the command line they come after the command's own.
     """
-    from flows.services.prefect_server import PrivateServer, configured_url
-    from flows.services.prefect_settings import private_environment
+    unknown = set(names) - set(ALL_OPTIONS)
+    if unknown:
+        raise TypeError(f"no shared option {', '.join(sorted(unknown))}; known: {', '.join(ALL_OPTIONS)}")
 
-    try:
-        server = None if configured_url() else PrivateServer(store / SERVICES).stand_by()
-    except (OSError, RuntimeError, ValueError):  # `open_place` explains why there can be no such folder
-        server = None
-    if server is None:
-        yield None
-        return
-    try:
-        with private_environment():
-            yield server
-    finally:
-        server.stop()
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
+        def called(**values: Any) -> None:
+            options = SharedOptions(**{name: values.pop(name) for name in names})
+            with plain_errors():
+                command(options, **values)
 
-def make_writable(place: "Place") -> None:
-    """Make the store, or raise ConfigError that says why it cannot hold results."""
-    make_writable_folder("--store", place.store, place.services)
+        parameters = [*own, *(_parameter(name) for name in names)]
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__signature__ = inspect.Signature(parameters)
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
 
-
-def output_console() -> "Console":
-    """Return the console of long output: a terminal as wide as it is, a file or a pipe wide enough for the table."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 140))
+    return decorate
 
 
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Show an error of ours as one message and the right exit code: 2 for bad input, 1 for a failure.
-
-    A command that is stopped ends with 128 and the number of the signal, as a shell counts.
-    """
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        with naming(), warnings_shown():
-            yield
-    except StopRequested as error:
-        from tasks.store.stopping import asked_by
-
-        print(f"stopped: {error}", file=sys.stderr)
-        raise typer.Exit(128 + (asked_by() or signal.SIGTERM)) from None
-    except DashError as error:
-        print(f"error: {_printable(str(error))}", file=sys.stderr)
-        raise typer.Exit(BAD_INPUT if isinstance(error, ConfigError | DataError) else FAILED) from None
-    except KeyboardInterrupt as interrupt:
-        print("stopped: the same command goes on from the last saved state of each run", file=sys.stderr)
-        number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
-        raise typer.Exit(128 + number) from None
-
-
-def _printable(text: str) -> str:
-    """Return the text with control characters written out: keys and names come from files, and a terminal obeys."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
-
-
-def _terminated(number: int, frame: object) -> None:
-    raise _Terminated
+def _parameter(name: str) -> inspect.Parameter:
+    """Return a shared option as a parameter of a command, with the annotation that typer reads."""
+    default = getattr(SharedOptions(), name)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_ANNOTATIONS[name])

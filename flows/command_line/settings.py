@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from dash_core.models import ModelSpec
 
 
-LARGEST = 2**20  # bytes of a parameters' file
-MOST_VALUES = 20_000  # of a file or an override, an alias counted wherever it is used
+LARGEST_BYTES = 2**20  # of a parameters' file
+MOST_VALUES = 20_000  # in a file or an override; an alias counts wherever it is used
 
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, with two of its traps closed: 1e-3 is a number, and a repeated key is an error."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Take merged mappings in; an error where merges of merges grow beyond all bounds."""
+        """Expand merged mappings; an error if merges of merges grow too large."""
         super().flatten_mapping(node)
         if len(node.value) > MOST_VALUES:
             raise yaml.constructor.ConstructorError(None, None, "its merges hold too many values", node.start_mark)
@@ -71,7 +71,7 @@ def complete(params: Params) -> dict[str, Any]:
 
 
 def as_options(params_file: Path, preset: str | None, overrides: Sequence[str]) -> str:
-    """Return the options that name the same comparison again, quoted for a shell, with a space before them."""
+    """Return the options that select the same comparison, quoted for a shell, each after a space."""
     words = [] if params_file == Path("params.yaml") else ["--params", str(params_file)]
     words += ["--preset", preset] if preset else []
     for override in overrides:
@@ -80,7 +80,7 @@ def as_options(params_file: Path, preset: str | None, overrides: Sequence[str]) 
 
 
 def check(params: Params) -> None:
-    """Raise ConfigError if a name is unknown, a method's parameters are wrong, or settings cannot go together."""
+    """Raise ConfigError if a name is unknown, a method's parameters are wrong, or settings contradict each other."""
     from dash_core.data import dataset_spec
     from dash_core.models import model_spec
 
@@ -92,7 +92,7 @@ def check(params: Params) -> None:
 
 
 def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") -> None:
-    """Raise ConfigError for what is known to fail once the data are there: better before they are downloaded."""
+    """Raise ConfigError for settings that would fail later: it is better to fail before a download."""
     from dash_core.recipes import resolve
 
     name, images = dataset.name, dataset.train_size
@@ -125,7 +125,7 @@ def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") 
 
 
 def _check_protocol(params: Params, training: TrainingConfig, classes: int | None) -> None:
-    """Raise ConfigError where the resolved training or the dataset's classes, None if unknown, do not suit it."""
+    """Raise ConfigError if the resolved training or the dataset's classes (None: unknown) do not suit the protocol."""
     name = params.protocol.name
     if name == "class_incremental" and classes and params.chunks != (needed := params.protocol.chunks_of(classes)):
         raise ConfigError(
@@ -141,7 +141,7 @@ def _check_protocol(params: Params, training: TrainingConfig, classes: int | Non
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return a YAML file that holds a mapping; ConfigError says where it is wrong."""
+    """Return the mapping in a YAML file; ConfigError says what is wrong with the file."""
     try:
         content = _load_yaml(_text_of(path))
     except FileNotFoundError:
@@ -158,14 +158,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _text_of(path: Path) -> str:
     """Return the file's text; ValueError if it is too large to be parameters."""
     with path.open("rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise ValueError(f"it has more than {LARGEST} bytes")
+        content = file.read(LARGEST_BYTES + 1)
+    if len(content) > LARGEST_BYTES:
+        raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
     return content.decode()
 
 
 def _load_yaml(text: str) -> Any:
-    """Return what a YAML text holds; ValueError if aliases or sheer length make it too large."""
+    """Return the content of a YAML text; ValueError if aliases or its length make it too large."""
     content = yaml.load(text, Loader=_Loader)
     inner, values = [content], 0
     while inner:
@@ -181,7 +181,7 @@ def _load_yaml(text: str) -> Any:
 
 
 def preset_file(project: Path, name: str) -> Path:
-    """Return the file of a preset; ConfigError lists what there is."""
+    """Return the file of a preset; ConfigError lists the presets."""
     known = preset_names(project)
     if name not in known:
         raise ConfigError(f"unknown preset {shown(name)}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
@@ -189,7 +189,7 @@ def preset_file(project: Path, name: str) -> Path:
 
 
 def preset_names(project: Path) -> list[str]:
-    """Return the names of the presets that lie beside params.yaml."""
+    """Return the names of the presets in the project's folder."""
     return sorted(path.stem for path in (project / "presets").glob("*.yaml"))
 
 

@@ -1,8 +1,8 @@
-"""What the pipeline's stages do. Each reads what earlier ones left and writes one output.
+"""What the pipeline's stages do. Each reads the outputs of earlier stages and writes one of its own.
 
-With a results folder (dvc.yaml) outputs lie under fixed paths there, and runs are copied into it when they are
-complete; their resume state stays in the store, because DVC deletes a stage's outputs before it runs. Without one,
-everything lies in the store.
+With a results folder (dvc.yaml), outputs have fixed paths there, and complete runs are copied into it. Their resume
+state stays in the store, because DVC deletes a stage's outputs before it runs. Without a results folder everything
+is in the store.
 """
 
 import os
@@ -17,8 +17,9 @@ from dash_core.comparison import Params
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import ConfigError, RecordError
 from dash_core.files import make_writable_folder, write_atomically
-from flows.command_line import commands
-from flows.command_line.settings import as_options
+from flows.command_line import compare, session
+from flows.command_line.options import SharedOptions
+from flows.command_line.output import say
 from flows.services.child import ParentWatch
 from tasks.data import open_dataset, open_plan, plan_path
 from tasks.store.code import code_digest
@@ -36,35 +37,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stages:
-    """One pipeline: its parameters, where they were read from, where it happens, where its outputs lie."""
+    """One pipeline: its parameters, where its runs happen, the options it was given, where its outputs go."""
 
     settings: Params
     place: Place
-    source: commands.Source
+    options: SharedOptions
     results: Results | None
     console: Console
 
     @classmethod
-    def of(
-        cls, settings: Params, place: Place, source: commands.Source, results: Path | None, console: Console
-    ) -> "Stages":
+    def of(cls, settings: Params, place: Place, options: SharedOptions, console: Console) -> "Stages":
         """Return the pipeline; under DVC its commands end when DVC does.
 
-        A killed DVC leaves its stage's command running, which would write over the next attempt. Nothing is lost: files
-        are whole at any moment, and workers and the Prefect server end with this process.
+        A killed DVC leaves its stage's command running, which would overwrite the next attempt. Nothing is lost: files
+        on disk are whole, and workers and the Prefect server end with this process.
         """
         if "DVC_STAGE" in os.environ:
             ParentWatch()
-        if results is None:
-            return cls(settings, place, source, None, console)
-        kept = Results(folder=results.resolve())
-        make_writable_folder("--results", kept.folder)
-        given = {"given_splits": kept.splits, "given_code": code_digest()}
-        return cls(settings, place.model_copy(update=given), source, kept, console)
+        if options.results is None:
+            return cls(settings, place, options, None, console)
+        results = Results(folder=options.results.resolve())
+        make_writable_folder("--results", results.folder)
+        given = {"given_splits": results.splits, "given_code": code_digest()}
+        return cls(settings, place.model_copy(update=given), options, results, console)
 
     def prepare(self) -> None:
         """Decode the dataset; describe it in the results."""
-        dataset = commands.decoded(self.settings, self.place, self.console)
+        dataset = session.decoded(self.settings, self.place, self.console)
         if self.results:
             write_description(dataset, self.results.dataset)
         shape = "×".join(map(str, dataset.train.image_shape))
@@ -76,8 +75,8 @@ class Stages:
             self._say(f"note     {sentence}")
 
     def split(self) -> None:
-        """Make the chunk plan of every seed."""
-        dataset = commands.check_data(self.settings, self.place, self.console)
+        """Make and save the chunk plan of every seed."""
+        dataset = session.check_data(self.settings, self.place, self.console)
         self._check_described(dataset)
         for seed in self.settings.seeds:
             plan = ChunkPlan.split(
@@ -88,7 +87,7 @@ class Stages:
 
     def check_splits(self) -> None:
         """Verify that the plan of every seed belongs to the dataset, is disjoint and covers it."""
-        dataset = commands.check_data(self.settings, self.place, self.console)
+        dataset = session.check_data(self.settings, self.place, self.console)
         for seed, plan in kept_plans(self.settings, self.place.splits, dataset.train.digest).items():
             if plan.seed != seed or len(plan) != self.settings.chunks:
                 raise RecordError(
@@ -101,7 +100,7 @@ class Stages:
     def train(self, method: str) -> None:
         """Train every seed of a method; copy the complete runs to the results."""
         runs = [self.settings.run(method, seed) for seed in self.settings.seeds]
-        dataset = commands.check_data(self.settings, self.place, self.console)
+        dataset = session.check_data(self.settings, self.place, self.console)
         splits = {}
         if self.results:
             self._check_described(dataset)
@@ -110,7 +109,7 @@ class Stages:
         if all(is_complete(run, self.place, splits.get(run.seed), self.place.given_code) for run in runs):
             self._say(f"{method}: {len(runs)} runs, complete already")
         else:
-            commands.train(self.settings, method, self.place, self.console)
+            compare.train_method(self.settings, method, self.place, self.console)
         if self.results:
             for run in runs:
                 keep(run, self.place, self.results)
@@ -146,7 +145,7 @@ class Stages:
             write_atomically(self.results.folder / "report.html", path.read_bytes())
             path = self.results.folder / "report.html"
         self._say(f"report   {path}")
-        self._say(f"MLflow   {commands.ui_command(self.place, self.source)}")
+        self._say(f"MLflow   {self.options.ui_command}")
 
     def sync(self) -> None:
         """Complete the comparison in MLflow from what is on disk; TrackerAway if MLflow fails."""
@@ -181,17 +180,17 @@ class Stages:
             )
 
     def _evidence(self) -> Evidence:
-        """Return what the complete runs give; RecordError if there is none."""
+        """Return the evidence of the complete runs; RecordError if no run is complete."""
         if self.results:
             data = read_description(self.results.dataset)
             self.results.prune(self.settings.compare.methods)
         else:
-            data = describe(commands.decoded(self.settings, self.place, self.console))
+            data = describe(session.decoded(self.settings, self.place, self.console))
         plans = kept_plans(self.settings, self.place.splits, data["train_digest"])
         splits = {seed: plan.digest for seed, plan in plans.items()}
         evidence = gather(self.settings, self.results or self.place, splits, data)
         if not evidence.runs:
-            remedy = "dvc repro" if self.results else f"dashpipe compare{as_options(*self.source)}"
+            remedy = "dvc repro" if self.results else self.options.compare_command
             raise RecordError(f"no run of {self.settings.name} is complete: `{remedy}` trains them")
         return evidence
 
@@ -208,7 +207,7 @@ class Stages:
         return tracked, added, write_comparison(evidence, self.place, tracked, self._command(), failed=False)
 
     def _command(self) -> str:
-        return "uv run dvc repro" if self.results else f"uv run dashpipe compare{as_options(*self.source)}"
+        return "uv run dvc repro" if self.results else self.options.compare_command
 
     def _dataset(self) -> Dataset:
         return open_dataset(self.settings.dataset, self.place)
@@ -229,7 +228,7 @@ class Stages:
         self._say(f"figures  {folder} ({len(written)} files)")
 
     def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, line)
 
 
 def _plan_line(plan: ChunkPlan) -> str:

@@ -1,11 +1,11 @@
-"""The code that decides what a run gives: training again is due when it changes, and not when other code does."""
+"""The code that decides a run's result: runs are trained again when it changes, and not when other code changes."""
 
 import hashlib
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TRAINING = (  # the stage `train` of dvc.yaml depends on the same
+TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test derives both from the imports
     "dash_core/augmentation.py",
     "dash_core/checkpoint.py",
     "dash_core/config.py",
@@ -41,9 +41,9 @@ TRAINING = (  # the stage `train` of dvc.yaml depends on the same
 
 @cache
 def code_digest() -> str:
-    """Return the SHA-256 of the code that decides what a run gives, as it was when it was first asked for."""
+    """Return the SHA-256 of the code that decides a run's result, as that code was at the first call."""
     digest = hashlib.sha256()
-    for part in TRAINING:
+    for part in TRAINING_CODE:
         for path in sorted((ROOT / part).rglob("*.py")) or [ROOT / part]:
             content = path.read_bytes()
             digest.update(f"{path.relative_to(ROOT).as_posix()}:{len(content)}:".encode() + content)

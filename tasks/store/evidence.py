@@ -1,4 +1,4 @@
-"""What tables, figures and report are made of: the complete runs of a comparison, read back from disk."""
+"""The evidence for tables, figures and report: a comparison's complete runs, read back from disk."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ CONDITIONS = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """A comparison's complete runs, and the data they were made on.
+    """A comparison's complete runs, and the data they were trained on.
 
     methods: records by method and seed. results: each run's result.json. splits: hash of the chunk plan by seed.
-    data: what `tasks.store.results.describe` says of the dataset.
+    data: the dataset's description (`tasks.store.results.describe`).
     """
 
     params: Params
@@ -37,7 +37,7 @@ class Evidence:
 
     @property
     def conditions(self) -> list[str]:
-        """Under which conditions the runs were made: one line for each that differs in anything named."""
+        """The distinct conditions under which the runs were trained, a line each."""
         return sorted({CONDITIONS.format_map(defaultdict(lambda: "unknown", result)) for result in self.results})
 
     @property
@@ -47,14 +47,14 @@ class Evidence:
 
 
 def gather(params: Params, folders: RunFolders, splits: Mapping[int, str], data: Mapping[str, Any]) -> Evidence:
-    """Read the comparison's runs that are complete, trained on the chunk plans of the given hashes by seed."""
+    """Read the comparison's complete runs. splits: hash, by seed, of the chunk plan a run must be trained on."""
     runs = [run for run in params.runs() if is_complete(run, folders, splits[run.seed])]
     results = [_result(run, folders) for run in runs]
     return Evidence(params, runs, _by_method(runs, folders), results, splits, data)
 
 
 def _result(run: RunConfig, folders: RunFolders) -> Mapping[str, Any]:
-    """Return a complete run's result; RecordError if it does not say how the run was measured."""
+    """Return a complete run's result; RecordError if it lacks facts of its measurement."""
     folder = folders.run_folder(run)
     result = read_result(folder, run)
     if missing := [name for name in FACTS if name not in result]:

@@ -1,7 +1,7 @@
 """Locks between commands on one store: of a run while it is trained, of MLflow's database while it is opened.
 
-They are the operating system's, which frees a lock when its owner ends, however it ended. A note beside each says who
-holds it; the lock decides, not the note.
+The operating system keeps them, and frees a lock when its owner ends, even if it is killed. A note beside each lock
+names its owner for messages; only the lock decides.
 """
 
 import errno
@@ -25,9 +25,9 @@ from dash_core.errors import DashError
 from dash_core.files import naming, write_atomically
 from tasks.store.place import Place
 
-POLL = 0.2  # seconds between two looks at a lock that another process holds
-SILENT = 2.0  # seconds of waiting that are not worth a word
-LONGEST = 80  # characters of a command in a message
+POLL_SECONDS = 0.2  # between two attempts to take a lock that another process holds
+SILENT_SECONDS = 2.0  # of waiting, before a message says so
+COMMAND_LENGTH = 80  # characters of a command in a message
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -41,7 +41,7 @@ class NoLocks(DashError):
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lock: the process of the command, its machine and its words; when it took the lock, in Unix time."""
+    """The owner of a lock: process, machine and command. since: when it took the lock, Unix time in seconds."""
 
     pid: int
     host: str
@@ -50,14 +50,14 @@ class Owner:
 
     @classmethod
     def me(cls) -> Self:
-        """Return this process; a worker stands for the command that started it."""
+        """Return this process as an owner; a worker names the command that started it."""
         parent = multiprocessing.parent_process()
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        return cls(parent.pid if parent else os.getpid(), socket.gethostname(), command[:LONGEST], time.time())
+        return cls(parent.pid if parent else os.getpid(), socket.gethostname(), command[:COMMAND_LENGTH], time.time())
 
     @classmethod
     def of(cls, lock: Path) -> Self | None:
-        """Return who the note beside a lock names, or None where there is no such note."""
+        """Return the owner that the note beside a lock names; None if there is no valid note."""
         try:
             return cls(**json.loads(_note(lock).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -70,9 +70,9 @@ class Owner:
 
 @contextmanager
 def locked_run(run: RunConfig, place: Place, *, wait: bool = True) -> Iterator[None]:
-    """Hold a run for this process alone within the block: no other trains, removes or copies it meanwhile.
+    """Hold a run for this process alone within the block: no other process trains, removes or copies it.
 
-    Read its folder within the block: what was read before may be out of date. Waiting and errors are those of `locked`.
+    Read its folder within the block: anything read before may be out of date. Waiting and errors are as in `locked`.
     """
     with locked(place.services / "locks" / f"{run.id}.lock", f"run {run.id}", wait=wait):
         yield
@@ -80,7 +80,7 @@ def locked_run(run: RunConfig, place: Place, *, wait: bool = True) -> Iterator[N
 
 @contextmanager
 def locked_tracking(place: Place) -> Iterator[None]:
-    """Hold MLflow's database while it is created, upgraded or given a comparison: two at once would damage it."""
+    """Hold MLflow's database within the block, to create, upgrade or extend it: two processes would damage it."""
     with locked(place.services / "locks" / "mlflow.lock", "MLflow's database"):
         yield
 
@@ -89,10 +89,10 @@ def locked_tracking(place: Place) -> Iterator[None]:
 def locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of the file `path` within the block.
 
-    Where another process holds it, say so on stderr and wait; or raise Busy, if it is not to wait. NoLocks where the
-    file system has none, DiskError where the file cannot be written.
+    If another process holds it, say so on stderr and wait or, without `wait`, raise Busy. NoLocks if the file system
+    has no locks, DiskError if the file cannot be written.
     """
-    lock = FileLock(path, poll_interval=POLL, fallback_to_soft=False)
+    lock = FileLock(path, poll_interval=POLL_SECONDS, fallback_to_soft=False)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _take(lock, path, what, wait)
@@ -100,7 +100,7 @@ def locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
         write_atomically(_note(path), json.dumps(asdict(Owner.me())).encode(), durable=False)
         yield
     finally:
-        with suppress(OSError):  # the note of an owner that is gone says nothing: the lock decides
+        with suppress(OSError):  # a note that stays does no harm: the lock decides
             _note(path).unlink(missing_ok=True)
         lock.release()
 
@@ -108,7 +108,7 @@ def locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
 def _take(lock: FileLock, path: Path, what: str, wait: bool) -> None:
     try:
         try:
-            lock.acquire(timeout=SILENT if wait else 0)
+            lock.acquire(timeout=SILENT_SECONDS if wait else 0)
         except Timeout:
             held = f"{what}, which {Owner.of(path) or 'another process holds'}"
             if not wait:

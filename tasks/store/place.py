@@ -1,4 +1,4 @@
-"""Where a run happens: folders, device, processes. Nothing here decides a result."""
+"""Where runs happen: folders, device, processes. None of it decides a result."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ from dash_core.device import choose_device, usable_cores, visible_gpus
 from dash_core.memory import free_memory
 from tasks import SERVICES
 
-RUNS_PER_GPU = 4  # at once: our choice, not measured
-RUN_BYTES = 6 * 2**30  # of GPU memory that a run is counted with: CUDA's context, weights, activations of a batch
+RUNS_PER_GPU = 4  # at once; our choice, not measured
+RUN_BYTES = 6 * 2**30  # of GPU memory, reserved for a run: CUDA's context, weights, activations of a batch
 
 
 class Place(BaseModel):
-    """Folders are absolute; it is plain data, so that it can be handed to another process."""
+    """Where runs happen: absolute folders, a device, processes. Plain data, so that other processes can receive it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,9 +27,9 @@ class Place(BaseModel):
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1  # of torch, in each process
     workers: Annotated[int, Field(ge=1)] = 1  # runs at once
-    given_code: str | None = None  # that complete runs must have been trained by; None: any
+    given_code: str | None = None  # digest of the code that complete runs must be trained by; None: any code
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # between two saves of a run within a chunk
-    resident_gib: Annotated[float, Field(gt=0)] | None = None  # of images on the device; None: a part of what is free
+    resident_gib: Annotated[float, Field(gt=0)] | None = None  # of images on the device; None: part of the free memory
     given_splits: Path | None = None  # chunk plans of a pipeline; None: the store's own
 
     def run_folder(self, run: RunConfig) -> Path:
@@ -52,13 +52,13 @@ class Place(BaseModel):
 
     @property
     def services(self) -> Path:
-        """Folder of the private Prefect server's database and log."""
+        """Folder of everything that is no result: caches, locks, the private Prefect server's database and log."""
         return self.store / SERVICES
 
 
 @dataclass(frozen=True)
 class Crew:
-    """How many processes share the work, and with how many torch threads each."""
+    """How many processes share the runs, and how many torch threads each has."""
 
     workers: int
     threads: int
@@ -67,8 +67,9 @@ class Crew:
     def of(cls, params: Params, runs: int) -> "Crew":
         """Return the crew for a number of runs: one process a core, one thread each, unless params say otherwise.
 
-        On GPUs it is a few processes each, as many as there is memory for: a small network leaves most of a GPU idle,
-        and processes need neither equal lengths, as seeds trained as one do, nor share an interpreter, as streams do.
+        Each GPU gets a few processes, as many as fit its memory, because a small network leaves most of a GPU idle.
+        Processes are simpler than training seeds as one batch, which needs runs of equal length, and faster than
+        streams, which share an interpreter.
         """
         given = params.compare
         threads = 1 if given.threads == "auto" else given.threads
@@ -83,13 +84,13 @@ class Crew:
 
 
 def _runs_on_gpus(device: str) -> int:
-    """Return how many runs share the GPUs: RUNS_PER_GPU on each, fewer where its free memory is short; at least one."""
+    """Return how many runs share the GPUs: RUNS_PER_GPU each, fewer if its memory is short; at least one in all."""
     several = [torch.device("cuda", number) for number in range(len(visible_gpus(device)))]
     return max(1, sum(min(RUNS_PER_GPU, free_memory(gpu) // RUN_BYTES) for gpu in several or [choose_device(device)]))
 
 
 def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
-    """Return where a comparison's runs happen, all folders absolute."""
+    """Return the place of a comparison's runs. data_root: None for `data` in the store."""
     store = store.resolve()
     root = data_root.resolve() if data_root else store / "data"
     threads = Crew.of(params, 1).threads

@@ -1,4 +1,4 @@
-"""How far a run is: a small file in its folder, written as it trains, read by whoever watches."""
+"""A run's progress: a small file in its folder, written while it trains, read by every display."""
 
 import json
 import time
@@ -13,15 +13,15 @@ from dash_core.protocols import Experiment
 from dash_core.records import ChunkRecord
 from dash_core.training import EpochReport
 
-FILE = "progress.json"
-INTERVAL = 0.2  # seconds between two writes within a chunk
+PROGRESS_FILE = "progress.json"
+WRITE_SECONDS = 0.2  # at least, between two writes within a chunk
 
 State = Literal["waiting", "training", "saving", "done", "failed", "stopped"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment of a run. seconds_left is None until one chunk has shown how many epochs it takes."""
+    """A moment of a run. seconds_left: None until the first finished chunk shows how many epochs a chunk takes."""
 
     state: State = "waiting"
     finished: int = 0  # experiments that are recorded
@@ -35,25 +35,25 @@ class Progress:
 
 
 def read_progress(folder: Path) -> Progress:
-    """Return what the run's file says; a run without one, or with a damaged one, is waiting."""
+    """Return a run's progress; a run whose file is missing or damaged is waiting."""
     try:
-        return Progress(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        return Progress(**json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         return Progress()
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
-    """Replace the run's file. Not synced to disk: it is worth nothing after a crash."""
-    write_atomically(folder / FILE, json.dumps(asdict(progress)).encode(), durable=False)
+    """Replace the run's file. It is not synced to disk, since nobody needs it after a crash of the machine."""
+    write_atomically(folder / PROGRESS_FILE, json.dumps(asdict(progress)).encode(), durable=False)
 
 
 def mark_progress(folder: Path, state: State) -> None:
-    """Show that a run is past its training: it is being saved, it is done, or it failed."""
+    """Show that a run's training is over: it is being saved, it is done, or it failed."""
     write_progress(folder, replace(read_progress(folder), state=state, seconds_left=None))
 
 
 class ProgressWriter:
-    """Follows one run: called after each epoch and each chunk, it keeps the run's file up to date."""
+    """Keeps one run's file up to date; called after each epoch and each chunk."""
 
     def __init__(self, folder: Path, plan: ChunkPlan, schedule: Sequence[Experiment]) -> None:
         self._folder = folder
@@ -64,13 +64,13 @@ class ProgressWriter:
         self._written = 0.0
 
     def resumed(self, records: list[ChunkRecord]) -> None:
-        """Take account of the chunks that were finished before."""
+        """Count the chunks that an earlier attempt finished."""
         for record in records:
             self._count(record)
         self._write()
 
     def after_epoch(self, report: EpochReport) -> None:
-        """Show an epoch, at most every INTERVAL seconds."""
+        """Show an epoch, at most every WRITE_SECONDS."""
         rate = report.images / max(report.seconds, 1e-9)
         smooth = self._now.images_per_second
         self._now = replace(
@@ -81,7 +81,7 @@ class ProgressWriter:
             train_accuracy=report.train_accuracy,
             images_per_second=rate if smooth is None else 0.8 * smooth + 0.2 * rate,
         )
-        if time.monotonic() - self._written >= INTERVAL:
+        if time.monotonic() - self._written >= WRITE_SECONDS:
             self._write()
 
     def after_chunk(self, record: ChunkRecord) -> None:
@@ -107,7 +107,7 @@ class ProgressWriter:
         write_progress(self._folder, replace(self._now, seconds_left=self._estimate()))
 
     def _estimate(self) -> float | None:
-        """Return seconds left if each chunk to come takes as many epochs as it must, or as the last finished one."""
+        """Return the seconds left, if each coming chunk takes the protocol's epochs, or those of the last chunk."""
         if self._epochs is None or not self._now.images_per_second:
             return None
         work = [images * (epochs or self._epochs) for images, epochs in self._work]

@@ -1,4 +1,4 @@
-"""The results folder of a pipeline: what its stages leave, under paths that do not depend on any parameter."""
+"""The results folder of a pipeline: the outputs of its stages, at paths that depend on no parameter."""
 
 import json
 import shutil
@@ -20,12 +20,7 @@ from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.runs import is_complete
 
-KEPT = (
-    "config.yaml",
-    RECORDS_FILE,
-    WEIGHTS_FILE,
-    RESULT_FILE,
-)  # the result is last: it completes the run
+KEPT_FILES = ("config.yaml", RECORDS_FILE, WEIGHTS_FILE, RESULT_FILE)  # of a complete run; the last completes it
 
 
 class Results(BaseModel):
@@ -45,7 +40,7 @@ class Results(BaseModel):
 
     @property
     def dataset(self) -> Path:
-        """File that says what the dataset is."""
+        """File of the dataset's description."""
         return self.folder / "dataset.json"
 
     @property
@@ -54,14 +49,14 @@ class Results(BaseModel):
         return self.folder / "splits"
 
     def prune(self, labels: Collection[str]) -> None:
-        """Remove the runs of methods that are compared no more: DVC would take them for the views' inputs."""
+        """Remove the runs of methods that are not compared any more: DVC would count them as inputs of the views."""
         for folder in (self.folder / "runs").glob("*"):
             if folder.name not in labels:
                 shutil.rmtree(folder)
 
 
 class _Description(BaseModel):
-    """What dataset.json must hold at least."""
+    """The keys that dataset.json must contain."""
 
     name: str
     train_digest: str
@@ -70,7 +65,7 @@ class _Description(BaseModel):
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """Return what a dataset is: its name, sizes, classes, and the hashes of its content."""
+    """Return a dataset's description: its name, sizes, classes, and the hashes of its content."""
     train, test = dataset.train, dataset.test
     return {
         "name": dataset.name,
@@ -85,19 +80,19 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def write_description(dataset: Dataset, path: Path) -> None:
-    """Write what a dataset is as JSON."""
+    """Write a dataset's description as JSON."""
     write_atomically(path, (json.dumps(describe(dataset), indent=2) + "\n").encode())
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Read back what a dataset is; RecordError names the file."""
+    """Read a dataset's description; RecordError names the file and the remedy."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         _Description.model_validate(content)
     except FileNotFoundError:
         raise RecordError(f"no {path}: `dashpipe prepare --results {path.parent}` writes it") from None
     except (OSError, ValueError, RecursionError) as error:
-        reason = "not what a dataset is" if isinstance(error, ValidationError) else error
+        reason = "no description of a dataset" if isinstance(error, ValidationError) else error
         raise RecordError(f"{path} cannot be read ({reason}): run `dashpipe prepare` again") from None
     return content
 
@@ -111,19 +106,19 @@ def kept_plans(params: Params, splits: Path, train_digest: str) -> dict[int, Chu
 
 
 def keep(run: RunConfig, place: Place, results: Results) -> None:
-    """Copy a complete run from the store to the results, where it takes the place of an older one."""
+    """Copy a complete run from the store to the results, where it replaces an older one."""
     target = results.run_folder(run)
     with locked_run(run, place):
         if not is_complete(run, place):
             raise RecordError(f"run {run.id} is no longer complete: another command trains it again; repeat this one")
-        content = {name: (place.run_folder(run) / name).read_bytes() for name in KEPT}
+        content = {name: (place.run_folder(run) / name).read_bytes() for name in KEPT_FILES}
         shutil.rmtree(target, ignore_errors=True)
         for name, part in content.items():
             write_atomically(target / name, part)
 
 
 def check_dataset(dataset: Dataset, described: Mapping[str, Any], path: Path) -> None:
-    """Raise ConfigError unless the dataset is the one that was described."""
+    """Raise ConfigError unless the dataset is the described one."""
     if (dataset.train.digest, dataset.test.digest) != (described["train_digest"], described["test_digest"]):
         raise ConfigError(
             f"{dataset.name} here is not the version that {path} describes: run `dashpipe prepare` again, "

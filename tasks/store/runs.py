@@ -1,4 +1,4 @@
-"""Runs on disk: opened where they stopped, closed when they are complete, read back for tables."""
+"""Runs on disk: opened where they stopped, read back when they are complete, and described by facts."""
 
 import hashlib
 import subprocess
@@ -30,21 +30,21 @@ PACKAGES = ("dash_core", "tasks", "flows")
 
 
 class RunFolders(Protocol):
-    """Whatever knows in which folder a run lies: a store, or the results of a pipeline."""
+    """Knows the folder of each run: a store, or the results of a pipeline."""
 
     def run_folder(self, run: RunConfig) -> Path:
         """Folder of one run."""
 
 
 def is_complete(run: RunConfig, place: RunFolders, split: str | None = None, code: str | None = None) -> bool:
-    """Tell whether the run's results are all on disk, made on the chunk plan and by the code of the given digests."""
+    """Tell whether a run is complete on disk. split, code: digests of its chunk plan and code; None accepts any."""
     return read_result(place.run_folder(run), run, split, code) is not None
 
 
 def open_trajectory(
     run: RunConfig, dataset: Dataset, plan: ChunkPlan, place: Place
 ) -> tuple[Trajectory, ProgressWriter]:
-    """Return the run where it stopped, or at its beginning, with its configuration written down."""
+    """Write the run's configuration, and return the run where it stopped, or at its beginning."""
     folder = place.run_folder(run)
     write_atomically(folder / "config.yaml", to_yaml(run.model_dump(mode="json")))
     device = choose_device(place.device)
@@ -59,7 +59,7 @@ def open_trajectory(
 
 
 def _resident(place: Place, device: torch.device) -> int | None:
-    """Return how many bytes of images a run may hold: what was set, or a quarter of its share of the free memory."""
+    """Return how many bytes of images a run may hold: the place's setting, or a quarter of its share of free memory."""
     if place.resident_gib is not None:
         return int(place.resident_gib * 2**30)
     free = free_memory(device)
@@ -77,32 +77,38 @@ def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Modul
 
 
 def check_weights(folder: Path, result: Mapping[str, Any]) -> None:
-    """Raise RecordError unless a complete run's weights are those of its result."""
+    """Raise RecordError unless a complete run's weights match the hash in its result."""
     path = folder / WEIGHTS_FILE
     if hashlib.sha256(path.read_bytes()).hexdigest() != result["weights_sha256"]:
         raise RecordError(f"{path} is not what the run wrote; train it again with --again")
 
 
 def input_example(run: RunConfig, dataset: Dataset) -> Tensor:
-    """Return two test images as the run's model takes them."""
+    """Return two test images, normalised as the run's model takes them."""
     normalise = input_normalisation(run.model.name, dataset.train, torch.device("cpu"))
     return normalise(dataset.test.images[:2].permute(0, 3, 1, 2))
 
 
 def facts(place: Place) -> dict[str, Any]:
-    """Return hardware, versions and commit, as they go into a run's result."""
+    """Return hardware, versions and commit, as a run's result records them."""
     machine = describe_machine(choose_device(place.device), place.threads)
     return {"commit": commit(), **machine, "workers": place.workers}
 
 
 def recorded_facts(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return hardware, versions and commit as a complete run's result tells them."""
+    """Return hardware, versions and commit from a complete run's result."""
     return {name: value for name, value in result.items() if name not in RESULT_KEYS}
 
 
 def commit() -> str | None:
-    """Return the commit of the code that runs, marked if that code was changed since; None outside a checkout."""
+    """Return the commit of the running code, marked "-dirty" if that code was changed since; None if it has none.
+
+    An installed package has none, even if it is installed somewhere inside the checkout of another project.
+    """
     try:
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
+            return None
+        _git("ls-files", "--error-unmatch", "--", *PACKAGES)  # fails if one of them is not tracked
         name = _git("describe", "--always", "--abbrev=12", "--exclude=*")
         return name + ("-dirty" if _git("status", "--porcelain", "--", *PACKAGES) else "")
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Stopping politely: the first signal asks a run to save its state, the second one insists."""
+"""Stopping politely: the first signal asks a run to save its state and stop, a second one interrupts it."""
 
 import signal
 import threading
@@ -10,20 +10,20 @@ _asked: signal.Signals | None = None
 
 
 def requested() -> bool:
-    """Tell whether this process was asked to stop what it does within `heeding`."""
+    """Tell whether this process was asked to stop, within a block of `heeding`."""
     return _asked is not None
 
 
 def asked_by() -> signal.Signals | None:
-    """Return the signal by which this process was asked to stop, if it was."""
+    """Return the signal that asked this process to stop; None if none did."""
     return _asked
 
 
 @contextmanager
 def heeding() -> Iterator[None]:
-    """Within the block SIGTERM, and Ctrl-C where it is not ignored, only ask; a second one interrupts at once.
+    """Have SIGTERM and Ctrl-C only ask to stop, within the block; a second signal interrupts at once.
 
-    Outside the main thread nothing changes: signals do not arrive there.
+    An ignored Ctrl-C stays ignored. Outside the main thread nothing changes, because signals do not arrive there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -31,11 +31,11 @@ def heeding() -> Iterator[None]:
     global _asked
     _asked = None
     names = [name for name in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(name) is not signal.SIG_IGN]
-    found = {name: signal.signal(name, _ask) for name in names}
+    handlers = {name: signal.signal(name, _ask) for name in names}
     try:
         yield
     finally:
-        for name, handler in found.items():
+        for name, handler in handlers.items():
             signal.signal(name, handler)
 
 

@@ -28,7 +28,7 @@ def place(tmp_path, monkeypatch):
         return READ[-1][1]
 
     READ.clear()
-    monkeypatch.setattr(display, "REFRESH", 0.01)
+    monkeypatch.setattr(display, "REFRESH_SECONDS", 0.01)
     monkeypatch.setattr(display, "read_progress", read)
     return Place(store=tmp_path, data_root=tmp_path)
 
@@ -107,7 +107,7 @@ def test_elsewhere_a_line_is_printed_when_a_chunk_is_finished(place):
 
 
 def test_what_happens_just_before_the_end_is_still_printed(place, monkeypatch):
-    monkeypatch.setattr(display, "REFRESH", 60)
+    monkeypatch.setattr(display, "REFRESH_SECONDS", 60)
     out = console(terminal=False)
     with watched(RUNS, place, out):
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from dash_core.diagnostics import DIAGNOSTICS
 from dash_core.errors import ConfigError, DashError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
-from flows.command_line import commands
+from flows.command_line import compare
 from flows.command_line.main import UNWRITTEN, app
 from flows.command_line.settings import load_params
 from flows.services.prefect_server import PrivateServer
@@ -44,8 +44,8 @@ def project(tmp_path, monkeypatch):
 def started(monkeypatch) -> list:
     """Stand in for the commands that start services; tells what they were called with."""
     calls = []
-    monkeypatch.setattr(commands, "compare", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(commands, "run", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(compare, "compare_and_print", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(compare, "train_here", lambda *arguments: calls.append(arguments))
     return calls
 
 
@@ -177,16 +177,16 @@ def test_what_is_given_reaches_the_command(project, started):
         "run", "--method", "low", "--seed", "3", "--set", "chunks=4", "--store", "store", "--data-root", "d"
     )
     assert answer.exit_code == 0
-    ((settings, one, at, again),) = started
+    ((settings, one, session, again),) = started
     assert (settings.chunks, one.method.label, one.method.parameters["floor"], one.seed) == (4, "low", 0.05, 3)
-    assert (at.place.store, at.place.data_root, again) == (project / "store", project / "d", False)
-    assert at.server.store == at.place.services
+    assert (session.place.store, session.place.data_root, again) == (project / "store", project / "d", False)
+    assert session.server.store == session.place.services
 
 
 def test_without_a_store_everything_lies_beside_the_parameters(project, started, monkeypatch):
     monkeypatch.chdir("/")
     assert invoke("compare", "--params", str(project / "params.yaml")).exit_code == 0
-    assert started[0][2].place.store == project
+    assert started[0][1].place.store == project
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_an_error_of_ours_is_one_line_and_a_code(project, monkeypatch, error, co
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(commands, "compare", fail)
+    monkeypatch.setattr(compare, "compare_and_print", fail)
     answer = invoke("compare")
     assert answer.exit_code == code
     assert answer.stderr.strip().count("\n") == 0
@@ -204,7 +204,7 @@ def test_an_error_of_ours_is_one_line_and_a_code(project, monkeypatch, error, co
 
 
 def test_an_error_that_is_not_ours_is_not_hidden(project, monkeypatch):
-    monkeypatch.setattr(commands, "compare", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(compare, "compare_and_print", lambda *arguments: 1 / 0)
     assert isinstance(invoke("compare").exception, ZeroDivisionError)
 
 

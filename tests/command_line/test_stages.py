@@ -13,9 +13,10 @@ from dash_core.data import ChunkPlan
 from dash_core.errors import ConfigError, RecordError
 from dash_core.theory import simulate, to_csv
 from flows.command_line import stages as stages_module
+from flows.command_line.options import SharedOptions
 from flows.command_line.stages import Stages
 from tasks.store.place import place_of
-from tasks.store.results import KEPT, Results, keep
+from tasks.store.results import KEPT_FILES, Results, keep
 from tasks.store.runs import is_complete
 from tests import toy
 
@@ -40,8 +41,8 @@ class Project:
     def stages(self, results: bool = True, **changes: object) -> Stages:
         params = parse(Params, merge(SETTINGS, changes))
         place = place_of(params, self.folder / "store", None)
-        source = Path("params.yaml"), None, []
-        return Stages.of(params, place, source, self.results.folder if results else None, self.console)
+        options = SharedOptions(results=self.results.folder if results else None)
+        return Stages.of(params, place, options, self.console)
 
     def said(self) -> list[str]:
         return self.console.export_text().splitlines()
@@ -145,8 +146,8 @@ def test_train_copies_complete_runs_and_nothing_else(trained, monkeypatch):
     stages.train("dash")
     for seed in (0, 1):
         source = stages.place.run_folder(stages.settings.run("dash", seed))
-        assert {path.name for path in (folder / f"seed-{seed}").iterdir()} == set(KEPT)
-        assert all((folder / f"seed-{seed}" / name).read_bytes() == (source / name).read_bytes() for name in KEPT)
+        assert {path.name for path in (folder / f"seed-{seed}").iterdir()} == set(KEPT_FILES)
+        assert all((folder / f"seed-{seed}" / name).read_bytes() == (source / name).read_bytes() for name in KEPT_FILES)
 
 
 def test_tables_are_the_same_bytes_each_time_and_name_the_splits(trained):

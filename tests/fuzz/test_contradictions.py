@@ -5,7 +5,7 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from flows.command_line import commands
+from flows.command_line import compare
 from flows.command_line.main import app
 from flows.services.prefect_server import PrivateServer
 from tests.data.conftest import _class_folders as class_folders
@@ -18,7 +18,7 @@ def project(tmp_path, monkeypatch):
         monkeypatch.setenv(name, os.environ[name])  # whatever the command sets is undone
     for name in ("DASHPIPE_STORE", "DASHPIPE_DATA", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    for owner, name in ((commands, "_services"), (PrivateServer, "start")):
+    for owner, name in ((compare, "watched_services"), (PrivateServer, "start")):
         assert hasattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *arguments, **options: pytest.fail("something was started"))
     monkeypatch.setattr(PrivateServer, "stand_by", lambda server: server)  # it only imports, a process each time

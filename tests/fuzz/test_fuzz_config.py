@@ -12,7 +12,8 @@ from dash_core.comparison import Params
 from dash_core.config import parse
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS
-from flows.command_line.options import make_writable, open_settings
+from flows.command_line.options import SharedOptions
+from flows.command_line.session import make_writable
 from flows.command_line.settings import load_params, parse_override
 from flows.services.prefect_server import check_health
 from tests.fuzz.malformed import ODD, damaged, examples, listing, mutated, names, refusal, yaml_junk, yaml_text
@@ -148,7 +149,7 @@ def test_an_override_of_any_depth_is_refused(project):
 )
 def test_a_device_that_is_not_here_is_refused(project, device):
     (project / "params.yaml").write_text(yaml_text({"compare": {"device": device}}))
-    assert "compare.device" in refusal(lambda: open_settings(project / "params.yaml", None, None, None, None))
+    assert "compare.device" in refusal(lambda: SharedOptions(project / "params.yaml").place)
 
 
 @pytest.mark.parametrize("which", ["store", "data_root"])
@@ -159,7 +160,7 @@ def test_a_folder_that_cannot_be_is_refused_or_left_alone(project, which, name):
     places = {"store": project / "good", "data_root": None, which: project / name}
 
     def open_it():
-        make_writable(open_settings(project / "params.yaml", None, None, **places)[1])
+        make_writable(SharedOptions(project / "params.yaml", **places).place)
 
     words = refusal(open_it)
     assert "--store" in words if which == "store" else words is None or "--data-root" in words

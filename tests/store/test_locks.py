@@ -59,7 +59,7 @@ def test_who_does_not_wait_is_told_which_process_holds_the_lock_and_since_when(p
 
 
 def test_who_waits_says_so_once_and_has_the_lock_as_soon_as_it_is_free(path, capsys, monkeypatch):
-    monkeypatch.setattr(locking, "SILENT", 0.1)
+    monkeypatch.setattr(locking, "SILENT_SECONDS", 0.1)
     said = []
 
     def count() -> int:
@@ -109,7 +109,7 @@ def test_a_damaged_note_hides_the_owner_and_nothing_else(path, held_by_another, 
 
 @pytest.mark.parametrize("silent", [0.1, 2.0])
 def test_ctrl_c_ends_a_wait_at_once(path, held_by_another, capsys, monkeypatch, silent):
-    monkeypatch.setattr(locking, "SILENT", silent)
+    monkeypatch.setattr(locking, "SILENT_SECONDS", silent)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012

@@ -10,7 +10,7 @@ from dash_core.protocols import STANDARD, TwoPhase
 from dash_core.records import ChunkRecord
 from dash_core.training import EpochReport
 from tasks.store import progress
-from tasks.store.progress import FILE, Progress, ProgressWriter, mark_progress, read_progress, write_progress
+from tasks.store.progress import PROGRESS_FILE, Progress, ProgressWriter, mark_progress, read_progress, write_progress
 
 PLAN = ChunkPlan("toy", "digest", 0, torch.arange(60).split((10, 20, 30)))  # unions of 10, 30 and 60 images
 SCHEDULE = [STANDARD.experiment(number, 3, "warm") for number in (1, 2, 3)]
@@ -18,7 +18,7 @@ SCHEDULE = [STANDARD.experiment(number, 3, "warm") for number in (1, 2, 3)]
 
 @pytest.fixture(autouse=True)
 def _every_epoch_is_written(monkeypatch):
-    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "WRITE_SECONDS", 0.0)
 
 
 def report(chunk: int, epoch: int, images: int, seconds: float = 1.0, steps: int = 5) -> EpochReport:
@@ -37,12 +37,12 @@ def test_what_is_written_is_read(tmp_path):
     now = Progress("training", 1, 2, 3, 4, 0.5, 0.25, 100.0, 9.5)
     write_progress(tmp_path / "run", now)
     assert read_progress(tmp_path / "run") == now
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [FILE]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [PROGRESS_FILE]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"other": 1}', "3"])
 def test_a_file_that_a_crash_emptied_or_tore_counts_as_waiting(tmp_path, content):
-    (tmp_path / FILE).write_text(content)
+    (tmp_path / PROGRESS_FILE).write_text(content)
     assert read_progress(tmp_path) == Progress(state="waiting")
 
 
@@ -124,10 +124,10 @@ def test_a_run_that_failed_keeps_what_it_showed(tmp_path):
 
 
 def test_within_a_chunk_the_file_is_written_at_most_at_every_interval(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "INTERVAL", 1000.0)
+    monkeypatch.setattr(progress, "WRITE_SECONDS", 1000.0)
     writer = ProgressWriter(tmp_path, PLAN, SCHEDULE)
     writer.resumed([])
     writer.after_epoch(report(1, 1, images=10))
-    assert json.loads((tmp_path / FILE).read_text())["epoch"] == 0
+    assert json.loads((tmp_path / PROGRESS_FILE).read_text())["epoch"] == 0
     writer.after_chunk(record(1, epochs=4))
     assert read_progress(tmp_path).epoch == 4

@@ -10,7 +10,7 @@ from dash_core.models import build_model, forward_flops
 from dash_core.views.reproduction import ITEMS
 from dash_core.views.reproduction.expected import expected_seconds, run_flops, training_rate
 from dash_core.views.reproduction.item import SCALES
-from flows.command_line.reproduce_commands import about
+from flows.command_line.reproduction import about
 
 SHAPE = (1, 8, 8)
 FORWARD = forward_flops(build_model("cnn3_small", SHAPE, 10, seed=0), SHAPE)

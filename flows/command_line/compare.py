@@ -1,0 +1,126 @@
+"""The commands `compare` and `run`, from services started to table printed.
+
+Imports wait until they are needed, for the reason that `session.py` gives.
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.command_line.options import Again, SharedOptions, shared_options
+from flows.command_line.output import output_console, say
+from flows.command_line.session import (
+    Session,
+    check_data,
+    fork_early,
+    make_writable,
+    standing_by,
+    watched_services,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dash_core.comparison import Params
+    from dash_core.config import RunConfig
+    from tasks.publish import Published
+    from tasks.store.place import Place
+
+
+@shared_options("params", "preset", "overrides", "store", "data_root")
+def compare(options: SharedOptions, again: Again = False) -> None:
+    """Train every method and seed of a comparison, side by side, and print the paper-style table."""
+    with standing_by(options.store_folder) as server:
+        place = options.place
+        make_writable(place)
+        compare_and_print(options, Session(place, output_console(), server), again)
+
+
+@shared_options("params", "preset", "overrides", "store", "data_root")
+def run(
+    options: SharedOptions,
+    method: Annotated[str, typer.Option(help="The method: a name in `methods` of the parameters, or an intervention.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed. Default: the first of the parameters.")] = None,
+    again: Again = False,
+) -> None:
+    """Train one method with one seed over all chunks."""
+    with standing_by(options.store_folder) as server:
+        settings, place = options.settings, options.place
+        one = settings.run(method, settings.seeds[0] if seed is None else seed)
+        make_writable(place)
+        train_here(settings, one, Session(place, output_console(), server), again)
+
+
+def compare_and_print(options: SharedOptions, session: Session, again: bool) -> None:
+    """Run the comparison's flow under a display, and print its table; ComparisonFailed names the runs that failed."""
+    from tasks.store.runs import is_complete
+
+    settings, place, console = options.settings, session.place, session.console
+    trains = again or not all(is_complete(run, place) for run in settings.runs())
+    if trains:
+        fork_early({settings.model.name})
+    check_data(settings, place, console)
+    failure = None
+    with watched_services(settings.name, settings.runs(), session, trains):
+        from flows.compare import ComparisonFailed, compare_methods
+
+        try:
+            published = compare_methods(settings, place, options.compare_command, again)
+        except ComparisonFailed as error:
+            failure, published = error, error.published
+    if published:
+        _print_published(published, options, session)
+    if failure:
+        raise failure
+
+
+def _print_published(published: "Published", options: SharedOptions, session: Session) -> None:
+    """Print a comparison's table, and where its files are."""
+    from flows.command_line.live import print_table
+
+    print_table(published.table, session.console)
+    say(session.console, f"\ntables   {published.folder}")
+    say(session.console, f"report   {published.folder / 'report.html'}")
+    say(session.console, f"records  {session.place.store / 'runs'}")
+    say(session.console, f"MLflow   {options.ui_command}")
+
+
+def train_method(settings: "Params", label: str, place: "Place", console: "Console") -> None:
+    """Train every seed of one method under a display; complete runs stay as they are."""
+    from tasks.store.runs import is_complete
+
+    what, runs = f"{settings.name}, {label}", [settings.run(label, seed) for seed in settings.seeds]
+    trains = not all(is_complete(run, place) for run in runs)
+    with standing_by(place.store) as server, watched_services(what, runs, Session(place, console, server), trains):
+        from flows.compare import train_method
+
+        train_method(settings, label, place)
+
+
+def train_here(settings: "Params", one: "RunConfig", session: Session, again: bool) -> None:
+    """Train one run of a comparison in this process; a complete run is trained again only with `again`."""
+    place, console, server = session.place, session.console, session.server
+    check_data(settings, place, console)
+    if server:
+        server.start()
+    from flows.command_line.announce import warning_breaker
+    from flows.command_line.live import watched
+    from flows.experiment import train_run
+    from flows.services.environment import imports_done
+    from flows.services.prefect_server import prefect_api
+    from tasks.store.runs import is_complete
+    from tasks.tracking.run_tracker import forget
+    from tasks.tracking.tracking_queue import TrackingQueue
+
+    imports_done()
+    with TrackingQueue(settings, place, warning_breaker()) as tracking:
+        if again:
+            forget(one, place, tracking.tracked)
+        elif is_complete(one, place):
+            note = f"{one.id} is complete; --again trains it again"
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        with prefect_api(place.services, server), watched([one], place, console):
+            train_run(one, place, tracking.put)
+            tracking.drain()
+    tracking.tracked.close("FINISHED")
+    console.print(f"records  {place.run_folder(one)}", markup=False, highlight=False, soft_wrap=True)

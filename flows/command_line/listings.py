@@ -1,0 +1,77 @@
+"""The commands that list what there is: methods, diagnostics, datasets, models, and the parameters."""
+
+from typing import Annotated
+
+import typer
+
+from flows.command_line.errors import plain_errors
+from flows.command_line.options import SharedOptions, shared_options
+
+NOTHING = "–"  # in a column that a row leaves empty
+
+
+@shared_options("params", "preset", "overrides")
+def params(options: SharedOptions) -> None:
+    """Print the parameters as YAML, a preset and overrides laid over them, every default written out."""
+    from flows.command_line.settings import complete
+    from tasks.store.runs import to_yaml
+
+    print(to_yaml(complete(options.settings)).decode(), end="")
+
+
+def methods() -> None:
+    """List the interventions: name, what it does, source, parameters."""
+    from dash_core.interventions import INTERVENTIONS
+
+    rows = []
+    for name, kind in INTERVENTIONS.items():
+        defaults = ", ".join(f"{key}={field.default}" for key, field in kind.model_fields.items())
+        rows.append((name, kind.summary, defaults or NOTHING, kind.source))
+    _print_columns(("method", "what it does", "parameters", "source"), rows)
+
+
+def diagnostics() -> None:
+    """List the diagnostics: name, what it measures, source."""
+    from dash_core.diagnostics import DIAGNOSTICS
+
+    rows = [(diagnostic.name, diagnostic.summary, diagnostic.source) for diagnostic in DIAGNOSTICS.values()]
+    _print_columns(("diagnostic", "what it measures", "source"), rows)
+
+
+def datasets() -> None:
+    """List the datasets: name, size, what it is, where it comes from."""
+    from dash_core.data import DATASETS
+
+    rows = []
+    for name, spec in DATASETS.items():
+        sizes = f"{spec.train_size:,} + {spec.test_size:,}" if spec.train_size and spec.test_size else NOTHING
+        rows.append((name, sizes, spec.origin, spec.summary, spec.source))
+    _print_columns(("dataset", "train + test", "origin", "what it is", "source"), rows)
+
+
+def models(
+    size: Annotated[int, typer.Option(min=1, help="Image side in pixels, for the figures.")] = 32,
+    classes: Annotated[int, typer.Option(min=2, help="Classes, for the figures.")] = 10,
+) -> None:
+    """List the models: name, parameters, FLOPs of a forward pass, what it is, source."""
+    with plain_errors():
+        from dash_core.models import MODELS, build_model, forward_flops, parameter_count
+
+        rows = []
+        for name, spec in MODELS.items():
+            if size < spec.smallest:
+                figures = (NOTHING, f"needs {spec.smallest}x{spec.smallest}")
+            else:
+                model = build_model(name, (3, size, size), classes, seed=0)
+                figures = (f"{parameter_count(model):,}", f"{forward_flops(model, (3, size, size)) / 1e6:,.1f}")
+            rows.append((name, *figures, spec.summary, spec.source))
+        rows.append(("torchvision:<name>", "", "", "any classification model of torchvision", "torchvision.models"))
+        _print_columns(("model", "parameters", f"MFLOPs, 3x{size}x{size}", "what it is", "source"), rows)
+
+
+def _print_columns(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print one line a row, in columns and never cut, so that `grep` finds whole entries."""
+    lines = [headings, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,127 @@
+"""The session of a command that trains: its folders, its terminal, the services that it starts, its data.
+
+Imports wait until they are needed, in the order that uses two cores best: the Prefect server and the workers' fork
+server import on their own while this process does, and start nothing before the data are known to be good.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dash_core.files import make_writable_folder
+from tasks import SERVICES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dash_core.comparison import Params
+    from dash_core.config import RunConfig
+    from dash_core.data import Dataset
+    from flows.services.prefect_server import PrivateServer
+    from tasks.store.place import Place
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where a command works: its folders, its terminal, and the Prefect server that stands by (`standing_by`)."""
+
+    place: "Place"
+    console: "Console"
+    server: "PrivateServer | None"  # None where the user's own is used, or where `prefect_api` is to start one
+
+
+@contextmanager
+def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
+    """Lend the block a private Prefect server that only imports, which takes seconds: nothing is started or written.
+
+    None if the user configured an API. Call it first: this process then imports beside it.
+    """
+    from flows.services.prefect_server import PrivateServer, configured_url
+    from flows.services.prefect_settings import private_environment
+
+    try:
+        server = None if configured_url() else PrivateServer(store / SERVICES).stand_by()
+    except (OSError, RuntimeError, ValueError):  # the folder cannot exist: SharedOptions.place says so
+        server = None
+    if server is None:
+        yield None
+        return
+    try:
+        with private_environment():
+            yield server
+    finally:
+        server.stop()
+
+
+def make_writable(place: "Place") -> None:
+    """Create the store; ConfigError says why it cannot hold results."""
+    make_writable_folder("--store", place.store, place.services)
+
+
+@contextmanager
+def watched_services(what: str, runs: Sequence["RunConfig"], session: Session, trains: bool) -> Iterator[None]:
+    """Start the services that the runs need, show the runs' progress, and stop both when the block ends.
+
+    trains: some run is to be trained by worker processes.
+    """
+    session.console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
+    with services(session, {run.model.name for run in runs if trains}):
+        from flows.command_line.live import watched
+
+        with watched(runs, session.place, session.console):
+            yield
+
+
+@contextmanager
+def services(session: Session, models: Collection[str]) -> Iterator[None]:
+    """Start the services that flows need, and stop them when the block ends.
+
+    models: names of the models that worker processes will build; empty if no run is to be trained.
+    """
+    from flows.services.environment import imports_done
+    from flows.services.prefect_health import explain_lost_server
+    from flows.services.prefect_server import prefect_api
+
+    if session.server:
+        session.server.start()
+    if models:
+        fork_early(models)
+    import flows.compare  # noqa: F401
+
+    imports_done()
+    with prefect_api(session.place.services, session.server), explain_lost_server():
+        yield
+
+
+def fork_early(models: Collection[str]) -> None:
+    """Start the process that workers are forked from, with the imports that building the models needs."""
+    from dash_core.models import model_spec
+    from flows.services.workers import start_early
+
+    start_early(sorted({module for name in models for module in model_spec(name).imports}))
+
+
+def check_data(settings: "Params", place: "Place", console: "Console") -> "Dataset":
+    """Return the dataset, decoded and cached; ConfigError unless chunks, protocol and model fit it."""
+    from dash_core.data import ChunkPlan, check_plan
+    from dash_core.models import build_model
+
+    dataset = decoded(settings, place, console)
+    for seed in settings.seeds:
+        plan = ChunkPlan.split(dataset.train, settings.dataset, settings.chunks, seed, settings.protocol)
+        for label in settings.compare.methods:
+            check_plan(plan, settings.run(label, seed), dataset)
+    shape, classes = dataset.train.image_shape, dataset.train.classes
+    build_model(settings.model.name, shape, classes, seed=0, normalisation=settings.model.normalisation)
+    return dataset
+
+
+def decoded(settings: "Params", place: "Place", console: "Console") -> "Dataset":
+    """Return the dataset, decoded and cached under a progress bar, downloaded if it is not here."""
+    from flows.command_line.live import progress_bar
+    from tasks.data import open_dataset
+
+    with progress_bar(console) as progress:
+        return open_dataset(settings.dataset, place, progress)

@@ -1,0 +1,50 @@
+"""The commands compare and run: what is printed where there is no table, and how often the data are opened."""
+
+import contextlib
+import subprocess
+import sys
+
+import pytest
+
+from flows import compare as flow
+from flows.command_line import compare
+from flows.command_line.options import SharedOptions
+from flows.command_line.output import output_console
+from flows.command_line.session import Session
+from flows.compare import ComparisonFailed
+from tests.system.shell import ROOT, TINY
+
+COUNTED = """
+import sys
+from flows.command_line.main import main
+from dash_core import data
+
+def counted(*given, real=data.load_dataset, **more):
+    print("opened")
+    return real(*given, **more)
+
+data.load_dataset = counted
+main()
+"""
+
+
+def test_a_comparison_that_fails_without_a_table_says_why(tmp_path, monkeypatch, capsys):
+    def fail(*given):
+        raise ComparisonFailed("2 of 2 runs are no longer there")
+
+    monkeypatch.setattr(flow, "compare_methods", fail)
+    monkeypatch.setattr(compare, "watched_services", lambda *given: contextlib.nullcontext())
+    monkeypatch.setattr(compare, "fork_early", lambda models: None)
+    options = SharedOptions(ROOT / "params.yaml", overrides=[*TINY], store=tmp_path)
+    with pytest.raises(ComparisonFailed, match="2 of 2 runs are no longer there"):
+        compare.compare_and_print(options, Session(options.place, output_console(), None), again=False)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("command", [["compare"], ["run", "--method", "dash"]], ids=["compare", "run"])
+def test_a_command_opens_the_data_once(tmp_path, command):
+    overrides = [word for setting in TINY for word in ("--set", setting)]
+    words = [sys.executable, "-c", COUNTED, *command, "--store", str(tmp_path), *overrides]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines().count("opened") == 1
