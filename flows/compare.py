@@ -17,19 +17,20 @@ from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import visible_gpus
 from dash_core.errors import DashError
 from dash_core.models import build_model
-from flows.command_line.announce import warning_breaker
+from flows.command_line.announce import warned_failures
 from flows.experiment import train_run_in_worker
 from flows.services.workers import Ended, WorkerDied, WorkerPool
 from flows.split import split_dataset
-from tasks.publish import Published, publish
+from tasks.publish import publish
 from tasks.store.evidence import Evidence, gather
 from tasks.store.locks import Busy
 from tasks.store.place import Crew, Place
 from tasks.store.progress import mark_progress
 from tasks.store.results import describe
-from tasks.store.runs import is_complete
-from tasks.tracking.run_tracker import Tracked, forget, tracked_ids
-from tasks.tracking.tracking_queue import RunReporter, TrackingQueue
+from tasks.store.runs import forget, is_complete
+from tasks.tracking.follower import Follower
+from tasks.tracking.mirror import Mirror
+from tasks.tracking.publication import Published
 
 RETRY = 1.0  # seconds between two looks at a run that another command does
 
@@ -66,7 +67,7 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
         raise ComparisonFailed(
             f"{gone} of {trained.asked} runs are no longer there: another command removes them; give this one again"
         )
-    published = publish(evidence, place, trained.tracked, command, failed=bool(trained.failures))
+    published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.asked, trained.failures)
 
 
@@ -74,7 +75,7 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
 def train_method(params: Params, label: str, place: Place) -> None:
     """Train every seed of one method of a comparison; ComparisonFailed says which failed and why."""
     trained = _train(params, [params.run(label, seed) for seed in params.seeds], place)
-    trained.tracked.close("FAILED" if trained.failures else "FINISHED")
+    trained.mirror.close("FAILED" if trained.failures else "FINISHED")
     _raise_failures(trained.asked, trained.failures)
 
 
@@ -100,11 +101,11 @@ def _raise_failures(asked: int, failures: Mapping[str, str], published: Publishe
 
 @dataclass(frozen=True)
 class _Trained:
-    """What training left: the data, where the runs are tracked, and why some failed, by run."""
+    """What training left: the data, the runs' mirror in MLflow, and why some runs failed, by id."""
 
     dataset: Dataset
     plans: Mapping[int, ChunkPlan]
-    tracked: Tracked
+    mirror: Mirror
     asked: int
     failures: Mapping[str, str]
 
@@ -115,34 +116,34 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     shape, classes = dataset.train.image_shape, dataset.train.classes
     build_model(params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation)  # an early error
     complete = [run for run in runs if is_complete(run, place, splits[run.seed], place.given_code)]
-    with TrackingQueue(params, place, warning_breaker()) as tracking:
-        for run in runs:
-            if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
-                forget(run, place, tracking.tracked)
-        done = tracked_ids(complete, place, tracking.tracked) if complete and not again else set()
-        todo = [run for run in runs if run.id not in done]
-        crew = Crew.of(params, len(todo))
-        failures = train_runs(todo, place.model_copy(update={"workers": crew.workers}), tracking, crew)
-    return _Trained(dataset, plans, tracking.tracked, len(runs), failures)
+    mirror = Mirror(params, place, lambda: dataset, warned_failures())
+    for run in runs:
+        if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
+            forget(run, place)
+            mirror.forget(run)
+    todo = [run for run in runs if again or run not in complete]
+    crew = Crew.of(params, len(todo))
+    with Follower(mirror, runs):
+        failures = train_runs(todo, place.model_copy(update={"workers": crew.workers}), crew)
+    return _Trained(dataset, plans, mirror, len(runs), failures)
 
 
-def train_runs(todo: Sequence[RunConfig], place: Place, tracking: TrackingQueue, crew: Crew) -> dict[str, str]:
-    """Have the runs done by worker processes, each a subflow of this one; return why runs failed, by id."""
+def train_runs(todo: Sequence[RunConfig], place: Place, crew: Crew) -> dict[str, str]:
+    """Have worker processes train the runs, each a subflow of this one; return why runs failed, by id."""
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
     workers = crew.workers if todo else 0
-    with WorkerPool(workers, crew.threads, visible_gpus(place.device), tracking.put) as pool:
+    with WorkerPool(workers, crew.threads, visible_gpus(place.device)) as pool:
 
         def train_in_worker(run: RunConfig) -> None:
             try:
                 _call(pool, train_run_in_worker, run, place, context)
             except DashError as error:
                 failures[run.id] = str(error)
-                if isinstance(error, WorkerDied | Ended):
-                    died = isinstance(error, WorkerDied)
-                    mark_progress(place.run_folder(run), "failed" if died else "stopped")
-                    status, reason = ("FAILED", str(error)) if died else ("KILLED", None)
-                    RunReporter(run, tracking.put).lose(status, reason)
+                if isinstance(error, WorkerDied):
+                    mark_progress(place.run_folder(run), "failed", str(error))
+                elif isinstance(error, Ended):
+                    mark_progress(place.run_folder(run), "stopped")
 
         with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the pool sets the pace
             try:

@@ -17,7 +17,7 @@ from dash_core.interventions import INTERVENTIONS, Intervention
 from dash_core.protocols import Continuous, Discarding
 from dash_core.records import FILE, read_records
 from dash_core.trajectory import Watch, read_result
-from tasks.data import plan_path
+from tasks.store.datasets import plan_path
 from tests import toy
 
 DATA = toy.dataset(train=12, test=8)  # of 4 classes: image k is of class k mod 4

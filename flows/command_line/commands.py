@@ -88,30 +88,30 @@ def train(settings: Params, label: str, place: Place, console: Console) -> None:
 
 
 def run(settings: Params, one: RunConfig, at: Workplace, again: bool) -> None:
-    """Do one run of a comparison in this process; a complete run is trained again only if asked."""
+    """Train one run of a comparison in this process; a complete run is trained again only if asked."""
     place, console, server = at.place, at.console, at.server
-    check_data(settings, place, console)
+    dataset = check_data(settings, place, console)
     if server:
         server.start()
-    from flows.command_line.announce import warning_breaker
+    from flows.command_line.announce import warned_failures
     from flows.command_line.live import watched
     from flows.experiment import train_run
     from flows.services.prefect_server import prefect_api
-    from tasks.store.runs import is_complete
-    from tasks.tracking.run_tracker import forget
-    from tasks.tracking.tracking_queue import TrackingQueue
+    from tasks.store.runs import forget, is_complete
+    from tasks.tracking.follower import Follower
+    from tasks.tracking.mirror import Mirror
 
     imports_done()
-    with TrackingQueue(settings, place, warning_breaker()) as tracking:
-        if again:
-            forget(one, place, tracking.tracked)
-        elif is_complete(one, place):
-            note = f"{one.id} is complete; --again trains it again"
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
-        with prefect_api(place.services, server), watched([one], place, console):
-            train_run(one, place, tracking.put)
-            tracking.drain()
-    tracking.tracked.close("FINISHED")
+    mirror = Mirror(settings, place, lambda: dataset, warned_failures())
+    if again:
+        forget(one, place)
+        mirror.forget(one)
+    elif is_complete(one, place):
+        note = f"{one.id} is complete; --again trains it again"
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    with prefect_api(place.services, server), watched([one], place, console), Follower(mirror, [one]):
+        train_run(one, place)
+    mirror.close("FINISHED")
     console.print(f"records  {place.run_folder(one)}", markup=False, highlight=False, soft_wrap=True)
 
 

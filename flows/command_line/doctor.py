@@ -13,7 +13,7 @@ from dash_core.device import cpu_name, usable_cores
 from dash_core.errors import ConfigError
 from flows.services.prefect_server import check_health, configured_url
 from tasks.store.place import Place
-from tasks.tracking.client import tracking_uri
+from tasks.tracking.address import tracking_uri
 
 LEAST_FREE = 2 * 2**30  # bytes below which a comparison at the paper's scale will not fit
 

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dash_core.errors import ConfigError, DashError
-from tasks.tracking.client import artifact_root, comparison_url, find_experiment, tracking_uri
+from tasks.tracking.address import artifact_root, tracking_uri
+from tasks.tracking.client import comparison_url, find_experiment
+from tasks.tracking.moved import LocationsUnknown, own_artifacts
 
 HOST = "127.0.0.1"
 LOG = "mlflow-server.log"
@@ -43,6 +45,10 @@ def serve_ui(
     port = _free_port(port)
     base = f"http://{HOST}:{port}"
     experiment = find_experiment(uri, comparison) if comparison else None
+    try:
+        own_artifacts(uri, store)
+    except LocationsUnknown as error:
+        say(f"note: {error}")
     with _until_terminated(), _server(uri, store, port) as server:
         _wait_ready(server, base, Path(store) / LOG)
         address = comparison_url(base, experiment) if experiment else base

@@ -31,7 +31,7 @@ TRAINING = (  # the stage `train` of dvc.yaml depends on the same
     "dash_core/seeding.py",
     "dash_core/training.py",
     "dash_core/trajectory.py",
-    "tasks/data.py",
+    "tasks/store/datasets.py",
     "tasks/steps.py",
     "flows/experiment.py",
 )

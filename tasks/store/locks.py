@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from dash_core.config import RunConfig
 from dash_core.errors import DashError
 from dash_core.files import naming, write_atomically
+from tasks import SERVICES
 from tasks.store.place import Place
 
 POLL = 0.2  # seconds between two looks at a lock that another process holds
@@ -79,9 +80,9 @@ def locked_run(run: RunConfig, place: Place, *, wait: bool = True) -> Iterator[N
 
 
 @contextmanager
-def locked_tracking(place: Place) -> Iterator[None]:
-    """Hold MLflow's database while it is created, upgraded or given a comparison: two at once would damage it."""
-    with locked(place.services / "locks" / "mlflow.lock", "MLflow's database"):
+def locked_tracking(store: Path) -> Iterator[None]:
+    """Hold MLflow's database while it is created, upgraded or given a comparison or run: two at once would clash."""
+    with locked(store / SERVICES / "locks" / "mlflow.lock", "MLflow's database"):
         yield
 
 
