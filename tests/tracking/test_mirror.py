@@ -195,6 +195,16 @@ def test_a_complete_run_that_another_command_holds_is_left_to_the_next_look(plac
     assert mirror.bring(RUN)
 
 
+def test_a_run_that_is_removed_before_its_files_are_sent_is_not_closed(place):
+    train(place)
+    mirror = mirror_of(place)
+    with locked_run(RUN, place):
+        mirror.bring(RUN)
+    shutil.rmtree(place.run_folder(RUN))
+    assert not mirror.bring(RUN)
+    assert (shown(mirror).info.status, mirror.failures.reasons) == ("RUNNING", {})
+
+
 def test_a_command_that_is_stopped_sends_no_files_and_no_model(place):
     train(place)
     mirror = mirror_of(place)
