@@ -2,11 +2,13 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 
 import psutil
@@ -174,7 +176,7 @@ def test_comparison_without_a_server_is_whole_and_is_completed_once_it_answers(m
 def test_server_that_fails_in_mid_run_is_completed_by_the_same_command(mlflow_server, tmp_path):
     store, settings = tmp_path / "store", (*TINY, "seeds=[1]")
     with faulty_server() as server:
-        server.upstream, server.healthy_for = mlflow_server, 6
+        server.upstream, server.healthy_for = mlflow_server, 3
         compared = dashpipe(store, "compare", settings=settings, MLFLOW_TRACKING_URI=server.uri)
         assert (compared.code, server.status) == (0, 500)
         assert "500 error responses" in _only_warning(compared)
@@ -193,6 +195,30 @@ def test_malformed_address_is_one_message_before_training(tmp_path):
     assert ended.code == 2
     assert ended.err.startswith("error: MLFLOW_TRACKING_URI: MLflow cannot use htp://127.0.0.1:5000 (")
     assert not list((tmp_path / "store").glob("runs/*/chunks.jsonl"))
+
+
+@pytest.mark.slow
+def test_a_copied_store_goes_on_in_itself_and_its_pages_show_its_artifacts(tmp_path):
+    assert dashpipe(tmp_path / "store", "compare").code == 0
+    shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    before = _content(tmp_path / "store")
+    more = (*TINY[:-1], "seeds=[0, 1]")
+    for words, settings in ((("run", "--method", "dash", "--seed", "1"), TINY), (("compare",), more)):
+        ended = dashpipe(tmp_path / "copy", *words, settings=settings)
+        assert (ended.code, ended.err) == (0, "")
+    assert _content(tmp_path / "store") == before
+    shutil.rmtree(tmp_path / "copy")
+    (tmp_path / "store").rename(tmp_path / "moved")
+    pages = start(tmp_path / "moved", "ui", "--no-browser", "--port", "0")
+    assert pages.until(lambda: "http" in pages.outputs[0].read_text(), 120), pages.outputs[1].read_text()
+    base = re.search(r"http://127\.0\.0\.1:\d+", pages.outputs[0].read_text())[0]
+    summary = shell.mlflow_runs(tmp_path / "moved")["summary"]
+    ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with ask.open(f"{base}/get-artifact?path=table.csv&run_uuid={summary.info.run_id}", timeout=60) as answer:
+        assert answer.read() == next((tmp_path / "moved").glob("comparisons/*/table.csv")).read_bytes()
+    pages.process.send_signal(signal.SIGTERM)
+    assert pages.end(60).code == 0
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.slow
@@ -254,6 +280,10 @@ def _points(mirror):
     runs = client.search_runs([mirror._open().experiment_id], "tags.kind = 'run'")
     assert [run.info.status for run in runs] == ["FINISHED"]
     return sorted((point.step, point.timestamp) for point in client.get_metric_history(runs[0].info.run_id, "steps"))
+
+
+def _content(store):
+    return {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
 def _only_warning(ended):
