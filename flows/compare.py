@@ -32,7 +32,7 @@ from tasks.tracking.follower import Follower
 from tasks.tracking.mirror import Mirror
 from tasks.tracking.publication import Published
 
-RETRY = 1.0  # seconds between two looks at a run that another command does
+RETRY_SECONDS = 1.0  # between two attempts at a run that another command trains
 
 
 class ComparisonFailed(DashError):
@@ -47,8 +47,9 @@ class ComparisonFailed(DashError):
 def compare_methods(params: Params, place: Place, command: str, again: bool = False) -> Published:
     """Train every method and seed of a comparison, side by side, and publish its table.
 
-    command: what makes the comparison again. A complete run is trained again only if `again` asks for it. A run that
-    fails does not stop the others: the table shows the complete runs, and ComparisonFailed says which failed and why.
+    command: the words that repeat the comparison. A complete run is trained again only if `again` asks for it. A run
+    that fails does not stop the others: the table shows the complete runs, and ComparisonFailed says which failed and
+    why.
     """
     compared = compare(params, place, command, again)
     compared.raise_failures()
@@ -58,15 +59,13 @@ def compare_methods(params: Params, place: Place, command: str, again: bool = Fa
 def compare(params: Params, place: Place, command: str, again: bool = False) -> "Compared":
     """Train every method and seed within the calling flow, and publish the complete runs.
 
-    command: what makes the comparison again. ComparisonFailed if another command removes runs meanwhile.
+    command: the words that repeat the comparison. ComparisonFailed if another command removes runs meanwhile.
     """
     trained = _train(params, params.runs(), place, again)
     splits = {seed: plan.digest for seed, plan in trained.plans.items()}
     evidence = gather(params, place, splits, describe(trained.dataset))
-    if gone := trained.asked - len(trained.failures) - len(evidence.runs):
-        raise ComparisonFailed(
-            f"{gone} of {trained.asked} runs are no longer there: another command removes them; give this one again"
-        )
+    if (gone := trained.asked - len(trained.failures) - len(evidence.runs)) > 0:
+        raise ComparisonFailed(f"{gone} of {trained.asked} runs were removed by another command; give this one again")
     published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.asked, trained.failures)
 
@@ -81,7 +80,7 @@ def train_method(params: Params, label: str, place: Place) -> None:
 
 @dataclass(frozen=True)
 class Compared:
-    """A finished comparison: its complete runs, where they are published, and why some failed, by run."""
+    """A finished comparison: its complete runs, where they are published, and why other runs failed, by id."""
 
     evidence: Evidence
     published: Published
@@ -101,7 +100,7 @@ def _raise_failures(asked: int, failures: Mapping[str, str], published: Publishe
 
 @dataclass(frozen=True)
 class _Trained:
-    """What training left: the data, the runs' mirror in MLflow, and why some runs failed, by id."""
+    """What training left: data, chunk plans by seed, the runs' mirror in MLflow, and why some runs failed, by id."""
 
     dataset: Dataset
     plans: Mapping[int, ChunkPlan]
@@ -155,13 +154,13 @@ def train_runs(todo: Sequence[RunConfig], place: Place, crew: Crew) -> dict[str,
 
 
 def _call(pool: WorkerPool, *work: Any) -> None:
-    """Have a worker do one run; if another command does it, say so once, and ask again until that is done."""
-    said = False
+    """Have a worker train one run. While another command trains it, say so once, and try again until it is done."""
+    told = False
     while True:
         try:
             return pool.call(*work)
         except Busy as busy:
-            if not said:
+            if not told:
                 print(busy, file=sys.stderr)
-            said = True
-            time.sleep(RETRY)
+            told = True
+            time.sleep(RETRY_SECONDS)
