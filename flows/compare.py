@@ -16,21 +16,22 @@ from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import DashError
 from dash_core.models import build_model
-from flows.command_line.announce import warning_breaker
+from flows.command_line.announce import warned_failures
 from flows.experiment import train_run_in_worker
 from flows.services.executor import Ended, Executor, WorkerDied, open_executor
 from flows.split import split_dataset
-from tasks.publish import Published, publish
+from tasks.publish import publish
 from tasks.store.evidence import Evidence, gather
 from tasks.store.locks import Busy
 from tasks.store.place import Crew, Place
 from tasks.store.progress import mark_progress
 from tasks.store.results import describe
-from tasks.store.runs import is_complete
-from tasks.tracking.run_tracker import Tracked, forget, tracked_ids
-from tasks.tracking.tracking_queue import RunReporter, TrackingQueue
+from tasks.store.runs import forget, is_complete
+from tasks.tracking.follower import Follower
+from tasks.tracking.mirror import Mirror
+from tasks.tracking.publication import Published
 
-RETRY = 1.0  # seconds between two looks at a run that another command does
+RETRY_SECONDS = 1.0  # between two attempts at a run that another command trains
 
 
 class ComparisonFailed(DashError):
@@ -45,8 +46,9 @@ class ComparisonFailed(DashError):
 def compare_methods(params: Params, place: Place, command: str, again: bool = False) -> Published:
     """Train every method and seed of a comparison, side by side, and publish its table.
 
-    command: what makes the comparison again. A complete run is trained again only if `again` asks for it. A run that
-    fails does not stop the others: the table shows the complete runs, and ComparisonFailed says which failed and why.
+    command: the words that repeat the comparison. A complete run is trained again only if `again` asks for it. A run
+    that fails does not stop the others: the table shows the complete runs, and ComparisonFailed says which failed and
+    why.
     """
     compared = compare(params, place, command, again)
     compared.raise_failures()
@@ -56,16 +58,14 @@ def compare_methods(params: Params, place: Place, command: str, again: bool = Fa
 def compare(params: Params, place: Place, command: str, again: bool = False) -> "Compared":
     """Train every method and seed within the calling flow, and publish the complete runs.
 
-    command: what makes the comparison again. ComparisonFailed if another command removes runs meanwhile.
+    command: the words that repeat the comparison. ComparisonFailed if another command removes runs meanwhile.
     """
     trained = _train(params, params.runs(), place, again)
     splits = {seed: plan.digest for seed, plan in trained.plans.items()}
     evidence = gather(params, place, splits, describe(trained.dataset))
-    if gone := trained.asked - len(trained.failures) - len(evidence.runs):
-        raise ComparisonFailed(
-            f"{gone} of {trained.asked} runs are no longer there: another command removes them; give this one again"
-        )
-    published = publish(evidence, place, trained.tracked, command, failed=bool(trained.failures))
+    if (gone := trained.asked - len(trained.failures) - len(evidence.runs)) > 0:
+        raise ComparisonFailed(f"{gone} of {trained.asked} runs were removed by another command; give this one again")
+    published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.asked, trained.failures)
 
 
@@ -73,13 +73,13 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
 def train_method(params: Params, label: str, place: Place) -> None:
     """Train every seed of one method of a comparison; ComparisonFailed says which failed and why."""
     trained = _train(params, [params.run(label, seed) for seed in params.seeds], place)
-    trained.tracked.close("FAILED" if trained.failures else "FINISHED")
+    trained.mirror.close("FAILED" if trained.failures else "FINISHED")
     _raise_failures(trained.asked, trained.failures)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A finished comparison: its complete runs, where they are published, and why some failed, by run."""
+    """A finished comparison: its complete runs, where they are published, and why other runs failed, by id."""
 
     evidence: Evidence
     published: Published
@@ -99,11 +99,11 @@ def _raise_failures(asked: int, failures: Mapping[str, str], published: Publishe
 
 @dataclass(frozen=True)
 class _Trained:
-    """What training left: the data, where the runs are tracked, and why some failed, by run."""
+    """What training left: data, chunk plans by seed, the runs' mirror in MLflow, and why some runs failed, by id."""
 
     dataset: Dataset
     plans: Mapping[int, ChunkPlan]
-    tracked: Tracked
+    mirror: Mirror
     asked: int
     failures: Mapping[str, str]
 
@@ -114,34 +114,34 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     shape, classes = dataset.train.image_shape, dataset.train.classes
     build_model(params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation)  # an early error
     complete = [run for run in runs if is_complete(run, place, splits[run.seed], place.given_code)]
-    with TrackingQueue(params, place, warning_breaker()) as tracking:
-        for run in runs:
-            if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
-                forget(run, place, tracking.tracked)
-        done = tracked_ids(complete, place, tracking.tracked) if complete and not again else set()
-        todo = [run for run in runs if run.id not in done]
-        crew = Crew.of(params, len(todo))
-        failures = train_runs(todo, place.model_copy(update={"workers": crew.workers}), tracking, crew)
-    return _Trained(dataset, plans, tracking.tracked, len(runs), failures)
+    mirror = Mirror(params, place, lambda: dataset, warned_failures())
+    for run in runs:
+        if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
+            forget(run, place)
+            mirror.forget(run)
+    todo = [run for run in runs if again or run not in complete]
+    crew = Crew.of(params, len(todo))
+    with Follower(mirror, runs):
+        failures = train_runs(todo, place.model_copy(update={"workers": crew.workers}), crew)
+    return _Trained(dataset, plans, mirror, len(runs), failures)
 
 
-def train_runs(todo: Sequence[RunConfig], place: Place, tracking: TrackingQueue, crew: Crew) -> dict[str, str]:
-    """Have the runs done by worker processes, each a subflow of this one; return why runs failed, by id."""
+def train_runs(todo: Sequence[RunConfig], place: Place, crew: Crew) -> dict[str, str]:
+    """Have worker processes train the runs, each a subflow of this one; return why runs failed, by id."""
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
     workers = crew.workers if todo else 0
-    with open_executor(workers, crew.threads, place.device, tracking.put) as executor:
+    with open_executor(workers, crew.threads, place.device) as executor:
 
         def train_in_worker(run: RunConfig) -> None:
             try:
                 _call(executor, train_run_in_worker, run, place, context)
             except DashError as error:
                 failures[run.id] = str(error)
-                if isinstance(error, WorkerDied | Ended):
-                    died = isinstance(error, WorkerDied)
-                    mark_progress(place.run_folder(run), "failed" if died else "stopped")
-                    status, reason = ("FAILED", str(error)) if died else ("KILLED", None)
-                    RunReporter(run, tracking.put).lose(status, reason)
+                if isinstance(error, WorkerDied):
+                    mark_progress(place.run_folder(run), "failed", str(error))
+                elif isinstance(error, Ended):
+                    mark_progress(place.run_folder(run), "stopped")
 
         with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the executor sets the pace
             try:
@@ -153,13 +153,13 @@ def train_runs(todo: Sequence[RunConfig], place: Place, tracking: TrackingQueue,
 
 
 def _call(executor: Executor, *work: Any) -> None:
-    """Have a worker do one run; if another command does it, say so once, and ask again until that is done."""
-    said = False
+    """Have a worker train one run. While another command trains it, say so once, and try again until it is done."""
+    told = False
     while True:
         try:
             return executor.call(*work)
         except Busy as busy:
-            if not said:
+            if not told:
                 print(busy, file=sys.stderr)
-            said = True
-            time.sleep(RETRY)
+            told = True
+            time.sleep(RETRY_SECONDS)

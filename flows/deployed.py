@@ -7,8 +7,8 @@ from prefect import flow
 
 from flows import compare
 from flows.command_line.settings import as_options, load_params
-from tasks.publish import Published
 from tasks.store.place import place_of
+from tasks.tracking.publication import Published
 
 
 @flow(name="compare-methods", flow_run_name="compare methods · {params_file}", persist_result=False, retries=0)

@@ -17,8 +17,8 @@ from dash_core.views.summary import total_cost
 from flows.command_line.settings import check, parse_override
 from flows.compare import compare
 from tasks.reproduction import publish_item, simulate
+from tasks.store.comparison_folder import machines_of
 from tasks.store.place import Place, place_of
-from tasks.views import machines_of
 
 FIXED_BY_ITEM = ("compare.methods", "diagnostics")  # an item's view and claims are made of them
 

@@ -1,64 +1,13 @@
 """Data tasks: a dataset, opened once a process; its chunk plans, made once and saved."""
 
-import threading
-from pathlib import Path
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from dash_core.comparison import Params
-from dash_core.config import DatasetConfig, RunConfig, digest_of
-from dash_core.data import ChunkPlan, Dataset, ProgressCallback, load_dataset, silent
+from dash_core.config import DatasetConfig
+from dash_core.data import ChunkPlan, Dataset
+from tasks.store.datasets import open_dataset, open_plan
 from tasks.store.place import Place
-
-
-class OpenedDataset:
-    """The dataset that this process opened last, kept open: a command, or a worker, asks for the same one many times.
-
-    Files that change on disk meanwhile are not read again: all that a process does is done on the same images.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._key: tuple[DatasetConfig, Path, Path] | None = None
-        self._dataset: Dataset | None = None
-
-    def get(self, config: DatasetConfig, place: Place, progress: ProgressCallback) -> Dataset:
-        """Return the dataset of the configuration in the place's data root, opened unless it is open."""
-        key = (config, place.data_root, place.cache)
-        with self._lock:
-            if self._dataset is None or self._key != key:
-                self._dataset = None  # its memory is free before the next dataset takes some
-                self._dataset = load_dataset(config, data_root=key[1], cache=key[2], progress=progress)
-                self._key = key
-            return self._dataset
-
-
-_opened = OpenedDataset()
-
-
-def open_dataset(config: DatasetConfig, place: Place, progress: ProgressCallback = silent) -> Dataset:
-    """Return a dataset from the place's data root or its cache, downloaded if it is not here; opened once a process."""
-    return _opened.get(config, place, progress)
-
-
-def plan_path(splits: Path, run: RunConfig | Params, seed: int, train_digest: str) -> Path:
-    """Return the file of a chunk plan: one per training set and its configuration, division into chunks, and seed."""
-    division = run.protocol.division
-    digest = digest_of([run.dataset.identity, run.chunks, train_digest, *division])[:10]
-    return splits / f"{run.dataset.name}-{run.chunks}-chunks-{digest}-s{seed}.json"
-
-
-def open_plan(run: RunConfig, dataset: Dataset, place: Place) -> ChunkPlan:
-    """Return the run's chunk plan: the saved one, checked against the dataset, or a new one, which is saved."""
-    path = plan_path(place.splits, run, run.seed, dataset.train.digest)
-    if path.exists():
-        plan = ChunkPlan.load(path)
-        plan.check(dataset.train, run.dataset)
-        return plan
-    plan = ChunkPlan.split(dataset.train, run.dataset, run.chunks, run.seed, run.protocol)
-    plan.save(path)
-    return plan
 
 
 @task(task_run_name="prepare {config.name}", cache_policy=NO_CACHE, persist_result=False, retries=0)

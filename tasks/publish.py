@@ -8,14 +8,14 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.store.evidence import Evidence
 from tasks.store.place import Place
-from tasks.tracking.run_tracker import Tracked
-from tasks.views import Published, write_comparison
+from tasks.tracking.mirror import Mirror
+from tasks.tracking.publication import Published, publish_comparison
 
 
 @task(task_run_name="publish {evidence.params.name}", cache_policy=NO_CACHE, persist_result=False, retries=0)
-def publish(evidence: Evidence, place: Place, tracked: Tracked, command: str, failed: bool) -> Published:
-    """Write and track what the complete runs give, and show their table in Prefect."""
-    published = write_comparison(evidence, place, tracked, command, failed)
+def publish(evidence: Evidence, place: Place, mirror: Mirror, command: str, failed: bool) -> Published:
+    """Publish the complete runs on disk and in MLflow, and show their table in Prefect."""
+    published = publish_comparison(evidence, place, mirror, command, failed)
     table = published.table
     create_table_artifact(
         key=artifact_key(published.name),

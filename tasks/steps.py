@@ -1,7 +1,7 @@
 """The steps of one chunk as Prefect tasks: intervene, train, evaluate, record.
 
-The trajectory passes between them in memory; Prefect never stores it, and caches nothing: what is on disk is the
-truth, and a run that starts again goes on from there.
+The trajectory passes between them in memory; Prefect never stores it and caches nothing. The run's folder is the
+truth, and a run that starts again continues from it.
 """
 
 from functools import partial
@@ -13,7 +13,6 @@ from dash_core.evaluation import Evaluation
 from dash_core.records import ChunkRecord
 from dash_core.trajectory import Intervened, Trained, Trajectory
 from tasks.store.progress import ProgressWriter
-from tasks.tracking.tracking_queue import RunReporter
 
 # no retries, whatever Prefect's settings say: a stop is not a failure, and the weights are half-trained after one
 step = partial(task, cache_policy=NO_CACHE, persist_result=False, retries=0)
@@ -39,15 +38,9 @@ def evaluate(trajectory: Trajectory, experiment: int) -> Evaluation:
 
 @step(task_run_name="experiment {experiment} · record", tags=["record"])
 def record(
-    trajectory: Trajectory,
-    experiment: int,
-    trained: Trained,
-    evaluation: Evaluation,
-    reporter: RunReporter,
-    progress: ProgressWriter,
+    trajectory: Trajectory, experiment: int, trained: Trained, evaluation: Evaluation, progress: ProgressWriter
 ) -> ChunkRecord:
-    """Put the chunk on disk, then tell MLflow and whoever watches."""
-    made = trajectory.record(experiment, trained, evaluation)
-    reporter.log_chunk(trajectory.records)
-    progress.after_chunk(made)
-    return made
+    """Put the experiment on disk, then show it to whoever watches."""
+    chunk_record = trajectory.record(experiment, trained, evaluation)
+    progress.after_chunk(chunk_record)
+    return chunk_record

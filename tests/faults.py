@@ -20,6 +20,7 @@ class Fault:
         self.page = b'{"error_code": "INTERNAL_ERROR", "message": "out of order"}'
         self.delay = 0.0
         self.healthy_for: int | None = None  # metric batches until every answer is 500
+        self.unknown: str | None = None  # addresses with this word are unknown to the server: 404
         self.asked = 0
 
     def spoil(self, path: str) -> None:
@@ -52,6 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault: Fault = self.server.fault
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault.spoil(self.path)
+        if fault.unknown and fault.unknown in self.path:
+            self._send(404, [], b"<h1>Not Found</h1>")
+            return
         if fault.status or fault.upstream is None:
             self._send(fault.status or 500, [], fault.page)
             return

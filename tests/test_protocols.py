@@ -18,7 +18,7 @@ from dash_core.protocols import ClassIncremental, Continuous, Discarding
 from dash_core.records import RECORDS_FILE, read_records
 from dash_core.result import read_result
 from dash_core.trajectory import Watch
-from tasks.data import plan_path
+from tasks.store.datasets import plan_path
 from tests import toy
 
 DATA = toy.dataset(train=12, test=8)  # of 4 classes: image k is of class k mod 4

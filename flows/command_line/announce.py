@@ -1,14 +1,14 @@
-"""The one warning of a command that lost MLflow."""
+"""What a command says on stderr when MLflow fails: a line for metrics, artifacts and models each, once."""
 
 import sys
 
-from tasks.tracking.outage import REMEDY, Breaker
+from tasks.tracking.failures import REMEDY, Failures
 
 
-def warning_breaker() -> Breaker:
-    """Return a breaker for a command's tracking that warns on stderr, once, if MLflow fails."""
+def warned_failures() -> Failures:
+    """Return the failures of a command's tracking, each said on stderr while the runs go on."""
 
-    def warn(reason: str) -> None:
-        print(f"warning: MLflow failed: {reason}; the runs go on. {REMEDY}", file=sys.stderr, flush=True)
+    def warn(what: str) -> None:
+        print(f"warning: {what}; the runs go on. {REMEDY}", file=sys.stderr, flush=True)
 
-    return Breaker(warn)
+    return Failures(warn)

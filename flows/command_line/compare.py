@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from dash_core.comparison import Params
     from dash_core.config import RunConfig
-    from tasks.publish import Published
     from tasks.store.place import Place
+    from tasks.tracking.publication import Published
 
 
 @shared_options("params", "preset", "overrides", "store", "data_root")
@@ -100,27 +100,26 @@ def train_method(settings: "Params", label: str, place: "Place", console: "Conso
 def train_here(settings: "Params", one: "RunConfig", session: Session, again: bool) -> None:
     """Train one run of a comparison in this process; a complete run is trained again only with `again`."""
     place, console, server = session.place, session.console, session.server
-    check_data(settings, place, console)
+    dataset = check_data(settings, place, console)
     if server:
         server.start()
-    from flows.command_line.announce import warning_breaker
+    from flows.command_line.announce import warned_failures
     from flows.command_line.live import watched
     from flows.experiment import train_run
     from flows.services.environment import imports_done
     from flows.services.prefect_server import prefect_api
-    from tasks.store.runs import is_complete
-    from tasks.tracking.run_tracker import forget
-    from tasks.tracking.tracking_queue import TrackingQueue
+    from tasks.store.runs import forget, is_complete
+    from tasks.tracking.follower import Follower
+    from tasks.tracking.mirror import Mirror
 
     imports_done()
-    with TrackingQueue(settings, place, warning_breaker()) as tracking:
-        if again:
-            forget(one, place, tracking.tracked)
-        elif is_complete(one, place):
-            note = f"{one.id} is complete; --again trains it again"
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
-        with prefect_api(place.services, server), watched([one], place, console):
-            train_run(one, place, tracking.put)
-            tracking.drain()
-    tracking.tracked.close("FINISHED")
-    console.print(f"records  {place.run_folder(one)}", markup=False, highlight=False, soft_wrap=True)
+    mirror = Mirror(settings, place, lambda: dataset, warned_failures())
+    if again:
+        forget(one, place)
+        mirror.forget(one)
+    elif is_complete(one, place):
+        say(console, f"{one.id} is complete; --again trains it again")
+    with prefect_api(place.services, server), watched([one], place, console), Follower(mirror, [one]):
+        train_run(one, place)
+    mirror.close("FINISHED")
+    say(console, f"records  {place.run_folder(one)}")

@@ -106,7 +106,7 @@ def _browser() -> Finding:
 
 def _stores(place: "Place") -> Iterator[Finding]:
     from flows.services.prefect_server import check_health, configured_url
-    from tasks.tracking.client import tracking_uri
+    from tasks.tracking.address import tracking_uri
 
     uri = tracking_uri(place.store)
     kind = "set by MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "embedded"

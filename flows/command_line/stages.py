@@ -21,8 +21,8 @@ from flows.command_line import compare, session
 from flows.command_line.options import SharedOptions
 from flows.command_line.output import say
 from flows.services.child import ParentWatch
-from tasks.data import open_dataset, open_plan, plan_path
 from tasks.store.code import code_digest
+from tasks.store.datasets import open_dataset, open_plan, plan_path
 from tasks.store.evidence import Evidence, gather
 from tasks.store.place import Place
 from tasks.store.results import Results, check_dataset, describe, keep, kept_plans, read_description, write_description
@@ -30,9 +30,9 @@ from tasks.store.runs import is_complete
 
 if TYPE_CHECKING:
     from dash_core.views.figures import PlotlyFigure
-    from tasks.tracking.outage import Breaker
-    from tasks.tracking.run_tracker import Tracked
-    from tasks.views import Published
+    from tasks.tracking.failures import Failures
+    from tasks.tracking.mirror import Mirror
+    from tasks.tracking.publication import Published
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Stages:
     def tables(self) -> None:
         """Write and print the comparison's table."""
         from flows.command_line.live import print_table
-        from tasks.views import write_plots_page, write_tables
+        from tasks.store.comparison_folder import write_plots_page, write_tables
 
         folder = self.results.folder / "tables" if self.results else self.place.comparison_folder(self.settings)
         if self.results:
@@ -136,10 +136,9 @@ class Stages:
 
     def report(self) -> None:
         """Write the comparison's page; in MLflow, track what is not yet, and close the comparison."""
-        from flows.command_line.announce import warning_breaker
+        from flows.command_line.announce import warned_failures
 
-        evidence = self._evidence()
-        _, _, published = self._complete(evidence, warning_breaker())
+        _, _, published = self._complete(self._evidence(), warned_failures())
         path = published.folder / "report.html"
         if self.results:
             write_atomically(self.results.folder / "report.html", path.read_bytes())
@@ -149,17 +148,19 @@ class Stages:
 
     def sync(self) -> None:
         """Complete the comparison in MLflow from what is on disk; TrackerAway if MLflow fails."""
+        from tasks.tracking.failures import Failures
+
         if not self.results:
             for seed in self.settings.seeds:  # `run` makes the plan of its own seed alone
                 open_plan(self.settings.run(self.settings.compare.methods[0], seed), self._dataset(), self.place)
         evidence = self._evidence()
-        tracked, added, _ = self._complete(evidence)
+        mirror, added, _ = self._complete(evidence, Failures())
         left = len(self.settings.runs()) - len(evidence.runs)
-        tracked.breaker.check()
+        mirror.failures.check()
         for run_id in added:
             self._say(f"added    {run_id}")
         known = len(evidence.runs) - len(added)
-        self._say(f"MLflow   {tracked.shown}: {len(added)} runs added, {known} were there, {left} not complete")
+        self._say(f"MLflow   {mirror.address}: {len(added)} runs added, {known} were there, {left} not complete")
 
     def theory(self) -> None:
         """Simulate discrete feature learning, write its numbers and draw figure 3."""
@@ -194,17 +195,14 @@ class Stages:
             raise RecordError(f"no run of {self.settings.name} is complete: `{remedy}` trains them")
         return evidence
 
-    def _complete(
-        self, evidence: Evidence, breaker: "Breaker | None" = None
-    ) -> tuple["Tracked", list[str], "Published"]:
-        """Complete the comparison in MLflow, write its page; return where it is tracked, runs added, and the page."""
-        from tasks.store.runs import commit
-        from tasks.tracking.run_tracker import track_comparison, track_complete
-        from tasks.views import write_comparison
+    def _complete(self, evidence: Evidence, failures: "Failures") -> tuple["Mirror", list[str], "Published"]:
+        """Complete the comparison in MLflow, write its page; return its mirror, the ids of runs added, and the page."""
+        from tasks.tracking.mirror import Mirror
+        from tasks.tracking.publication import publish_comparison
 
-        tracked = track_comparison(self.settings, self.place, commit(), breaker)
-        added = track_complete(evidence, self.results or self.place, self.place, tracked, self._dataset)
-        return tracked, added, write_comparison(evidence, self.place, tracked, self._command(), failed=False)
+        mirror = Mirror(self.settings, self.place, self._dataset, failures, self.results)
+        added = [run.id for run in evidence.runs if mirror.bring(run, wait=True)]
+        return mirror, added, publish_comparison(evidence, self.place, mirror, self._command(), failed=False)
 
     def _command(self) -> str:
         return "uv run dvc repro" if self.results else self.options.compare_command

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from dash_core.errors import ConfigError, DashError
 from flows.services.child import end_group, start_child, wait_healthy
-from tasks.tracking.client import artifact_root, comparison_url, find_experiment, tracking_uri
+from tasks.tracking.address import artifact_root, tracking_uri
+from tasks.tracking.client import comparison_url, find_experiment
+from tasks.tracking.moved import LocationsUnknown, own_artifacts
 
 HOST = "127.0.0.1"
 LOG = "mlflow-server.log"
@@ -42,6 +44,10 @@ def serve_ui(
     port = _free_port(port)
     base = f"http://{HOST}:{port}"
     experiment = find_experiment(uri, comparison) if comparison else None
+    try:
+        own_artifacts(uri, store)
+    except LocationsUnknown as error:
+        say(f"note: {error}")
     with _until_terminated(), _running_server(uri, store, port) as server:
         if not wait_healthy(server, lambda seconds: _answers(base, seconds), START_SECONDS):
             raise DashError(f"MLflow's server did not answer at {base}; its log: {Path(store) / LOG}")

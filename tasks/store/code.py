@@ -33,7 +33,7 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/shrinking.py",
     "dash_core/training.py",
     "dash_core/trajectory.py",
-    "tasks/data.py",
+    "tasks/store/datasets.py",
     "tasks/steps.py",
     "flows/experiment.py",
 )

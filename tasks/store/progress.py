@@ -32,6 +32,7 @@ class Progress:
     test_accuracy: float | None = None  # after the last finished chunk
     images_per_second: float | None = None
     seconds_left: float | None = None
+    reason: str | None = None  # why the run failed
 
 
 def read_progress(folder: Path) -> Progress:
@@ -47,9 +48,9 @@ def write_progress(folder: Path, progress: Progress) -> None:
     write_atomically(folder / PROGRESS_FILE, json.dumps(asdict(progress)).encode(), durable=False)
 
 
-def mark_progress(folder: Path, state: State) -> None:
-    """Show that a run's training is over: it is being saved, it is done, or it failed."""
-    write_progress(folder, replace(read_progress(folder), state=state, seconds_left=None))
+def mark_progress(folder: Path, state: State, reason: str | None = None) -> None:
+    """Show that a run's training is over: it is being saved, is done, was stopped, or failed for this reason."""
+    write_progress(folder, replace(read_progress(folder), state=state, seconds_left=None, reason=reason))
 
 
 class ProgressWriter:

@@ -15,7 +15,7 @@ from dash_core.errors import ConfigError, RecordError
 from dash_core.files import write_atomically
 from dash_core.records import RECORDS_FILE
 from dash_core.result import RESULT_FILE, WEIGHTS_FILE
-from tasks.data import plan_path
+from tasks.store.datasets import plan_path
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.runs import is_complete

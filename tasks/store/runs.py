@@ -1,6 +1,8 @@
 """Runs on disk: opened where they stopped, read back when they are complete, and described by facts."""
 
 import hashlib
+import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +25,11 @@ from dash_core.run_images import input_normalisation
 from dash_core.trajectory import Trajectory, Watch
 from tasks.store import stopping
 from tasks.store.code import ROOT, code_digest
+from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.progress import ProgressWriter
 
+FACTS_FILE = "facts.json"
 PACKAGES = ("dash_core", "tasks", "flows")
 
 
@@ -66,6 +70,12 @@ def _resident(place: Place, device: torch.device) -> int | None:
     return None if free is None else free // (4 * place.workers)
 
 
+def forget(run: RunConfig, place: Place) -> None:
+    """Remove a run's folder, so that it is trained from the beginning."""
+    with locked_run(run, place):
+        shutil.rmtree(place.run_folder(run), ignore_errors=True)
+
+
 def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:
     """Return a complete run's model with its final weights, on the CPU."""
     shape, classes = dataset.train.image_shape, dataset.train.classes
@@ -98,6 +108,27 @@ def facts(place: Place) -> dict[str, Any]:
 def recorded_facts(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return hardware, versions and commit from a complete run's result."""
     return {name: value for name, value in result.items() if name not in RESULT_KEYS}
+
+
+def write_facts(folder: Path, split: str, facts: Mapping[str, Any]) -> None:
+    """Say in a run's folder on which chunk plan, by which hardware and code it trains, until its result says so."""
+    write_atomically(folder / FACTS_FILE, (json.dumps({"split": split, **facts}, indent=2) + "\n").encode())
+
+
+def remove_facts(folder: Path) -> None:
+    """Remove what `write_facts` wrote: the run's result says it from now on."""
+    (folder / FACTS_FILE).unlink(missing_ok=True)
+
+
+def run_facts(folder: Path, run: RunConfig) -> dict[str, Any] | None:
+    """Return chunk plan ("split"), hardware, versions and commit of a run; None if it has not begun."""
+    if result := read_result(folder, run):
+        return {"split": result["split"], **recorded_facts(result)}
+    try:
+        facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
 def commit() -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dash_core.errors import DashError
 from tasks.tracking.client import client_of, silence
 
 if TYPE_CHECKING:
@@ -13,15 +14,32 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+class ModelsUnknown(DashError):
+    """The tracking server is older than logged models."""
+
+
 def log_model(uri: str, run_id: str, model: "nn.Module", *, example: "Tensor", name: str = "model") -> str:
     """Log the model as the run's `name` and return its MLflow id; a model logged before is left as it is.
 
     It is stored as an exported graph (pt2) in eval mode: it loads without our code and without unpickling, by
     `mlflow.pytorch.load_model("runs:/<run_id>/<name>")`, and takes any batch size. The first call in a process costs
-    the import of torch's exporter, some seconds. The model is left as it was found. One that an earlier call left
-    unfinished is deleted.
+    the import of torch's exporter, some seconds. The model is left as it was found. A model that an earlier call left
+    unfinished is deleted. ModelsUnknown if the server is older than MLflow 3.
     """
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, ErrorCode
+
     client = client_of(uri)
+    try:
+        return _log_once(client, run_id, model, example, name)
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(ENDPOINT_NOT_FOUND):
+            raise ModelsUnknown("the server is older than MLflow 3 and keeps no models") from None
+        raise
+
+
+def _log_once(client: "MlflowClient", run_id: str, model: "nn.Module", example: "Tensor", name: str) -> str:
+    """Return the id of the run's one whole model, logged if there is none."""
     run = client.get_run(run_id)
     whole = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
     kept = next((found for found in _models_of(client, run, name) if found in whole), None)

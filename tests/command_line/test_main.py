@@ -18,7 +18,7 @@ from flows.command_line import compare
 from flows.command_line.main import UNWRITTEN, app
 from flows.command_line.settings import load_params
 from flows.services.prefect_server import PrivateServer
-from tasks.data import open_plan
+from tasks.store.datasets import open_plan
 from tasks.store.place import place_of
 from tests import toy
 

@@ -17,7 +17,7 @@ from dash_core.config import DatasetConfig
 from dash_core.data import ChunkPlan, load_dataset
 from dash_core.records import RECORDS_FILE, read_records
 from dash_core.result import read_result
-from tasks.data import plan_path
+from tasks.store.datasets import plan_path
 from tasks.store.evidence import gather
 from tasks.store.place import place_of
 from tasks.store.progress import Progress, read_progress

@@ -156,7 +156,7 @@ def test_a_file_system_without_locks_is_an_error_with_the_remedy(path, monkeypat
 def test_a_run_that_another_command_does_is_asked_for_until_it_is_free_and_said_once(monkeypatch, capsys):
     from flows import compare
 
-    monkeypatch.setattr(compare, "RETRY", 0.01)
+    monkeypatch.setattr(compare, "RETRY_SECONDS", 0.01)
     answers = iter([Busy("waiting for run 1"), Busy("waiting for run 1"), None])
 
     class Pool:

@@ -46,18 +46,17 @@ def test_flow_of_one_run_trains_every_chunk_and_completes(tmp_path):
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.experiment import run_experiment
+    from tasks.store.datasets import open_dataset
     from tasks.store.place import place_of
-    from tasks.tracking.outage import Breaker
-    from tasks.tracking.tracking_queue import RunReporter, TrackingQueue
+    from tasks.tracking.failures import Failures
+    from tasks.tracking.follower import Follower
+    from tasks.tracking.mirror import Mirror
 
     settings = shell.params()
     place, run = place_of(settings, tmp_path, None), settings.runs()[0]
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        TrackingQueue(settings, place, Breaker()) as tracking,
-    ):
-        state = run_experiment(run, place, tracking.put, return_state=True)
-        RunReporter(run, tracking.put).finish()
+    mirror = Mirror(settings, place, lambda: open_dataset(settings.dataset, place), Failures())
+    with prefect_test_harness(server_startup_timeout=120), Follower(mirror, [run]):
+        state = run_experiment(run, place, return_state=True)
     assert state.type == StateType.COMPLETED
     assert [record.experiment for record in read_records(place.run_folder(run))] == [1, 2, 3]
     assert shell.mlflow_runs(tmp_path)["warm 0"].info.status == "FINISHED"

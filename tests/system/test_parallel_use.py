@@ -16,7 +16,7 @@ OWNER = r"(process \d+ on \S+ has held since \d\d:\d\d \(.*\)|another process ho
 WAITING = rf"waiting for (run \S+-s0-\w+|MLflow's database), which {OWNER}"
 ONE = (*TINY, "compare.methods=[warm]")
 ALONE = ("run", "--method", "warm", "--seed", "0")
-TRAINED = "SELECT count(*) FROM task_run WHERE name LIKE 'chunk % · train' AND state_type = 'COMPLETED'"
+TRAINED = "SELECT count(*) FROM task_run WHERE name LIKE 'experiment % · train' AND state_type = 'COMPLETED'"
 
 pytestmark = pytest.mark.slow
 

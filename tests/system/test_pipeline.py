@@ -33,10 +33,10 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 WRITERS = {
     "prepare": ["dash_core.data", "tasks.store.results"],
     "split": ["dash_core.data.chunks"],
-    "train": ["dash_core.trajectory", "tasks.data", "tasks.steps", "flows.experiment"],
-    "tables": ["dash_core.views.tables", "tasks.store.evidence", "tasks.views"],
+    "train": ["dash_core.trajectory", "tasks.steps", "tasks.store.datasets", "flows.experiment"],
+    "tables": ["dash_core.views.tables", "tasks.store.comparison_folder", "tasks.store.evidence"],
     "figures": ["dash_core.views.figures", "tasks.store.evidence"],
-    "report": ["dash_core.views.report", "tasks.store.evidence", "tasks.views"],
+    "report": ["dash_core.views.report", "tasks.store.comparison_folder", "tasks.store.evidence"],
     "theory": ["dash_core.theory", "dash_core.views.figures"],
 }
 PLUMBING = {"dash_core.files", "dash_core.errors"}  # how a file is written or an error told decides nothing

@@ -13,7 +13,7 @@ from dash_core.config import MethodConfig, parse
 from dash_core.data.catalog import DATASETS
 from dash_core.errors import ConfigError
 from flows.command_line.settings import load_params
-from tasks.data import plan_path
+from tasks.store.datasets import plan_path
 from tasks.store.place import place_of
 from tasks.store.results import Results
 from tests import toy

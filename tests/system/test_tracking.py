@@ -1,7 +1,5 @@
-import math
 import os
 import random
-import signal
 import subprocess
 import sys
 import textwrap
@@ -11,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.tracking import address
 from tasks.tracking import client as tracking
 from tasks.tracking.models import log_model
 
 ROOT = Path(__file__).parents[2]
-SCORES = {"test_accuracy": 0.5, "train_seconds": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def store(tmp_path_factory):
 def uri(store):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return tracking.tracking_uri(store)
+        return address.tracking_uri(store)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +49,7 @@ def test_store_is_a_database_file_with_artifacts_beside_it(uri, store, compariso
 
 def test_tracking_uri_of_the_user_wins(monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    assert tracking.tracking_uri(tmp_path) == "http://127.0.0.1:5000"
+    assert address.tracking_uri(tmp_path) == "http://127.0.0.1:5000"
 
 
 def test_comparison_opened_twice_is_one_experiment_with_one_summary(uri, store, comparison, client):
@@ -61,41 +59,29 @@ def test_comparison_opened_twice_is_one_experiment_with_one_summary(uri, store, 
     assert tracking.find_experiment(uri, "never seen") is None
 
 
-def test_run_has_its_parameters_tags_and_metrics_by_chunk(uri, comparison, client):
+def test_run_has_its_parameters_tags_and_status(uri, comparison, client):
     many = {f"p{index}": index for index in range(150)}  # more than MLflow takes at once
     run = _run(uri, comparison, "whole", params={"optimizer.lr": 0.01, "augmentation": None, **many})
-    for chunk in range(3):
-        tracking.log_chunk(uri, run, experiment=chunk, metrics={"test_accuracy": chunk / 10}, timestamp_ms=chunk)
-    tracking.finish_run(uri, run, status="FINISHED", tags={"converged": "true"})
+    tracking.set_status(client, run, "FINISHED")
     found = client.get_run(run)
     assert found.data.params == {name: str(value) for name, value in many.items()} | {
         "optimizer.lr": "0.01",
         "augmentation": "None",
     }
     assert found.data.tags["method"] == "dash"
-    assert found.data.tags["converged"] == "true"
-    assert found.data.tags["summary_run"] == comparison.summary_run_id
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "digits/cnn3/dash/whole"
-    assert _points(client, run) == [(0, 0.0), (1, 0.1), (2, 0.2)]
 
 
-def test_chunk_logged_again_is_not_doubled(uri, comparison, client):
-    run = _run(uri, comparison, "again")
-    for _ in range(2):
-        tracking.log_chunk(uri, run, experiment=0, metrics={**SCORES, "loss": math.nan}, timestamp_ms=5)
-    assert _points(client, run) == [(0, 0.5)]
-    assert len(client.get_metric_history(run, "loss")) == 1
-
-
-def test_infinite_value_is_nan_and_a_missing_one_is_left_out(uri, comparison, client):
-    run = _run(uri, comparison, "odd values")
-    metrics = {"loss": math.inf, "gone": None, "flag": True, "steps": 10**12}
-    tracking.log_chunk(uri, run, experiment=0, metrics=metrics, timestamp_ms=5)
-    logged = client.get_run(run).data.metrics
-    assert sorted(logged) == ["flag", "loss", "steps"]
-    assert math.isnan(logged["loss"])
-    assert logged["steps"] == 10**12
+def test_status_shows_why_a_run_failed_until_it_goes_on(uri, comparison, client):
+    run = _run(uri, comparison, "status")
+    tracking.set_status(client, run, "FAILED", "x" * 600)
+    failed = client.get_run(run)
+    assert (failed.info.status, failed.data.tags["failure"]) == ("FAILED", "x" * 500)
+    tracking.set_status(client, run, "RUNNING")
+    going = client.get_run(run)
+    assert going.info.status == "RUNNING"
+    assert "failure" not in going.data.tags
 
 
 def test_run_made_twice_by_a_request_that_was_repeated_is_one_again(uri, comparison, client):
@@ -105,52 +91,26 @@ def test_run_made_twice_by_a_request_that_was_repeated_is_one_again(uri, compari
     assert [run.info.run_id for run in found] == [twins[1].info.run_id]
 
 
-def test_finished_runs_are_told_with_the_time_of_their_last_record(uri, comparison):
-    tracking.finish_run(uri, _run(uri, comparison, "told"), status="FINISHED", tags={"last_record": "17"})
+def test_whole_runs_are_told_with_the_time_of_their_last_record(uri, comparison, client):
+    run = _run(uri, comparison, "told")
+    client.set_tag(run, tracking.LAST_RECORD, "17")
+    tracking.set_status(client, run, "FINISHED")
     _run(uri, comparison, "under way")
-    found = tracking.finished_runs(uri, comparison)
+    found = tracking.whole_runs(client, comparison.experiment_id)
     assert found["told"] == "17"
     assert "under way" not in found
-
-
-def test_artifacts_of_a_run_and_of_the_comparison(uri, comparison, client, tmp_path):
-    (tmp_path / "table.csv").write_text("method,accuracy\n")
-    run = _run(uri, comparison, "files")
-    tracking.finish_run(uri, run, status="FAILED", artifacts=tmp_path)
-    tracking.finish_run(uri, comparison.summary_run_id, status="FINISHED", artifacts=tmp_path)
-    for owner in (run, comparison.summary_run_id):
-        assert [file.path for file in client.list_artifacts(owner)] == ["table.csv"]
-    assert client.get_run(run).info.status == "FAILED"
-
-
-def test_killed_run_goes_on_with_its_chunks_kept_and_none_doubled(uri, comparison, client):
-    body = """
-        run = open_run(uri, comparison, key="killed", name="n", params={"lr": 0.01}, tags={})
-        for chunk in range(first, last):
-            log_chunk(uri, run, experiment=chunk, metrics={"test_accuracy": chunk / 10}, timestamp_ms=1000 + chunk)
-            print(run, flush=True)
-        END
-    """
-    killed = _python(uri, comparison, body.replace("END", "import time; time.sleep(60)"), first=0, last=3)
-    run = [killed.stdout.readline().strip() for _ in range(3)][-1]
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert client.get_run(run).info.status == "RUNNING"
-    resumed = _python(uri, comparison, body.replace("END", "finish_run(uri, run, status='FINISHED')"), first=2, last=5)
-    assert resumed.communicate()[0].split() == [run] * 3
-    assert resumed.returncode == 0
-    assert _points(client, run) == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
-    assert client.get_run(run).info.status == "FINISHED"
 
 
 @pytest.mark.slow
 def test_processes_write_side_by_side_and_lose_nothing(uri, comparison, client):
     body = """
+        from mlflow.entities import Metric
+        client = client_of(uri)
         for number in range(5):
-            run = open_run(uri, comparison, key=f"{me}-{number}", name="n", params={"number": number}, tags={})
+            run = open_run(client, comparison.experiment_id, f"{me}-{number}", "n", {"number": number}, {})
             for chunk in range(10):
-                log_chunk(uri, run, experiment=chunk, metrics={"a": 1.0, "b": 2.0}, timestamp_ms=chunk)
-            finish_run(uri, run, status="FINISHED")
+                client.log_batch(run, [Metric(name, 1.0, chunk, chunk) for name in "ab"])
+            set_status(client, run, "FINISHED")
             print(run, flush=True)
     """
     writers = [_python(uri, comparison, body, me=name) for name in "xy"]
@@ -205,23 +165,13 @@ def _open(uri, store, name):
         comparison=name,
         params={"chunks": 10},
         tags={"dataset": "digits"},
-        artifact_root=tracking.artifact_root(store),
+        artifact_root=address.artifact_root(store),
     )
 
 
 def _run(uri, comparison, key, params=None):
-    return tracking.open_run(
-        uri,
-        comparison,
-        key=key,
-        name=f"digits/cnn3/dash/{key}",
-        params=params or {"seed": 0},
-        tags={"method": "dash"},
-    )
-
-
-def _points(client, run):
-    return sorted((point.step, point.value) for point in client.get_metric_history(run, "test_accuracy"))
+    client, name = tracking.client_of(uri), f"digits/cnn3/dash/{key}"
+    return tracking.open_run(client, comparison.experiment_id, key, name, params or {"seed": 0}, {"method": "dash"})
 
 
 def _python(uri, comparison, body, **variables):

@@ -8,20 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 
 import psutil
 import pytest
 
 from dash_core.errors import ConfigError
-from dash_core.result import read_result
-from dash_core.views.summary import MethodRuns
 from flows.services.prefect_server import LOST
-from tasks.store.evidence import Evidence
 from tasks.store.place import Place
 from tasks.tracking import client as tracking
-from tasks.tracking import run_tracker
-from tasks.tracking.outage import LONGEST, Breaker, TrackerAway, explain
+from tasks.tracking import mirror as mirror_module
+from tasks.tracking.failures import Failures, TrackerAway
+from tasks.tracking.mirror import Mirror
+from tasks.tracking.reasons import MAX_CHARACTERS, explain
 from tests import toy
 from tests.faults import faulty_server
 from tests.system import shell
@@ -44,59 +44,30 @@ def place(tmp_path):
     return Place(store=tmp_path, data_root=tmp_path, device="cpu")
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """An MLflow database that knows nothing yet: making one takes seconds."""
-    store = tmp_path_factory.mktemp("database")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.find_experiment(tracking.tracking_uri(store), "none")
-    return store / "mlflow.db"
-
-
-@pytest.fixture
-def embedded(database, place, monkeypatch):
-    """The place with a database in its store."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(database, place.store)
-    return place
-
-
-@pytest.fixture
-def no_model(monkeypatch):
-    """Log no model: torch's exporter takes seconds."""
-    monkeypatch.setattr(run_tracker, "log_model", lambda uri, run_id, model, example: "none")
-
-
 @pytest.fixture
 def done(place):
-    """What a complete run leaves."""
-    return _complete(place)
+    """A complete run in the store."""
+    folder = place.run_folder(RUN)
+    records = toy.advance(toy.trajectory(folder, RUN, DATA)).records
+    (folder / "config.yaml").write_text("chunks: 3\n")
+    return records
 
 
-def test_a_breaker_tells_the_first_reason_and_calls_no_more():
-    told, calls = [], []
-    breaker = Breaker(told.append)
-
-    def fail(word):
-        calls.append(word)
-        raise OSError(f"no {word}")
-
-    assert breaker.attempt(len, "abc") == 3
-    assert [breaker.attempt(fail, word) for word in ("first", "second")] == [None, None]
-    breaker.trip(OSError("later"))
-    assert (calls, breaker.reason, told) == (["first"], "no first", ["no first"])
-    with pytest.raises(TrackerAway, match="no first; nothing is lost"):
-        breaker.check()
-    assert breaker.attempt(len, "abc") == 3
-
-
-def test_an_error_of_ours_is_not_taken_for_a_failure_of_mlflow():
-    def refuse():
-        raise ConfigError("no such address")
-
-    with pytest.raises(ConfigError):
-        Breaker().attempt(refuse)
+def test_a_failure_is_told_once_a_kind_and_kinds_fail_apart():
+    told = []
+    failures = Failures(told.append)
+    for word in ("first", "second"):
+        with failures.apart("artifacts"):
+            raise OSError(f"no {word}")
+    assert (failures.off("artifacts"), failures.off("models"), failures.off("metrics")) == (True, False, False)
+    with failures.apart("metrics"):
+        raise ConfigError("no answer")
+    assert failures.off("models")  # nothing else is tried where MLflow itself failed
+    failures.note("models", OSError("later"))
+    assert told == ["MLflow took no artifacts: no first", "MLflow failed: no answer"]
+    with pytest.raises(TrackerAway, match=r"no artifacts: no first; MLflow failed: no answer; nothing is lost"):
+        failures.check()
+    Failures().check()
 
 
 def test_a_reason_is_short_names_the_cause_and_no_password():
@@ -110,7 +81,7 @@ def test_a_reason_is_short_names_the_cause_and_no_password():
     assert explain(OSError("ask http://me:secret@h:1/\nagain")) == "ask http://h:1/ again"
     for secret in ("pa/ss", "p@ss", "p@/s@"):
         assert explain(OSError(f"no postgresql://me:{secret}@host/db there")) == "no postgresql://host/db there"
-    assert len(explain(OSError("x" * 5000))) == LONGEST + 2
+    assert len(explain(OSError("x" * 5000))) == MAX_CHARACTERS + 2
     assert explain(KeyError()) == "KeyError"
 
 
@@ -120,7 +91,7 @@ def test_a_reason_is_short_names_the_cause_and_no_password():
 def test_an_address_that_is_none_is_refused_before_anything_is_asked(uri, place, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI: MLflow cannot use"):
-        run_tracker.track_comparison(PARAMS, place, None)
+        _mirror(place)
 
 
 @pytest.mark.parametrize(
@@ -139,53 +110,43 @@ def test_a_failing_server_is_asked_once_and_the_run_goes_on(fault, reason, impat
     with faulty_server() as server:
         vars(server).update(fault)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-        tracked = run_tracker.track_comparison(PARAMS, place, None)
+        told = []
+        mirror = _mirror(place, told.append)
+        mirror.bring(RUN)
         asked = server.asked
-        assert re.search(reason, tracked.breaker.reason)
-        _track(tracked, place, done)
-        assert run_tracker.tracked_ids(done.runs, place, tracked) == {RUN.id}  # what is on disk counts
+        assert re.search(reason, mirror.failures.reasons["metrics"])
+        mirror.bring(RUN)
+        mirror.close("FINISHED")
         assert server.asked == asked <= 2
+        assert len(told) == 1
 
 
-def test_a_damaged_database_does_not_stop_a_run(place, monkeypatch):
+def test_a_damaged_database_does_not_stop_a_run(place, monkeypatch, done):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (place.store / "mlflow.db").write_bytes(b"no database" * 1000)
     began = time.monotonic()
-    tracked = run_tracker.track_comparison(PARAMS, place, None)
-    assert tracked.breaker.reason == "file is not a database"
+    mirror = _mirror(place)
+    mirror.bring(RUN)
+    assert mirror.failures.reasons == {"metrics": "file is not a database"}
     assert time.monotonic() - began < 60
 
 
-def test_records_complete_a_run_that_mlflow_half_knows_without_doubles(embedded, no_model, done):
-    tracked = run_tracker.track_comparison(PARAMS, embedded, None)
-    (records,) = done.methods[0].runs.values()
-    run_tracker.RunTracker(tracked, RUN, "split", {}).log_chunks(records[:2])  # here MLflow went away
-    added = [run_tracker.track_complete(done, embedded, embedded, tracked, lambda: DATA) for _ in range(2)]
-    assert (added, tracked.breaker.reason) == ([[RUN.id], []], None)
-    assert _points(tracked) == [(record.experiment, record.finished_at) for record in records]
-
-
-def test_a_late_report_deletes_nothing_of_a_command_that_went_on_with_the_run(embedded, no_model, done):
-    tracked = run_tracker.track_comparison(PARAMS, embedded, None)
-    (records,) = done.methods[0].runs.values()
-    run_tracker.track_complete(done, embedded, embedded, tracked, lambda: DATA)
-    early = run_tracker.RunTracker(tracked, RUN, "split", {}, since=records[0].finished_at)
-    early.log_chunks([])  # it had none when it began
-    early.finish(embedded, RUN, None, None)
-    assert _points(tracked) == [(record.experiment, record.finished_at) for record in records]
-
-
-def test_a_run_trained_again_while_mlflow_was_away_replaces_the_one_it_knows(embedded, no_model, done):
-    tracked = run_tracker.track_comparison(PARAMS, embedded, None)
-    run_tracker.track_complete(done, embedded, embedded, tracked, lambda: DATA)
-    tracked.breaker.attempt(len, None)  # off
-    run_tracker.forget(RUN, embedded, tracked)
-    time.sleep(0.01)
-    again = _complete(embedded)
-    tracked.breaker.reset()
-    assert run_tracker.track_complete(again, embedded, embedded, tracked, lambda: DATA) == [RUN.id]
-    (records,) = again.methods[0].runs.values()
-    assert _points(tracked) == [(record.experiment, record.finished_at) for record in records]
+def test_a_server_older_than_logged_models_gets_everything_else(mlflow_server, place, monkeypatch, done):
+    with faulty_server() as server:
+        server.upstream, server.unknown = mlflow_server, "logged-models"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        told = []
+        mirror = _mirror(place, told.append)
+        assert not mirror.bring(RUN)
+        mirror.close("FINISHED")
+        assert told == ["MLflow took no models: the server is older than MLflow 3 and keeps no models"]
+        client = tracking.client_of(server.uri)
+        assert _points(mirror) == [(record.experiment, record.finished_at) for record in done]
+        (run,) = client.search_runs([mirror._open().experiment_id], "tags.kind = 'run'")
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert {"chunks.jsonl", "config.yaml", "result.json", "weights.safetensors"} <= files
+        monkeypatch.setattr(mirror_module, "log_model", lambda uri, run_id, model, example: "none")  # a newer server
+        assert [_mirror(place).bring(RUN) for _ in range(2)] == [True, False]
 
 
 @pytest.mark.slow
@@ -215,7 +176,7 @@ def test_comparison_without_a_server_is_whole_and_is_completed_once_it_answers(m
 def test_server_that_fails_in_mid_run_is_completed_by_the_same_command(mlflow_server, tmp_path):
     store, settings = tmp_path / "store", (*TINY, "seeds=[1]")
     with faulty_server() as server:
-        server.upstream, server.healthy_for = mlflow_server, 6
+        server.upstream, server.healthy_for = mlflow_server, 3
         compared = dashpipe(store, "compare", settings=settings, MLFLOW_TRACKING_URI=server.uri)
         assert (compared.code, server.status) == (0, 500)
         assert "500 error responses" in _only_warning(compared)
@@ -234,6 +195,30 @@ def test_malformed_address_is_one_message_before_training(tmp_path):
     assert ended.code == 2
     assert ended.err.startswith("error: MLFLOW_TRACKING_URI: MLflow cannot use htp://127.0.0.1:5000 (")
     assert not list((tmp_path / "store").glob("runs/*/chunks.jsonl"))
+
+
+@pytest.mark.slow
+def test_a_copied_store_goes_on_in_itself_and_its_pages_show_its_artifacts(tmp_path):
+    assert dashpipe(tmp_path / "store", "compare").code == 0
+    shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    before = _content(tmp_path / "store")
+    more = (*TINY[:-1], "seeds=[0, 1]")
+    for words, settings in ((("run", "--method", "dash", "--seed", "1"), TINY), (("compare",), more)):
+        ended = dashpipe(tmp_path / "copy", *words, settings=settings)
+        assert (ended.code, ended.err) == (0, "")
+    assert _content(tmp_path / "store") == before
+    shutil.rmtree(tmp_path / "copy")
+    (tmp_path / "store").rename(tmp_path / "moved")
+    pages = start(tmp_path / "moved", "ui", "--no-browser", "--port", "0")
+    assert pages.until(lambda: "http" in pages.outputs[0].read_text(), 120), pages.outputs[1].read_text()
+    base = re.search(r"http://127\.0\.0\.1:\d+", pages.outputs[0].read_text())[0]
+    summary = shell.mlflow_runs(tmp_path / "moved")["summary"]
+    ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with ask.open(f"{base}/get-artifact?path=table.csv&run_uuid={summary.info.run_id}", timeout=60) as answer:
+        assert answer.read() == next((tmp_path / "moved").glob("comparisons/*/table.csv")).read_bytes()
+    pages.process.send_signal(signal.SIGTERM)
+    assert pages.end(60).code == 0
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.slow
@@ -285,28 +270,20 @@ def _serving(folder, port):
         server.wait()
 
 
-def _complete(place):
-    """Train the toy run to its end in the store, and return it as evidence."""
-    folder = place.run_folder(RUN)
-    trained = toy.advance(toy.trajectory(folder, RUN, DATA))
-    (folder / "config.yaml").write_text("chunks: 3\n")
-    runs = [MethodRuns("warm", "warm", {0: trained.records})]
-    return Evidence(PARAMS, [RUN], runs, [read_result(folder, RUN)], {0: "split"}, {})
+def _mirror(place, say=lambda message: None):
+    return Mirror(PARAMS, place, lambda: DATA, Failures(say))
 
 
-def _track(tracked, place, done):
-    tracker = run_tracker.RunTracker(tracked, RUN, "split", {})
-    tracker.log_chunks(done.methods[0].runs[0])
-    tracker.finish(place, RUN, None, None)
-    tracked.close("FINISHED")
-
-
-def _points(tracked):
+def _points(mirror):
     """Return (step, time) of every point of the one run that MLflow shows, beside the comparison's own."""
-    client = tracking.client_of(tracked.uri)
-    runs = client.search_runs([tracked.comparison.experiment_id], "tags.kind = 'run'")
+    client = tracking.client_of(mirror.uri)
+    runs = client.search_runs([mirror._open().experiment_id], "tags.kind = 'run'")
     assert [run.info.status for run in runs] == ["FINISHED"]
     return sorted((point.step, point.timestamp) for point in client.get_metric_history(runs[0].info.run_id, "steps"))
+
+
+def _content(store):
+    return {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
 def _only_warning(ended):

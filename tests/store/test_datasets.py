@@ -1,10 +1,10 @@
-"""The data tasks: a process opens a dataset once."""
+"""A process opens a dataset once."""
 
 import pytest
 
 from dash_core.config import DatasetConfig
-from tasks import data
-from tasks.data import OpenedDataset, open_dataset
+from tasks.store import datasets
+from tasks.store.datasets import OpenedDataset, open_dataset
 from tasks.store.place import Place
 from tests import toy
 
@@ -18,8 +18,8 @@ def opened(monkeypatch) -> list:
         configs.append(config)
         return toy.dataset()
 
-    monkeypatch.setattr(data, "load_dataset", load)
-    monkeypatch.setattr(data, "_opened", OpenedDataset())
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "_opened", OpenedDataset())
     return configs
 
 
@@ -34,9 +34,9 @@ def test_a_dataset_is_opened_once_and_another_or_another_place_afresh(opened, tm
 
 
 def test_data_that_could_not_be_opened_are_asked_for_again(opened, tmp_path, monkeypatch):
-    place, load = Place(store=tmp_path, data_root=tmp_path), data.load_dataset
-    monkeypatch.setattr(data, "load_dataset", lambda config, **where: 1 / 0)
+    place, load = Place(store=tmp_path, data_root=tmp_path), datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda config, **where: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         open_dataset(DatasetConfig(), place)
-    monkeypatch.setattr(data, "load_dataset", load)
+    monkeypatch.setattr(datasets, "load_dataset", load)
     assert len(open_dataset(DatasetConfig(), place).train) == 64

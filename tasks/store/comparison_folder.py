@@ -1,7 +1,6 @@
-"""Views of a comparison, each rebuilt from its records alone: tables, figures, report."""
+"""The folder of a comparison: its table in every form, its report and its parameters, made from records alone."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from dash_core.comparison import Params
@@ -10,11 +9,7 @@ from dash_core.protocols import STANDARD
 from dash_core.views.summary import MethodSummary, summarise
 from dash_core.views.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
 from tasks.store.evidence import Evidence
-from tasks.store.place import Place
 from tasks.store.runs import to_yaml
-from tasks.tracking import charts as chart_view
-from tasks.tracking import client as tracking
-from tasks.tracking.run_tracker import Tracked
 
 PLOTS_PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -36,15 +31,6 @@ window.vegaEmbed = (...drawing) => addEventListener("load", () => vegaEmbed(...d
 </html>
 """  # the names in braces but {vega} are DVC's
 MACHINE = ("device", "cores", "workers", "threads", "platform", "python", "torch", "precision", "commit")
-
-
-@dataclass(frozen=True)
-class Published:
-    """A comparison's table and the folder it was written to."""
-
-    name: str
-    folder: Path
-    table: Table
 
 
 def write_tables(evidence: Evidence, folder: Path) -> Table:
@@ -91,19 +77,13 @@ def write_report(evidence: Evidence, path: Path, command: str) -> None:
     write_atomically(path, report_html(content).encode())
 
 
-def write_comparison(evidence: Evidence, place: Place, tracked: Tracked, command: str, failed: bool) -> Published:
-    """Write tables and report to the comparison's folder; in MLflow it is closed as finished, or as failed."""
-    params = evidence.params
-    folder = place.comparison_folder(params)
+def write_comparison(evidence: Evidence, folder: Path, command: str) -> Table:
+    """Write tables, report and parameters to the comparison's folder; return the table."""
     table = write_tables(evidence, folder)
     if evidence.methods:
         write_report(evidence, folder / "report.html", command)
-    write_atomically(folder / "params.yaml", to_yaml(params.model_dump(mode="json")))
-    status = "FAILED" if failed else "FINISHED"
-    accuracies = [record.test_accuracy for method in evidence.methods for run in method.runs.values() for record in run]
-    tracked.tell(tracking.describe, tracked.comparison, to_markdown(table), chart_view.settings(accuracies))
-    tracked.close(status, artifacts=folder)
-    return Published(params.name, folder, table)
+    write_atomically(folder / "params.yaml", to_yaml(evidence.params.model_dump(mode="json")))
+    return table
 
 
 def table_of(evidence: Evidence, summaries: list[MethodSummary]) -> Table:

@@ -1,0 +1,59 @@
+"""What becomes of tracking when MLflow fails: the part that failed is off for the rest of the command.
+
+The run folders are the truth and MLflow is their mirror. So a command never waits twice for what failed once, and
+never fails with it. Metrics, artifacts and models fail apart: a full object store costs no metric.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from dash_core.errors import DashError
+from tasks.tracking.reasons import explain
+
+Kind = Literal["metrics", "artifacts", "models"]
+WHAT_FAILED: dict[Kind, str] = {
+    "metrics": "MLflow failed",  # the server or the database itself: artifacts and models are not tried either
+    "artifacts": "MLflow took no artifacts",
+    "models": "MLflow took no models",
+}
+REMEDY = "`uv run dashpipe sync` with the same options completes MLflow from the records"
+
+
+class TrackerAway(DashError):
+    """MLflow failed in a command that was asked for nothing but tracking."""
+
+
+class Failures:
+    """Which kinds of content MLflow failed to take in this command, and why.
+
+    say: called once for each kind that fails, with what failed and the reason.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda message: None) -> None:
+        self.reasons: dict[Kind, str] = {}
+        self._say = say
+
+    def off(self, kind: Kind) -> bool:
+        """Tell whether this kind has failed, itself or with the whole server."""
+        return kind in self.reasons or "metrics" in self.reasons
+
+    def note(self, kind: Kind, error: Exception) -> None:
+        """Turn a kind off for this reason; a later reason is not heard."""
+        if not self.off(kind):
+            self.reasons[kind] = explain(error)
+            self._say(f"{WHAT_FAILED[kind]}: {self.reasons[kind]}")
+
+    @contextmanager
+    def apart(self, kind: Kind) -> Iterator[None]:
+        """Turn a kind off if the block fails. Not even a defect of ours may end a run that has trained for hours."""
+        try:
+            yield
+        except Exception as error:
+            self.note(kind, error)
+
+    def check(self) -> None:
+        """Raise TrackerAway if anything failed."""
+        if self.reasons:
+            told = "; ".join(f"{WHAT_FAILED[kind]}: {reason}" for kind, reason in self.reasons.items())
+            raise TrackerAway(f"{told}; nothing is lost: repeat this command when MLflow answers")

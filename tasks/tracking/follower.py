@@ -1,0 +1,53 @@
+"""The thread of a command that brings MLflow to what the folders of its runs say, while the runs train.
+
+So no run waits for MLflow, and no process that trains imports it, which takes seconds. What is not yet in MLflow when
+the command is killed is still on disk: the next command brings it there.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Self
+
+from dash_core.config import RunConfig
+from tasks.store.progress import read_progress
+from tasks.tracking.mirror import Mirror
+
+LOOK_SECONDS = 1.0  # between two looks at the runs' folders
+PATIENCE_SECONDS = 10.0  # that a command which was stopped waits for MLflow
+
+
+class Follower:
+    """Follows the runs within a block. Leaving it waits until MLflow shows all that is on disk.
+
+    After an exception it waits until the runs are closed, and no longer than PATIENCE_SECONDS; MLflow is not opened
+    for that where no run has moved.
+    """
+
+    def __init__(self, mirror: Mirror, runs: Sequence[RunConfig]) -> None:
+        self._mirror, self._runs = mirror, runs
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._before = self._progress()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        self._mirror.leaving = kind is not None
+        self._stop.set()
+        self._thread.join(PATIENCE_SECONDS if self._mirror.leaving else None)
+
+    def _work(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            self._bring_all()
+        if not self._mirror.leaving or self._mirror.opened or self._progress() != self._before:
+            self._bring_all(last=True)
+
+    def _bring_all(self, last: bool = False) -> None:
+        for run in self._runs:
+            if last or not self._stop.is_set():
+                self._mirror.bring(run, wait=last)
+
+    def _progress(self) -> list[object]:
+        return [read_progress(self._mirror.folders.run_folder(run)) for run in self._runs]

@@ -1,0 +1,260 @@
+"""MLflow as the mirror of the run folders: it is brought to what each folder says, and nothing is sent twice.
+
+The live command, `sync`, `report` and a command after a kill all call `Mirror.bring`. A record is read once and sent
+once, so the cost is linear in the records.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dash_core.comparison import Params
+from dash_core.config import RunConfig, Setting
+from dash_core.data import Dataset
+from dash_core.records import ChunkRecord
+from tasks.store.locks import Busy, locked_run, locked_tracking
+from tasks.store.new_records import NewRecords
+from tasks.store.place import Place
+from tasks.store.progress import Progress, read_progress
+from tasks.store.runs import RunFolders, commit, final_model, input_example, is_complete, run_facts
+from tasks.tracking import charts, client
+from tasks.tracking.address import artifact_root, check_uri, tracking_uri
+from tasks.tracking.failures import Failures
+from tasks.tracking.metrics import MARK, Totals, flatten, metrics_of, tags_of
+from tasks.tracking.models import log_model
+from tasks.tracking.moved import LocationsUnknown, own_artifacts
+from tasks.tracking.reasons import without_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+METRICS_AT_ONCE = 1000  # MLflow's limit for a batch
+STATUS = {"failed": "FAILED", "stopped": "KILLED"}  # of a run that is not complete, by its state; others are RUNNING
+
+
+@dataclass
+class _Shown:
+    """What MLflow shows of one run, as far as this process knows."""
+
+    records: NewRecords
+    run_id: str = ""
+    points: set[tuple[int, int]] = field(default_factory=set)  # (experiment, time) that MLflow had at the first look
+    totals: Totals = field(default_factory=Totals)
+    newest: ChunkRecord | None = None
+    status: tuple[str, str | None] | None = None  # with the reason of a failure
+    closed: bool = False  # nothing is left to send in this command
+
+
+class Mirror:
+    """One comparison in MLflow.
+
+    Nothing is opened, nor mlflow imported, before there is something to show. What MLflow does not take is noted in
+    `failures`. Only one thread may use a mirror at a time.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        place: Place,
+        open_data: Callable[[], Dataset],
+        failures: Failures,
+        folders: RunFolders | None = None,
+    ) -> None:
+        """ConfigError if MLflow's address cannot be one; no server is asked.
+
+        open_data: called for the first model. folders: of the runs, if they are not those of the place.
+        """
+        self.uri = tracking_uri(place.store)
+        check_uri(self.uri)
+        self.failures = failures
+        self.leaving = False  # the command was stopped: runs are closed, but no files and models are sent
+        self.folders: RunFolders = folders or place
+        self._params, self._place, self._open_data = params, place, open_data
+        self._comparison: client.TrackedComparison | None = None
+        self._whole: dict[str, str] = {}  # the runs that MLflow shows whole, and of which training
+        self._forgotten: set[str] = set()
+        self._shown: dict[str, _Shown] = {}
+
+    @property
+    def address(self) -> str:
+        """MLflow's address as it may be printed."""
+        return without_password(self.uri)
+
+    @property
+    def opened(self) -> bool:
+        """Whether the comparison was opened in MLflow."""
+        return self._comparison is not None
+
+    def bring(self, run: RunConfig, wait: bool = False) -> bool:
+        """Make MLflow show what the run's folder says now; tell whether this made the run whole there.
+
+        wait: for another command that holds a complete run; otherwise its files and model are left to the next call.
+        """
+        if self.failures.off("metrics"):
+            return False
+        with self.failures.apart("metrics"):
+            if run.id in self._forgotten:
+                client.delete_run(self._client, self._open().experiment_id, run.id)
+                self._forgotten.remove(run.id)
+            shown, records = self._look(run)
+            if shown is None or shown.closed:
+                return False
+            self._log(shown, records)
+            if is_complete(run, self.folders):
+                return not self.leaving and self._close(run, shown, wait)
+            self._show_status(shown, read_progress(self.folders.run_folder(run)))
+        return False
+
+    def forget(self, run: RunConfig) -> None:
+        """Have the run deleted in MLflow before anything else is said of it: it is trained again."""
+        self._forgotten.add(run.id)
+
+    def describe(self, table: str, accuracies: Sequence[float], folder: Path, status: str) -> None:
+        """Show a comparison's table (Markdown) and the files of its folder, and close the comparison."""
+        if self.failures.off("metrics"):
+            return
+        with self.failures.apart("metrics"):
+            comparison = self._open()
+            client.describe(self._client, comparison, table, charts.settings(accuracies))
+            self._send_files(comparison.summary_run_id, folder)
+            self.close(status)
+
+    def close(self, status: str) -> None:
+        """Close the comparison's own run as FINISHED or FAILED."""
+        if not self.failures.off("metrics"):
+            with self.failures.apart("metrics"):
+                client.set_status(self._client, self._open().summary_run_id, status)
+
+    @property
+    def _client(self) -> "MlflowClient":
+        return client.client_of(self.uri)
+
+    def _open(self) -> client.TrackedComparison:
+        if self._comparison is None:
+            params, store = self._params, self._place.store
+            with locked_tracking(store):
+                client.open_database(self.uri)
+            self._take_artifacts(store)
+            with locked_tracking(store):
+                self._comparison = client.open_comparison(
+                    self.uri,
+                    comparison=params.name,
+                    params=flatten(_shared(params)),
+                    tags=tags_of(
+                        dataset=params.dataset.name, model=params.model.name, commit=commit(), kind="comparison"
+                    ),
+                    artifact_root=artifact_root(store),
+                )
+            self._whole = client.whole_runs(self._client, self._comparison.experiment_id)
+        return self._comparison
+
+    def _take_artifacts(self, store: Path) -> None:
+        """Keep artifacts in this store: into the original of a copy nothing is ever written."""
+        try:
+            own_artifacts(self.uri, store)
+        except LocationsUnknown as error:
+            self.failures.note("artifacts", error)
+            self.failures.note("models", error)
+
+    def _look(self, run: RunConfig) -> tuple[_Shown | None, list[ChunkRecord]]:
+        """Return what MLflow shows of a run, and the records that are new since the last look; None: not begun."""
+        if shown := self._shown.get(run.id):
+            another, records = shown.records.read()
+            if not another:
+                return shown, records
+        facts = run_facts(self.folders.run_folder(run), run)
+        if facts is None:
+            self._shown.pop(run.id, None)
+            return None, []
+        shown = self._shown[run.id] = _Shown(NewRecords(self.folders.run_folder(run)))
+        return shown, self._first_look(run, facts, shown)
+
+    def _first_look(self, run: RunConfig, facts: dict[str, Any], shown: _Shown) -> list[ChunkRecord]:
+        """Ask MLflow what it has of a run, once; what it shows of an earlier training is deleted."""
+        comparison = self._open()
+        _, records = shown.records.read()
+        if records and self._whole.get(run.id) == str(records[-1].finished_at):
+            shown.closed = True
+            return []
+        shown.run_id = self._open_run(run, facts)
+        shown.points = client.logged_points(self._client, shown.run_id, MARK)
+        another, later = shown.records.read()  # what another command has sent meanwhile was on disk before
+        records = later if another else records + later
+        if shown.points - {(record.experiment, record.finished_at) for record in records}:
+            client.delete_run(self._client, comparison.experiment_id, run.id)
+            shown.run_id, shown.points = self._open_run(run, facts), set()
+        return records
+
+    def _open_run(self, run: RunConfig, facts: dict[str, Any]) -> str:
+        comparison, method = self._open(), run.method.label
+        tags = tags_of(kind="run", method=method, dataset=run.dataset.name, model=run.model.name, seed=run.seed)
+        tags |= tags_of(run_id=run.id, **facts) | {client.SUMMARY: comparison.summary_run_id}
+        params = flatten(run.model_dump(mode="json"))
+        with locked_tracking(self._place.store):
+            return client.open_run(
+                self._client, comparison.experiment_id, run.id, f"{method} · seed {run.seed}", params, tags
+            )
+
+    def _log(self, shown: _Shown, records: Sequence[ChunkRecord]) -> None:
+        """Send the metrics of the records that MLflow does not have, many at once."""
+        from mlflow.entities import Metric
+
+        points = []
+        for record in records:
+            shown.totals.add(record)
+            shown.newest = record
+            if (record.experiment, record.finished_at) not in shown.points:
+                metrics = metrics_of(record, shown.totals)
+                points += [Metric(name, value, record.finished_at, record.experiment) for name, value in metrics]
+        for start in range(0, len(points), METRICS_AT_ONCE):
+            self._client.log_batch(shown.run_id, metrics=points[start : start + METRICS_AT_ONCE])
+
+    def _show_status(self, shown: _Shown, progress: Progress) -> None:
+        status = STATUS.get(progress.state, "RUNNING"), progress.reason
+        if status != shown.status:
+            client.set_status(self._client, shown.run_id, *status)
+            shown.status = status
+
+    def _close(self, run: RunConfig, shown: _Shown, wait: bool) -> bool:
+        """Send the files and the model of a complete run, and close it; nobody trains it again meanwhile."""
+        try:
+            with locked_run(run, self._place, wait=wait):
+                another, records = shown.records.read()
+                if another or not is_complete(run, self.folders):
+                    del self._shown[run.id]
+                    return False
+                self._log(shown, records)
+                training = str(shown.newest.finished_at)
+                known = self._client.get_run(shown.run_id).data.tags.get(client.LAST_RECORD) == training
+                added = not known and self._send_rest(run, shown.run_id, training)
+                client.set_status(self._client, shown.run_id, "FINISHED")
+                shown.closed = True
+                return added
+        except Busy:
+            return False
+
+    def _send_rest(self, run: RunConfig, run_id: str, training: str) -> bool:
+        """Send a complete run's files and model; a tag says when MLflow has all of it."""
+        self._send_files(run_id, self.folders.run_folder(run))
+        if not self.failures.off("models"):
+            with self.failures.apart("models"):
+                dataset = self._open_data()
+                model, example = final_model(run, dataset, self.folders), input_example(run, dataset)
+                log_model(self.uri, run_id, model, example=example)
+        whole = not self.failures.reasons
+        if whole:
+            self._client.set_tag(run_id, client.LAST_RECORD, training)
+        return whole
+
+    def _send_files(self, run_id: str, folder: Path) -> None:
+        if not self.failures.off("artifacts"):
+            with self.failures.apart("artifacts"):
+                self._client.log_artifacts(run_id, str(folder))
+
+
+def _shared(params: Params) -> dict[str, Any]:
+    """Return what all of a comparison's runs have in common, and its methods: no more than its name stands for."""
+    shared = params.model_dump(mode="json", include={*Setting.model_fields, "diagnostics"})
+    methods = {label: params.method(label).parameters for label in params.compare.methods}
+    return {**shared, "seeds": sorted(params.seeds), "methods": methods}

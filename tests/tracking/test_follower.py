@@ -1,0 +1,127 @@
+"""The thread that tracks: it brings MLflow to what the folders say, and never to a run's harm."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dash_core.errors import ConfigError
+from tasks.store.place import Place
+from tasks.store.progress import mark_progress
+from tasks.tracking import follower as follower_module
+from tasks.tracking.failures import Failures
+from tasks.tracking.follower import Follower
+from tasks.tracking.mirror import Mirror
+from tests import toy
+
+ROOT = Path(__file__).parents[2]
+PARAMS = toy.params(seeds=[0, 1])
+RUNS = [PARAMS.run("warm", seed) for seed in (0, 1)]
+
+
+class Looked:
+    """Stands for a mirror: writes down which runs it is asked to bring, by whom, and whether it may wait."""
+
+    def __init__(self, folders):
+        self.folders = folders
+        self.leaving = self.opened = False
+        self.brought = []
+        self.looked = threading.Event()
+
+    def bring(self, run, wait=False):
+        self.brought.append((run.seed, wait, threading.current_thread().name))
+        self.looked.set()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(follower_module, "LOOK_SECONDS", 0.01)
+    return Place(store=tmp_path, data_root=tmp_path, device="cpu")
+
+
+@pytest.fixture
+def mirror(place):
+    return Looked(place)
+
+
+def interrupt(mirror, place, state=None):
+    """Leave the block by Ctrl-C, a run of it in the given state."""
+    with Follower(mirror, RUNS):
+        if state:
+            mark_progress(place.run_folder(RUNS[0]), state)
+        raise KeyboardInterrupt
+
+
+def test_runs_are_looked_at_while_the_block_works_and_once_more_when_it_ends(mirror):
+    with Follower(mirror, RUNS):
+        assert mirror.looked.wait(60)
+    assert mirror.brought[0] == (0, False, "tracking")
+    assert mirror.brought[-2:] == [(0, True, "tracking"), (1, True, "tracking")]
+    assert not mirror.leaving
+
+
+def test_runs_are_looked_at_once_also_where_the_block_is_short(mirror, monkeypatch):
+    monkeypatch.setattr(follower_module, "LOOK_SECONDS", 60)
+    with Follower(mirror, RUNS):
+        pass
+    assert mirror.brought == [(0, True, "tracking"), (1, True, "tracking")]
+
+
+def test_a_block_that_is_left_by_an_error_closes_its_runs_and_opens_nothing_for_it(mirror, place, monkeypatch):
+    monkeypatch.setattr(follower_module, "LOOK_SECONDS", 60)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(mirror, place)
+    assert mirror.brought == []
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(mirror, place, "stopped")
+    assert [seed for seed, *_ in mirror.brought] == [0, 1]
+    assert mirror.leaving
+
+
+def test_a_block_that_is_left_by_an_error_waits_no_longer_than_its_patience(mirror, place, monkeypatch):
+    held = threading.Event()
+    monkeypatch.setattr(follower_module, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(mirror, "bring", lambda run, wait: held.wait(60))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(mirror, place, "stopped")
+    assert time.monotonic() - began < 30
+    held.set()
+
+
+def test_an_address_that_is_none_is_refused_at_once(place, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://h:1")
+    with pytest.raises(ConfigError, match="MLflow cannot use htp://h:1"):
+        Mirror(PARAMS, place, toy.dataset, Failures())
+
+
+def test_mlflow_is_imported_only_when_a_run_has_begun(tmp_path):
+    program = f"""
+        import os, sys, time
+        from pathlib import Path
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        from tasks.store.place import Place
+        from tasks.store.runs import write_facts
+        from tasks.tracking import follower
+        from tasks.tracking.failures import Failures
+        from tasks.tracking.mirror import Mirror
+        from tests import toy
+        follower.LOOK_SECONDS = 0.05
+        place = Place(store={str(tmp_path)!r}, data_root={str(tmp_path)!r}, device="cpu")
+        mirror = Mirror(toy.params(), place, toy.dataset, Failures(print))
+        (run,) = toy.params(**{{"compare": {{"methods": ["warm"]}}}}).runs()
+        with follower.Follower(mirror, [run]):
+            time.sleep(0.5)
+            print(mirror.opened, "mlflow" in sys.modules)
+            write_facts(place.run_folder(run), "split", {{}})
+        print(mirror.opened, "mlflow" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.splitlines() == ["False False", "True True"], done.stderr
