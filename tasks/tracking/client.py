@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -168,16 +169,30 @@ def comparison_url(base: str, experiment_id: str, run_ids: list[str] | None = No
 
 
 def open_database(uri: str) -> "MlflowClient":
-    """Return the client, for a database file with its folder made; a damaged file is an error at once.
+    """Return the client, for a database file that exists; a damaged file is an error at once.
 
-    Without this MLflow would try a damaged database for minutes.
+    Without this MLflow would try a damaged database for minutes. One process at a time (`locked_tracking`).
     """
     if uri.startswith(EMBEDDED):
         path = Path(uri.removeprefix(EMBEDDED))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _make_database(path)
         with closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA schema_version")
     return client_of(uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make a database file whole or not at all.
+
+    MLflow takes seconds to create its tables, and could never open a file again in which a kill left some of them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with silence(), TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(f"{EMBEDDED}{folder}/{path.name}", default_artifact_root="./mlruns").engine.dispose()
+        (Path(folder) / path.name).replace(path)
 
 
 def client_of(uri: str) -> "MlflowClient":

@@ -47,6 +47,18 @@ def test_store_is_a_database_file_with_artifacts_beside_it(uri, store, compariso
     assert place == (store / "mlartifacts" / "digits-cnn3-0123abcd").as_uri()
 
 
+def test_a_database_whose_creation_is_interrupted_is_not_there(tmp_path, monkeypatch):
+    from mlflow.store.db import utils
+
+    def interrupt(engine):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(utils, "_initialize_tables", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tracking.open_database(f"sqlite:///{tmp_path}/mlflow.db")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tracking_uri_of_the_user_wins(monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert address.tracking_uri(tmp_path) == "http://127.0.0.1:5000"
