@@ -6,7 +6,7 @@ import sys
 import time
 
 from dash_core.errors import ConfigError
-from flows.services.workers import tell_parent
+from flows.services.workers import warn_parent
 
 
 def whoami() -> int:
@@ -41,7 +41,7 @@ def threads() -> tuple[str, bool]:
 def never_mind() -> None:
     """Take no notice of a request to stop, and tell the parent once that is so."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    tell_parent("takes no notice")
+    warn_parent("takes no notice")
     time.sleep(60)
 
 
@@ -53,9 +53,9 @@ def gpu(together=None):
 
 
 def tell(count: int, last_words: bool = False) -> None:
-    """Tell the parent numbers, some of them long; die then, if these are the last words."""
+    """Warn the parent of numbers, in lines of which some are long; die then, if these are the last words."""
     for number in range(count):
-        tell_parent({"number": number, "ballast": b"x" * (number % 3 * 50_000)})
+        warn_parent(f"{number} of {count} {'x' * (number % 3 * 50_000)}")
     if last_words:
         die()
 

@@ -49,7 +49,7 @@ def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
         yield None
         return
     try:
-        with private_environment():
+        with private_environment(store / SERVICES):
             yield server
     finally:
         server.stop()

@@ -40,12 +40,9 @@ class Executor(Protocol):
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None: ...
 
 
-def open_executor(size: int, threads: int, device: str, receive: Callable[[Any], None]) -> Executor:
-    """Return an executor of `size` workers with `threads` torch threads each, which use the GPUs of a device setting.
-
-    receive: called with each message that a worker sends (`flows.services.workers.tell_parent`).
-    """
+def open_executor(size: int, threads: int, device: str) -> Executor:
+    """Return an executor of `size` workers with `threads` torch threads each, on the GPUs of a device setting."""
     from dash_core.device import visible_gpus
     from flows.services.workers import WorkerPool
 
-    return WorkerPool(size, threads, visible_gpus(device), receive)
+    return WorkerPool(size, threads, visible_gpus(device))

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 SCIENCE = logging.getLogger("dash_core")
 
@@ -31,23 +30,16 @@ class Notices(logging.Handler):
                 print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-@dataclass(frozen=True)
-class Warned:
-    """A warning on its way from a worker to the process that prints."""
-
-    message: str
-
-
 class Sender(logging.Handler):
     """Sends each warning to the process that prints."""
 
-    def __init__(self, send: Callable[[Warned], None]) -> None:
+    def __init__(self, send: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send the record's message."""
-        self._send(Warned(record.getMessage()))
+        self._send(record.getMessage())
 
 
 def handle_warnings(handler: logging.Handler) -> None:

@@ -46,7 +46,7 @@ def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[
         url = configured_url() if server is None else None
         private = url is None
         if private:
-            stack.enter_context(private_environment())
+            stack.enter_context(private_environment(store))
             server = stack.enter_context(server or PrivateServer(store))
             url = server.wait_ready()
         else:

@@ -13,6 +13,7 @@ from pathlib import Path
 API_URL = "PREFECT_API_URL"
 PREFIX = "PREFECT_"
 SOURCES, CURRENT = "settings_customise_sources", "GLOBAL_SETTINGS_CONTEXT"  # private parts of Prefect
+ERRORS = "prefect-errors"  # folder of services
 HOME = Path(__file__).with_name("prefect_home")  # an empty profile, and a working folder without settings
 
 # of every process of ours that uses Prefect: defaults with a server of the user's, fixed with a private one
@@ -43,13 +44,14 @@ def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def private_environment() -> Iterator[None]:
+def private_environment(services: Path) -> Iterator[None]:
     """Replace Prefect's settings in this process's environment by ours, also for its children, within the block.
 
-    Enter it before Prefect is imported, which reads them.
+    Enter it before Prefect is imported, which reads them. services: the store's folder of services, where Prefect
+    keeps the error of a flow that failed.
     """
     users = {name: value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
-    _replace_settings(CLIENT)
+    _replace_settings({**CLIENT, "PREFECT_LOCAL_STORAGE_PATH": str(services.resolve() / ERRORS)})
     try:
         yield
     finally:

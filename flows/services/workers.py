@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from flows.services.child import run_in_background
 from flows.services.executor import Ended, Stopped, WorkerDied
-from flows.services.notices import Notices, Sender, Warned, handle_warnings
+from flows.services.notices import Notices, Sender, handle_warnings
 from flows.services.prefect_settings import is_private, read_environment_alone
 
 SAVING_SECONDS = 5.0  # that a run has to save its state when it is asked to stop
@@ -35,15 +35,12 @@ _parent_lock = threading.Lock()
 class WorkerPool:
     """`size` worker processes with `threads` threads each, assigned in turn to the given GPUs (see `visible_gpus`).
 
-    An `Executor` (`flows.services.executor`). receive: called with each message that a worker sends (`tell_parent`), in
-    a thread for each worker; all messages are received when the block is left.
+    An `Executor` (`flows.services.executor`). Warnings that workers send are printed as they come, and all of them
+    before the block is left.
     """
 
-    def __init__(
-        self, size: int, threads: int, gpus: Sequence[str] = (), receive: Callable[[Any], None] = lambda message: None
-    ) -> None:
+    def __init__(self, size: int, threads: int, gpus: Sequence[str] = ()) -> None:
         self._threads = threads
-        self._receive = receive
         self._gpus = cycle(gpus or [None])
         self._gpu_of: dict[ProcessPoolExecutor, str | None] = {}
         self._closed = False
@@ -130,23 +127,20 @@ class WorkerPool:
         return worker
 
     def _listen(self, worker: Connection) -> None:
-        """Print a worker's warnings and pass on its other messages, until its end of the pipe is closed."""
+        """Print a worker's warnings, until its end of the pipe is closed."""
         while True:
             try:
-                message = worker.recv()
+                warning = worker.recv()
             except (EOFError, OSError):
                 return
-            if isinstance(message, Warned):
-                with contextlib.suppress(OSError):  # a terminal that is gone
-                    self._notices.say(message.message)
-            else:
-                self._receive(message)
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                self._notices.say(warning)
 
 
-def tell_parent(message: Any) -> None:
-    """Send plain data from a worker to the process whose pool it belongs to; nothing happens if that one is gone."""
+def warn_parent(warning: str) -> None:
+    """Send a warning from a worker to the process whose pool it belongs to; nothing happens if that one is gone."""
     with _parent_lock, contextlib.suppress(OSError):
-        _parent.send(message)
+        _parent.send(warning)
 
 
 def _processes_of(worker: ProcessPoolExecutor) -> list[Any]:
@@ -186,7 +180,7 @@ def _start_worker(threads: int, gpu: str | None, parent: Connection) -> None:
     logging.getLogger().handlers.clear()  # an import adds one, and every task would print on the terminal
     global _parent
     _parent = parent
-    handle_warnings(Sender(tell_parent))
+    handle_warnings(Sender(warn_parent))
     run_in_background(_end_with_parent)
 
 

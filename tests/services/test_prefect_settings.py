@@ -70,6 +70,11 @@ PROGRAM = """
         def small():
             return step()
 
+        @flow
+        def failing():
+            raise ValueError("kept by Prefect in the store")
+
+        failing(return_state=True)
         print(small(), step.retries)
 """
 CLEAN = {"retries": 0, "flow_retries": 0, "level": "INFO", "key": None, "auth": None, "headers": {}}
@@ -106,12 +111,13 @@ def test_a_private_server_touches_its_own_database_only_and_no_setting_of_the_us
     assert (done.stdout, done.stderr) == (f"{CLEAN} 0\n", "")
     assert sorted(path.name for path in hostile.iterdir()) == before
     assert shell.sql(tmp_path, "SELECT state_type FROM task_run") == [("COMPLETED",)]
-    assert sorted(path.name for path in HOME.iterdir()) == ["profiles.toml"]
+    assert sorted(path.name for path in HOME.iterdir()) == ["profiles.toml"]  # nothing is written to the package
+    assert len(list((tmp_path / ".dashpipe" / "prefect-errors").iterdir())) == 1
 
 
-def test_no_setting_of_the_user_applies_in_the_workers_of_a_private_server(hostile, monkeypatch):
+def test_no_setting_of_the_user_applies_in_the_workers_of_a_private_server(hostile, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_context", lambda: multiprocessing.get_context("spawn"))
-    with private_environment(), WorkerPool(1, threads=1) as pool:
+    with private_environment(tmp_path), WorkerPool(1, threads=1) as pool:
         assert pool.call(jobs.prefect_settings) == CLEAN
 
 
@@ -124,12 +130,12 @@ def test_every_spelling_of_a_database_is_kept_from_a_private_server(name, tmp_pa
     assert ours == {*SETTINGS, "PREFECT_SERVER_DATABASE_CONNECTION_URL"}
 
 
-def test_settings_of_the_user_are_back_after_the_private_ones(monkeypatch):
+def test_settings_of_the_user_are_back_after_the_private_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFECT_TASKS_DEFAULT_RETRIES", "2")
     before = dict(os.environ)
-    with private_environment():
+    with private_environment(tmp_path):
         assert is_private()
-        with private_environment():
+        with private_environment(tmp_path):
             assert {name: os.environ[name] for name in CLIENT} == CLIENT
         assert "PREFECT_TASKS_DEFAULT_RETRIES" not in os.environ
     assert dict(os.environ) == before

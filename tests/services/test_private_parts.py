@@ -34,7 +34,7 @@ PARTS = {
     "prefect.server.utilities.messaging.memory": "METRICS",
     "multiprocessing.forkserver": "ensure_running",
     "torch": "_foreach_mul_ _foreach_clamp_min_ _foreach_norm _foreach_add_",
-    "torch.utils.flop_counter": "_FlopCounterMode.__torch_dispatch__.__wrapped__",
+    "torch.utils.flop_counter": "_FlopCounterMode.__torch_dispatch__",
     "torch.optim": "Optimizer.zero_grad.__wrapped__ Optimizer.state_dict.__wrapped__",
 }
 PAGE = Path(__file__).parents[2] / "docs" / "private-parts.md"
@@ -108,10 +108,10 @@ def test_without_prefects_recorder_of_batches_nothing_is_replaced(monkeypatch):
     assert not hasattr(task_run_recorder, "record_bulk_task_run_events")
 
 
-def test_without_prefects_list_of_sources_the_environment_is_still_ours(monkeypatch):
+def test_without_prefects_list_of_sources_the_environment_is_still_ours(tmp_path, monkeypatch):
     from prefect.settings import Settings
 
     monkeypatch.setenv("PREFECT_TASKS_DEFAULT_RETRIES", "2")
     monkeypatch.setattr(prefect_settings, "SOURCES", "moved_elsewhere")
-    with private_environment(), private_settings():
+    with private_environment(tmp_path), private_settings():
         assert Settings().tasks.default_retries == 0

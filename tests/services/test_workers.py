@@ -82,13 +82,13 @@ def test_calls_of_several_threads_run_side_by_side_and_one_death_leaves_the_othe
     assert all(gone(pid) for pid in pids)
 
 
-def test_all_that_workers_tell_is_heard_in_order_by_the_end_of_the_block_also_of_one_that_died():
-    heard = []
-    with WorkerPool(1, threads=1, receive=lambda message: heard.append(message["number"])) as pool:
+def test_all_warnings_are_printed_in_order_by_the_end_of_the_block_also_those_of_a_worker_that_died(capsys):
+    with WorkerPool(1, threads=1) as pool:
         pool.call(jobs.tell, 100)
         with pytest.raises(WorkerDied):
             pool.call(jobs.tell, 3, True)
-    assert heard == [*range(100), 0, 1, 2]
+    printed = [" ".join(line.split()[:4]) for line in capsys.readouterr().err.splitlines()]
+    assert printed == [f"warning: {number} of {count}" for count in (100, 3) for number in range(count)]
 
 
 def test_after_an_error_in_the_block_workers_are_ended_at_once(capsys):
@@ -106,14 +106,18 @@ def test_after_an_error_in_the_block_workers_are_ended_at_once(capsys):
 
 def test_what_does_not_stop_in_time_is_ended_and_that_is_said(monkeypatch, capsys):
     monkeypatch.setattr(workers, "SAVING_SECONDS", 0.2)
-    heard = []
-    pool = WorkerPool(1, threads=1, receive=heard.append)
-    with contextlib.suppress(KeyError), ThreadPoolExecutor(1) as callers, pool:
+    printed = []
+
+    def said(words: str) -> bool:
+        printed.append(capsys.readouterr().err)
+        return words in "".join(printed)
+
+    with contextlib.suppress(KeyError), ThreadPoolExecutor(1) as callers, WorkerPool(1, threads=1) as pool:
         call = callers.submit(pool.call, jobs.never_mind)
-        assert within(30, lambda: heard)
+        assert within(30, lambda: said("takes no notice"))
         raise KeyError
     assert isinstance(call.exception(), Ended)
-    assert "1 of the runs came to no step's end" in capsys.readouterr().err
+    assert said("1 of the runs came to no step's end")
 
 
 def test_a_pool_that_was_stopped_begins_no_run():
@@ -210,12 +214,9 @@ def test_workers_take_the_gpus_in_turn_and_their_successors_too():
 def test_a_comparison_s_executor_is_a_pool_of_local_workers_with_the_interface_s_methods():
     for name in ("call", "terminate", "__enter__", "__exit__"):
         assert inspect.signature(getattr(WorkerPool, name)) == inspect.signature(getattr(Executor, name))
-    heard = []
-    with open_executor(1, 3, "cpu", heard.append) as executor:
+    with open_executor(1, 3, "cpu") as executor:
         assert isinstance(executor, WorkerPool)
         assert executor.call(jobs.threads) == ("3", True)
-        executor.call(jobs.tell, 1)
-    assert [message["number"] for message in heard] == [0]
 
 
 def test_without_gpus_what_is_visible_stays_as_it_is(monkeypatch):
