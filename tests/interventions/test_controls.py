@@ -82,7 +82,7 @@ def weights_after(tmp_path, *methods, **parameters):
     moving, _ = prepared(tmp_path, methods[0], **parameters)
     for method in methods:
         _, intervention = prepared(tmp_path / method, method, **parameters)
-        intervention.before_chunk(moving.learner, moving._data(2))
+        intervention.before_chunk(moving.learner, moving.images.training(2))
     return {name: tensor.clone() for name, tensor in moving.learner.model.state_dict().items()}
 
 
@@ -108,7 +108,7 @@ def test_without_strength_every_control_is_warm_bit_for_bit(tmp_path, kind):
     parameters = {"strength": 0.0} if kind.name == "norm_reset" else {"floor": 1.0}
     moving, control = prepared(tmp_path, kind.name, **parameters)
     before = {name: tensor.clone() for name, tensor in moving.learner.model.state_dict().items()}
-    control.before_chunk(moving.learner, moving._data(2))
+    control.before_chunk(moving.learner, moving.images.training(2))
     for name, tensor in moving.learner.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -117,7 +117,7 @@ def test_without_strength_every_control_is_warm_bit_for_bit(tmp_path, kind):
 def test_every_control_changes_weights_and_nothing_of_normalisation(tmp_path, kind):
     moving, control = prepared(tmp_path, kind.name)
     before = {name: tensor.clone() for name, tensor in moving.learner.model.state_dict().items()}
-    measured = control.before_chunk(moving.learner, moving._data(2))
+    measured = control.before_chunk(moving.learner, moving.images.training(2))
     after = moving.learner.model.state_dict()
     assert not torch.equal(after["block1.0.weight"], before["block1.0.weight"])
     assert all(torch.equal(after[name], before[name]) for name in before if "running" in name or "block1.1" in name)
@@ -143,13 +143,13 @@ def test_a_control_whose_factors_are_dashs_says_so(tmp_path, caplog):
     run = toy.params(model={"name": "mlp"}).run("warm", 0)
     moving = toy.advance(toy.trajectory(tmp_path, run, toy.dataset()), chunks=1)
     control = build_intervention("dash_permuted_in_filter", {})  # no kernels in an MLP
-    assert control.before_chunk(moving.learner, moving._data(2))["factor_change"] == 0
+    assert control.before_chunk(moving.learner, moving.images.training(2))["factor_change"] == 0
     assert "dash_permuted_in_filter: its factors are those of DASH, so that this control tells nothing" in caplog.text
 
 
 def test_norm_reset_gives_each_layer_the_norm_of_its_initialisation(tmp_path):
     moving, control = prepared(tmp_path, "norm_reset")
-    control.before_chunk(moving.learner, moving._data(2))
+    control.before_chunk(moving.learner, moving.images.training(2))
     for name, weight in moving.learner.model.state_dict().items():
         if name in ("block1.0.weight", "fc.weight"):
             assert weight.norm().item() == pytest.approx(moving.learner.initial[name].norm().item(), rel=1e-5)
@@ -157,7 +157,10 @@ def test_norm_reset_gives_each_layer_the_norm_of_its_initialisation(tmp_path):
 
 def test_shuffled_labels_are_those_of_each_chunk(tmp_path):
     moving, control = prepared(tmp_path, "dash_shuffled_labels")
-    given, used = list(moving._data(2).chunks()), list(control.chunks(moving.learner, moving._data(2)))
+    given, used = (
+        list(moving.images.training(2).chunks()),
+        list(control.chunks(moving.learner, moving.images.training(2))),
+    )
     for (images, labels), (same_images, shuffled) in zip(given, used, strict=True):
         assert torch.equal(images, same_images)
         assert torch.equal(labels.sort().values, shuffled.sort().values)
