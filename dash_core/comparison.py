@@ -72,22 +72,24 @@ class Params(Setting):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with changed fields, as pydantic does; the copy resolves its methods and runs anew."""
         copy = super().model_copy(update=update, deep=deep)
-        for resolved in ("_resolved", "_runs", "name"):
+        for resolved in ("_resolved", "_parsed", "name"):
             copy.__dict__.pop(resolved, None)
         return copy
 
     def run(self, label: str, seed: int) -> RunConfig:
         """Return the run of one method and seed; ConfigError if there is no such method or seed."""
-        shared = {name: getattr(self, name) for name in (*Setting.model_fields, "diagnostics")}
-        return parse(RunConfig, {**shared, "method": self.method(label), "seed": seed})
+        if (label, seed) not in self._parsed:
+            shared = {name: getattr(self, name) for name in (*Setting.model_fields, "diagnostics")}
+            self._parsed[label, seed] = parse(RunConfig, {**shared, "method": self.method(label), "seed": seed})
+        return self._parsed[label, seed]
 
     def runs(self) -> list[RunConfig]:
         """Return every run of the comparison, seed by seed, methods in the given order."""
-        return list(self._runs)
+        return [self.run(label, seed) for seed in self.seeds for label in self.compare.methods]
 
     @cached_property
-    def _runs(self) -> list[RunConfig]:
-        return [self.run(label, seed) for seed in self.seeds for label in self.compare.methods]
+    def _parsed(self) -> dict[tuple[str, int], RunConfig]:
+        return {}
 
     @cached_property
     def name(self) -> str:

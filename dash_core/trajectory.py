@@ -122,6 +122,7 @@ class Trajectory:
         self._identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         self.records: list[ChunkRecord] = []
         self._interrupted: dict[int, Intervened] = {}  # the experiment, if any, whose training a saved state is in
+        self._begun = 0  # the last experiment that this object has begun; it begins none twice
         self._saved_at = time.monotonic()
         self._resume()
 
@@ -145,6 +146,12 @@ class Trajectory:
 
     def intervene(self, experiment: int) -> Intervened:
         """Apply the intervention if the protocol has one here; nothing if the training was interrupted after it."""
+        if experiment == self._begun:
+            raise RuntimeError(
+                f"experiment {experiment} was interrupted, and its weights are half-trained: make a new Trajectory "
+                f"over {self.folder}, which continues from the last saved state"
+            )
+        self._begun = experiment
         if experiment in self._interrupted:
             return self._interrupted[experiment]
         diagnostics: dict[str, float] = {}
@@ -208,9 +215,13 @@ class Trajectory:
             finished_at=milliseconds(),
         )
         self.records.append(record)
-        with self.learner.meter.phase("checkpoint"), self._writer:  # its cost is charged to the next experiment
-            self._save({}, None)
-        append_record(self.folder, record)  # after the checkpoint: a record without its state would be lost
+        try:
+            with self.learner.meter.phase("checkpoint"), self._writer:  # its cost is charged to the next experiment
+                self._save({}, None)
+            append_record(self.folder, record)  # after the checkpoint: a record without its state would be lost
+        except BaseException:
+            self.records.pop()
+            raise
         return record
 
     def finish(self, facts: Mapping[str, Any]) -> None:

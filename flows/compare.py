@@ -16,8 +16,8 @@ from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import DashError
 from dash_core.models import build_model
-from flows.command_line.announce import warned_failures
 from flows.experiment import train_run_in_worker
+from flows.services.announce import warned_failures
 from flows.services.executor import Ended, Executor, WorkerDied, open_executor
 from flows.split import split_dataset
 from tasks.publish import publish

@@ -7,20 +7,15 @@ from collections.abc import Mapping, Sequence
 from prefect import flow
 
 from dash_core.comparison import Params
-from dash_core.config import merge, parse
-from dash_core.errors import ConfigError
 from dash_core.views.reproduction import select
-from dash_core.views.reproduction.item import SCALES, Item
+from dash_core.views.reproduction.item import Item
 from dash_core.views.reproduction.outcome import Measured
 from dash_core.views.reproduction.reproduced import Reproduced
 from dash_core.views.summary import total_cost
-from flows.command_line.settings import check, parse_override
 from flows.compare import compare
 from tasks.reproduction import publish_item, simulate
 from tasks.store.comparison_folder import machines_of
 from tasks.store.place import Place, place_of
-
-FIXED_BY_ITEM = ("compare.methods", "diagnostics")  # an item's view and claims are made of them
 
 
 @flow(name="reproduce-item", flow_run_name="reproduce {name} · {scale}", persist_result=False, retries=0)
@@ -34,7 +29,7 @@ def reproduce_item(
 ) -> Reproduced:
     """Run every comparison of an item, and publish its page, verdicts and record.
 
-    settings: the checked parameters of each comparison (`settings_of`). place: its folders; devices and threads are
+    settings: the checked parameters of each comparison. place: its folders; devices and threads are
     each comparison's own. A run that fails does not stop the others: the item is made of the complete runs, and the
     failures are returned with it.
     """
@@ -76,31 +71,6 @@ def _seconds(measured: Mapping[str, Measured]) -> float:
     """Return the seconds of all runs together, by their records."""
     runs = [run for one in measured.values() for method in one.methods for run in method.runs.values()]
     return sum(total_cost(run).seconds for run in runs)
-
-
-def settings_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> dict[str, Params]:
-    """Return the parameters of an item's comparisons with overrides laid over them; ConfigError names what is wrong."""
-    check_scale(scale)
-    for override in overrides:
-        if override.partition("=")[0].strip() in FIXED_BY_ITEM:
-            raise ConfigError(
-                f"--set {override}: an item fixes {' and '.join(FIXED_BY_ITEM)}; override other parameters"
-            )
-    changes = [parse_override(override) for override in overrides]
-    settings = {}
-    for key, overlay in item.scales[scale].comparisons.items():
-        content = overlay
-        for change in changes:
-            content = merge(content, change)
-        settings[key] = parse(Params, content, where=f"{item.name}, {scale}, {key}")
-        check(settings[key])
-    return settings
-
-
-def check_scale(scale: str) -> None:
-    """Raise ConfigError unless there is such a scale."""
-    if scale not in SCALES:
-        raise ConfigError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
 
 
 def changing(overrides: Sequence[str]) -> list[str]:

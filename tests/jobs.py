@@ -55,7 +55,7 @@ def gpu(together=None):
 def tell(count: int, last_words: bool = False) -> None:
     """Warn the parent of numbers, in lines of which some are long; die then, if these are the last words."""
     for number in range(count):
-        warn_parent(f"{number} of {count} {'x' * (number % 3 * 50_000)}")
+        warn_parent(f"{number} of {count} {'x' * (number % 3 * 50_000)}".strip())
     if last_words:
         die()
 

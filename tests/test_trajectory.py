@@ -14,7 +14,7 @@ from dash_core.errors import StopRequested
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
 from dash_core.records import RECORDS_FILE, read_records
-from dash_core.result import read_result
+from dash_core.result import WEIGHTS_FILE, read_result
 from dash_core.trajectory import Steps, Trajectory, Watch
 from tests import toy
 
@@ -244,3 +244,20 @@ def test_the_records_are_lines_of_plain_json(tmp_path):
     assert rows[0]["cost"]["intervene"] == {"seconds": 0.0, "flops": 0, "peak_memory": 0}
     assert rows[1]["cost"]["intervene"]["flops"] > 0
     assert 0 <= rows[1]["diagnostics"]["floor_share"] <= 1
+
+
+def test_an_interrupted_experiment_is_not_begun_again_by_the_same_trajectory(tmp_path):
+    """Or its intervention would be applied twice, to half-trained weights."""
+    run = toy.params().run("shrink", 0)
+    stops = itertools.count()
+    watch = Watch(stop=lambda: len(moving.records) == 1 and next(stops) > 2)
+    moving = toy.trajectory(tmp_path, run, toy.dataset(), watch=watch)
+    moving.advance()
+    with pytest.raises(StopRequested):
+        moving.advance()
+    with pytest.raises(RuntimeError, match=r"experiment 2 was interrupted, .*make a new Trajectory over"):
+        moving.advance()
+    toy.advance(toy.trajectory(tmp_path, run, toy.dataset()))
+    toy.advance(toy.trajectory(tmp_path / "undisturbed", run, toy.dataset()))
+    weights = [(folder / WEIGHTS_FILE).read_bytes() for folder in (tmp_path, tmp_path / "undisturbed")]
+    assert weights[0] == weights[1]

@@ -22,7 +22,7 @@ from dash_core.data.image_file import DamagedImage, decode, opened
 from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.normalisation import ChannelSums, Statistics
 from dash_core.data.noticed import Noticed, count_repeats, fingerprints
-from dash_core.data.progress import ProgressCallback
+from dash_core.data.progress import ProgressCallback, silent
 from dash_core.device import usable_cores
 from dash_core.errors import DataError
 
@@ -61,8 +61,11 @@ class ImageFiles:
 
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the first image, which all must have."""
-        return self._decode(0).shape
+        """(height, width, channels) of the first image, which all must have; DataError names all damaged files."""
+        try:
+            return self._decode(0).shape
+        except DamagedImage:
+            raise _all_damaged(self.damaged(silent), len(self.files)) from None
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

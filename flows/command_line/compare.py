@@ -80,7 +80,8 @@ def _print_published(published: "Published", options: SharedOptions, session: Se
 
     print_table(published.table, session.console)
     say(session.console, f"\ntables   {published.folder}")
-    say(session.console, f"report   {published.folder / 'report.html'}")
+    if (report := published.folder / "report.html").exists():  # it needs a complete run
+        say(session.console, f"report   {report}")
     say(session.console, f"records  {session.place.store / 'runs'}")
     say(session.console, f"MLflow   {options.ui_command}")
 
@@ -103,9 +104,9 @@ def train_here(settings: "Params", one: "RunConfig", session: Session, again: bo
     dataset = check_data(settings, place, console)
     if server:
         server.start()
-    from flows.command_line.announce import warned_failures
     from flows.command_line.live import watched
     from flows.experiment import train_run
+    from flows.services.announce import warned_failures
     from flows.services.environment import imports_done
     from flows.services.prefect_server import prefect_api
     from tasks.store.runs import forget, is_complete

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dash_core.comparison import Params
+from dash_core.config import merge, parse
 from dash_core.data.presence import is_here
 from dash_core.device import choose_device, prepare_device
 from dash_core.errors import ConfigError, DashError, StopRequested
@@ -16,10 +17,12 @@ from dash_core.views.reproduction.expected import expected_seconds, training_rat
 from dash_core.views.reproduction.item import SCALES, Item
 from flows.command_line.output import say
 from flows.command_line.session import Session, check_data, services, standing_by
-from flows.reproduce import changing, check_scale, reproduce_item, settings_of
+from flows.command_line.settings import check, parse_override
+from flows.reproduce import changing, reproduce_item
 from tasks.reproduction import PAGE_FILE, item_folder, read_results, write_summary
 from tasks.store.place import Crew, Place
 
+FIXED_BY_ITEM = ("compare.methods", "diagnostics")  # an item's view and claims are made of them
 MARKS = {"agree": "green", "disagree": "bold red", "too few seeds": "yellow"}
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))  # seconds of each
 
@@ -140,3 +143,28 @@ def summarise(scale: str, overrides: Sequence[str], place: Place, path: Path, co
     results = read_results(place.store, list(ITEMS), scale, changing(overrides))
     write_summary(results, path)
     say(console, f"summary  {path} ({len(results)} items)")
+
+
+def settings_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> dict[str, Params]:
+    """Return the parameters of an item's comparisons with overrides laid over them; ConfigError names what is wrong."""
+    check_scale(scale)
+    for override in overrides:
+        if override.partition("=")[0].strip() in FIXED_BY_ITEM:
+            raise ConfigError(
+                f"--set {override}: an item fixes {' and '.join(FIXED_BY_ITEM)}; override other parameters"
+            )
+    changes = [parse_override(override) for override in overrides]
+    settings = {}
+    for key, overlay in item.scales[scale].comparisons.items():
+        content = overlay
+        for change in changes:
+            content = merge(content, change)
+        settings[key] = parse(Params, content, where=f"{item.name}, {scale}, {key}")
+        check(settings[key])
+    return settings
+
+
+def check_scale(scale: str) -> None:
+    """Raise ConfigError unless there is such a scale."""
+    if scale not in SCALES:
+        raise ConfigError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")

@@ -121,7 +121,7 @@ def check_data(settings: "Params", place: "Place", console: "Console") -> "Datas
 def decoded(settings: "Params", place: "Place", console: "Console") -> "Dataset":
     """Return the dataset, decoded and cached under a progress bar, downloaded if it is not here."""
     from flows.command_line.live import progress_bar
-    from tasks.data import open_dataset
+    from tasks.store.datasets import open_dataset
 
     with progress_bar(console) as progress:
         return open_dataset(settings.dataset, place, progress)

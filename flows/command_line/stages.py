@@ -136,7 +136,7 @@ class Stages:
 
     def report(self) -> None:
         """Write the comparison's page; in MLflow, track what is not yet, and close the comparison."""
-        from flows.command_line.announce import warned_failures
+        from flows.services.announce import warned_failures
 
         _, _, published = self._complete(self._evidence(), warned_failures())
         path = published.folder / "report.html"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 SCIENCE = logging.getLogger("dash_core")
 
+_notices: "Notices | None" = None  # of the command that this process does
+
 
 class Notices(logging.Handler):
     """Prints each warning once, as a line of its own on stderr."""
@@ -51,10 +53,17 @@ def handle_warnings(handler: logging.Handler) -> None:
 
 @contextlib.contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Print the science's warnings within the block."""
-    notices = Notices()
-    handle_warnings(notices)
+    """Print the science's warnings within the block, those of worker processes too."""
+    global _notices
+    _notices = Notices()
+    handle_warnings(_notices)
     try:
         yield
     finally:
-        SCIENCE.removeHandler(notices)
+        SCIENCE.removeHandler(_notices)
+        _notices = None
+
+
+def notices_of_command() -> Notices:
+    """Return the handler that prints this command's warnings, each once; outside of a command a new one."""
+    return _notices or Notices()

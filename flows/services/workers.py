@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from flows.services.child import run_in_background
 from flows.services.executor import Ended, Stopped, WorkerDied
-from flows.services.notices import Notices, Sender, handle_warnings
+from flows.services.notices import Sender, handle_warnings, notices_of_command
 from flows.services.prefect_settings import is_private, read_environment_alone
 
 SAVING_SECONDS = 5.0  # that a run has to save its state when it is asked to stop
@@ -46,7 +46,7 @@ class WorkerPool:
         self._closed = False
         self._running: set[futures.Future] = set()
         self._workers: list[ProcessPoolExecutor] = []
-        self._notices = Notices()
+        self._notices = notices_of_command()
         self._listening: list[tuple[Connection, threading.Thread]] = []
         self._idle: queue.LifoQueue[ProcessPoolExecutor] = queue.LifoQueue()
         for _ in range(size):

@@ -62,7 +62,8 @@ def open_comparison(
         experiment_id = experiment.experiment_id
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment_id)
-    client.set_experiment_tag(experiment_id, chart_view.TAG, chart_view.settings())
+    if experiment is None or chart_view.TAG not in experiment.tags:  # `describe` fits it to the accuracies
+        client.set_experiment_tag(experiment_id, chart_view.TAG, chart_view.settings())
     summary = open_run(client, experiment_id, COMPARISON_KEY, comparison, params, tags)
     set_status(client, summary, "RUNNING")
     return TrackedComparison(experiment_id, summary)

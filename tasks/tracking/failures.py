@@ -32,7 +32,19 @@ class Failures:
 
     def __init__(self, say: Callable[[str], None] = lambda message: None) -> None:
         self.reasons: dict[Kind, str] = {}
+        self._lacking: set[Kind] = set()
         self._say = say
+
+    @property
+    def whole(self) -> bool:
+        """Whether MLflow took everything that it has a place for."""
+        return not set(self.reasons) - self._lacking
+
+    def lack(self, kind: Kind, error: Exception) -> None:
+        """Turn a kind off that the server has no place for, and say so; nothing will ever complete it."""
+        if not self.off(kind):
+            self._lacking.add(kind)
+            self.note(kind, error)
 
     def off(self, kind: Kind) -> bool:
         """Tell whether this kind has failed, itself or with the whole server."""
@@ -53,7 +65,7 @@ class Failures:
             self.note(kind, error)
 
     def check(self) -> None:
-        """Raise TrackerAway if anything failed."""
-        if self.reasons:
+        """Raise TrackerAway if anything failed that a later command can complete."""
+        if not self.whole:
             told = "; ".join(f"{WHAT_FAILED[kind]}: {reason}" for kind, reason in self.reasons.items())
             raise TrackerAway(f"{told}; nothing is lost: repeat this command when MLflow answers")

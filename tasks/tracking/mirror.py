@@ -22,7 +22,7 @@ from tasks.tracking import charts, client
 from tasks.tracking.address import artifact_root, check_uri, tracking_uri
 from tasks.tracking.failures import Failures
 from tasks.tracking.metrics import MARK, Totals, flatten, metrics_of, tags_of
-from tasks.tracking.models import log_model
+from tasks.tracking.models import ModelsUnknown, log_model
 from tasks.tracking.moved import LocationsUnknown, own_artifacts
 from tasks.tracking.reasons import without_password
 
@@ -95,7 +95,8 @@ class Mirror:
             return False
         with self.failures.apart("metrics"):
             if run.id in self._forgotten:
-                client.delete_run(self._client, self._open().experiment_id, run.id)
+                comparison = self._open()  # before a client is made, which would create the database
+                client.delete_run(self._client, comparison.experiment_id, run.id)
                 self._forgotten.remove(run.id)
             shown, records = self._look(run)
             if shown is None or shown.closed:
@@ -124,7 +125,8 @@ class Mirror:
         """Close the comparison's own run as FINISHED or FAILED."""
         if not self.failures.off("metrics"):
             with self.failures.apart("metrics"):
-                client.set_status(self._client, self._open().summary_run_id, status)
+                comparison = self._open()
+                client.set_status(self._client, comparison.summary_run_id, status)
 
     @property
     def _client(self) -> "MlflowClient":
@@ -241,8 +243,11 @@ class Mirror:
             with self.failures.apart("models"):
                 dataset = self._open_data()
                 model, example = final_model(run, dataset, self.folders), input_example(run, dataset)
-                log_model(self.uri, run_id, model, example=example)
-        whole = not self.failures.reasons
+                try:
+                    log_model(self.uri, run_id, model, example=example)
+                except ModelsUnknown as error:
+                    self.failures.lack("models", error)
+        whole = self.failures.whole
         if whole:
             self._client.set_tag(run_id, client.LAST_RECORD, training)
         return whole

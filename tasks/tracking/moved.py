@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dash_core.errors import DashError
 from tasks.store.locks import locked_tracking
+from tasks.tracking import charts
 from tasks.tracking.address import EMBEDDED, artifact_root, database_of
 
 LOCATIONS = {  # columns of MLflow's tables that hold the address of an artifact folder
@@ -18,6 +19,11 @@ LOCATIONS = {  # columns of MLflow's tables that hold the address of an artifact
     "logged_models": ["artifact_location"],
     "model_versions": ["source", "storage_location"],
 }
+# where the artifacts of comparisons lie: `open_comparison` gives each of its experiments this tag
+OURS = """
+    SELECT artifact_location FROM experiments JOIN experiment_tags USING (experiment_id)
+    WHERE key = ? AND artifact_location IS NOT NULL
+"""
 
 
 class LocationsUnknown(DashError):
@@ -27,8 +33,9 @@ class LocationsUnknown(DashError):
 def own_artifacts(uri: str, store: Path) -> None:
     """Make the addresses in the store's own database name the artifacts in this store, and not in the original.
 
-    Nothing is done where `uri` is another database or a server. Addresses outside any `mlartifacts` folder stay as
-    they are. LocationsUnknown where the database has other tables.
+    Nothing is done where `uri` is another database or a server. Only folders that a comparison of ours was given are
+    replaced; addresses of experiments that the user made stay as they are. LocationsUnknown where the database has
+    other tables.
     """
     database = database_of(store)
     if uri != f"{EMBEDDED}{database}" or not database.exists():
@@ -46,15 +53,17 @@ def _foreign_roots(connection: sqlite3.Connection, database: Path, store: Path) 
     try:
         for table, columns in LOCATIONS.items():
             connection.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 0")
-        locations = connection.execute("SELECT artifact_location FROM experiments").fetchall()
+        locations = connection.execute(OURS, (charts.TAG,)).fetchall()
     except sqlite3.OperationalError as error:
+        if not str(error).startswith("no such"):  # the database is locked, or damaged
+            raise
         raise LocationsUnknown(
             f"{database} does not say where its artifacts are kept ({error}): if the store was moved, "
             "put it back where it was, or remove mlflow.db and mlartifacts for `dashpipe sync` to make again"
         ) from None
-    own = artifact_root(store)
-    folders = [location.rpartition("/")[0] for (location,) in locations if location]
-    return sorted({root for root in folders if root.endswith(f"/{own.name}") and root != own.as_uri()})
+    own = artifact_root(store).as_uri()
+    folders = {location.rpartition("/")[0] for (location,) in locations if location.startswith("file://")}
+    return sorted(folders - {own})
 
 
 def _rewrite(connection: sqlite3.Connection, old: str, new: str) -> None:

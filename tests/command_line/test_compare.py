@@ -12,7 +12,7 @@ from flows.command_line.options import SharedOptions
 from flows.command_line.output import output_console
 from flows.command_line.session import Session
 from flows.compare import ComparisonFailed
-from tests.system.shell import ROOT, TINY
+from tests.system.shell import ROOT, TINY, dashpipe
 
 COUNTED = """
 import sys
@@ -48,3 +48,10 @@ def test_a_command_opens_the_data_once(tmp_path, command):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines().count("opened") == 1
+
+
+@pytest.mark.parametrize("stage", ["prepare", "split"])
+def test_a_stage_that_trains_nothing_reads_no_setting_of_prefect(tmp_path, stage):
+    """Prefect refuses this value when it is imported."""
+    ended = dashpipe(tmp_path, stage, settings=TINY, PREFECT_CLIENT_MAX_RETRIES="abc")
+    assert (ended.code, ended.err) == (0, "")

@@ -120,14 +120,25 @@ def damage(tree, *names):
         path.write_bytes(path.read_bytes()[:-40] if "0" in path.stem else b"no image")
 
 
-def test_all_damaged_images_are_named_at_once(tmp_path, load, class_folders):
+@pytest.mark.parametrize("first", ["a/003.png", "a/000.png"])
+def test_all_damaged_images_are_named_at_once(tmp_path, load, class_folders, first):
     tree = class_folders(tmp_path / "t", {"a": 20, "b": 20})
-    damage(tree, "a/003.png", "b/000.png", "b/011.png")
+    damage(tree, first, "b/000.png", "b/011.png")
     (tree / "a" / "007.png").write_bytes(b"no image at all")
     with pytest.raises(DataError, match=r"4 of 40 image files are damaged: .*dataset\.damaged=leave_out") as told:
         load(tree)
-    for name in ("a/003.png", "a/007.png", "b/000.png", "b/011.png"):
+    for name in (first, "a/007.png", "b/000.png", "b/011.png"):
         assert str(tree / name) in str(told.value)
+
+
+def test_all_damaged_pixels_are_named_although_the_headers_are_whole(tmp_path, load, class_folders):
+    tree = class_folders(tmp_path / "t", {"a": 20, "b": 20})
+    for name in ("a/000.png", "b/003.png"):
+        path = tree / name
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"2 of 40 image files are damaged") as told:
+        load(tree)
+    assert all(str(tree / name) in str(told.value) for name in ("a/000.png", "b/003.png"))
 
 
 def test_damaged_images_are_left_out_where_that_is_asked_for_and_counted(tmp_path, load, class_folders, caplog):

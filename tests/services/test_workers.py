@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import logging
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 from dash_core.errors import ConfigError
 from flows.services import workers
 from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
+from flows.services.notices import warnings_shown
 from flows.services.workers import WorkerPool
 from tests import jobs
 from tests.system.shell import within
@@ -89,6 +91,18 @@ def test_all_warnings_are_printed_in_order_by_the_end_of_the_block_also_those_of
             pool.call(jobs.tell, 3, True)
     printed = [" ".join(line.split()[:4]) for line in capsys.readouterr().err.splitlines()]
     assert printed == [f"warning: {number} of {count}" for count in (100, 3) for number in range(count)]
+
+
+def test_a_warning_of_a_worker_that_the_command_has_printed_is_not_printed_again(capsys):
+    with warnings_shown(), WorkerPool(1, threads=1) as pool:
+        logging.getLogger("dash_core.data").warning("0 of 1")
+        pool.call(jobs.tell, 1)
+        pool.call(jobs.tell, 2)
+    assert [line[:15] for line in capsys.readouterr().err.splitlines()] == [
+        "warning: 0 of 1",
+        "warning: 0 of 2",
+        "warning: 1 of 2",
+    ]
 
 
 def test_after_an_error_in_the_block_workers_are_ended_at_once(capsys):

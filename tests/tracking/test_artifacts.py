@@ -97,7 +97,8 @@ def test_a_copied_store_writes_into_itself_and_never_into_the_original(place, co
 def test_addresses_of_the_users_own_are_left_as_they_are(place, tmp_path):
     uri = tracking_uri(place.store)
     client = client_of(uri)
-    elsewhere = {"s3://bucket/a", "file:///srv/artifacts/b", (artifact_root(place.store) / "c").as_uri()}
+    elsewhere = {"s3://bucket/a", "s3://team/mlartifacts/a", "file:///srv/artifacts/b", "file:///srv/mlartifacts/b"}
+    elsewhere.add((artifact_root(place.store) / "c").as_uri())
     for number, location in enumerate(sorted(elsewhere)):
         client.create_experiment(f"e{number}", artifact_location=location)
     own_artifacts(uri, place.store)

@@ -17,6 +17,7 @@ from dash_core.records import ChunkRecord, append_record
 from tasks.store.locks import locked_run
 from tasks.store.progress import mark_progress
 from tasks.store.runs import write_facts
+from tasks.tracking import charts, client
 from tasks.tracking.metrics import MARK, Totals, metrics_of
 from tests.tracking.training import (
     FACTS,
@@ -75,6 +76,33 @@ def test_a_run_is_shown_as_it_trains_and_whole_when_it_is_complete(place, no_mod
     assert shown(mirror).data.metrics["total_flops"] == sum(record.total_cost.flops for record in records)
     assert not mirror.bring(RUN)
     assert not mirror_of(place).bring(RUN)  # nor does another command send anything
+
+
+def test_a_later_command_leaves_the_axes_of_the_charts_as_they_were_fitted(place, no_model):
+    train(place)
+    mirror = mirror_of(place)
+    mirror.bring(RUN)
+    mirror.describe("| table |", [0.5, 0.75], place.store / "runs", "FINISHED")
+
+    def view():
+        return mirror._client.get_experiment(mirror._open().experiment_id).tags[charts.TAG]
+
+    fitted = view()
+    assert '"yMax": 0.76' in fitted
+    mirror_of(place).close("FINISHED")  # as `dashpipe run` does at its end
+    assert view() == fitted
+
+
+def test_a_run_to_be_forgotten_in_a_new_store_makes_the_database_whole(place, no_model):
+    """And not by way of a client, whose tables a kill would leave half-made."""
+    mirror = mirror_of(place)
+    mirror.forget(RUN)
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "open_database", lambda uri, real=client.open_database: made.append(uri) or real(uri))
+        patch.setattr(client, "client_of", lambda uri, real=client.client_of: made.append("client") or real(uri))
+        mirror.bring(RUN)
+    assert made[0] == mirror.uri
 
 
 def test_each_record_is_sent_once_however_often_mlflow_is_brought_up_to_date(place, sent):

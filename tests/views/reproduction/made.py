@@ -8,7 +8,8 @@ from dash_core.views.reproduction.item import Item
 from dash_core.views.reproduction.outcome import Measured
 from dash_core.views.reproduction.reproduced import Reproduced
 from dash_core.views.summary import MethodRuns
-from flows.reproduce import command_of, settings_of
+from flows.command_line.reproduction import settings_of
+from flows.reproduce import command_of
 from tests import toy
 
 MACHINE = {"device": "a processor", "device_type": "cpu", "cores": 2, "workers": 2, "threads": 1, "python": "3.11"}

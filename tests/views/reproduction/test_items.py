@@ -10,7 +10,8 @@ from dash_core.views.reproduction import ITEMS, select
 from dash_core.views.reproduction.item import SCALES
 from dash_core.views.reproduction.paper_numbers import PRINTED
 from dash_core.views.reproduction.settings import DATASETS, MODELS, sota, standard
-from flows.reproduce import changing, command_of, settings_of
+from flows.command_line.reproduction import settings_of
+from flows.reproduce import changing, command_of
 from tasks.reproduction import item_folder
 from tests.test_presets import PRESETS
 
