@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from dash_core.errors import ConfigError
-from flows.command_line.errors import FAILED
+from flows.command_line.errors import FAILED_EXIT
 from flows.command_line.options import SharedOptions, shared_options
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def doctor(options: SharedOptions) -> None:
         console.print(MARKS[finding.verdict], f"{finding.subject:14}", end="", markup=True)
         console.print(finding.words + (f" → {finding.remedy}" if finding.remedy else ""), markup=False)
     if any(finding.verdict == "missing" for finding in findings):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(FAILED_EXIT)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dash_core.errors import ConfigError, DashError, DataError, StopRequested
 from dash_core.files import naming
 from flows.services.notices import warnings_shown
 
-BAD_INPUT, FAILED = 2, 1  # exit codes
+BAD_INPUT_EXIT, FAILED_EXIT = 2, 1  # exit codes
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(128 + (asked_by() or signal.SIGTERM)) from None
     except DashError as error:
         print(f"error: {_printable(str(error))}", file=sys.stderr)
-        raise typer.Exit(BAD_INPUT if isinstance(error, ConfigError | DataError) else FAILED) from None
+        raise typer.Exit(BAD_INPUT_EXIT if isinstance(error, ConfigError | DataError) else FAILED_EXIT) from None
     except KeyboardInterrupt as interrupt:
         print("stopped: the same command goes on from the last saved state of each run", file=sys.stderr)
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT

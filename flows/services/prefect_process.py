@@ -20,17 +20,17 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from flows.services.prefect_database import create_database, prepare_template
-from flows.services.prefect_settings import PRIVATE, QUIET, without_settings
+from flows.services.prefect_settings import PRIVATE_SETTINGS, QUIET_SETTINGS, without_settings
 
-DATABASE = "prefect.db"
-LOG = "prefect-server.log"
-MODULE = "flows.services.prefect_process"
+DATABASE_FILE = "prefect.db"
+LOG_FILE = "prefect-server.log"
+SERVER_MODULE = "flows.services.prefect_process"
 BUSY_SECONDS = 60.0  # in which a database that another server writes to is tried again
 RECORDING_SECONDS = {"stop": 20.0, "": 2.0}  # left for recording, by the last word of the parent
 UNCOUNTED_EVENTS_SECONDS = 2.0  # waited for events that cannot be counted
-SETTINGS = {
-    **QUIET,
-    **PRIVATE,
+SERVER_SETTINGS = {
+    **QUIET_SETTINGS,
+    **PRIVATE_SETTINGS,
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",  # it would write to PREFECT_HOME
     "PREFECT_SERVER_UI_ENABLED": "false",
     "PREFECT_SERVER_API_BASE_PATH": "/api",
@@ -51,7 +51,10 @@ SETTINGS = {
 
 def server_environment(store: Path) -> dict[str, str]:
     """Return the environment of a server over a store: this process's, but of Prefect's settings only ours."""
-    settings = {**SETTINGS, "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / DATABASE}"}
+    settings = {
+        **SERVER_SETTINGS,
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / DATABASE_FILE}",
+    }
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = os.pathsep.join(str(Path(folder).resolve()) for folder in folders if folder)
     return {**without_settings(os.environ), **settings, "PYTHONPATH": absolute}  # its working folder is another
@@ -67,10 +70,10 @@ def main(store: Path, port: int = 0) -> int:
         import uvicorn  # noqa: F401
     gc.freeze()
     gc.enable()
-    contents = prepare_template(store / DATABASE)
+    contents = prepare_template(store / DATABASE_FILE)
     listener = listening.get()
     if contents is not None:
-        create_database(store / DATABASE, contents)
+        create_database(store / DATABASE_FILE, contents)
     return asyncio.run(_serve(listener))
 
 
@@ -79,7 +82,7 @@ def _listen_when_told(store: Path, port: int, listening: "SimpleQueue[socket.soc
     if sys.stdin.readline().strip() != "serve":
         os._exit(0)
     try:
-        with (store / LOG).open("ab", buffering=0) as log:
+        with (store / LOG_FILE).open("ab", buffering=0) as log:
             os.dup2(log.fileno(), 2)
             listener = socket.create_server(("127.0.0.1", port), backlog=2048)
             print(listener.getsockname()[1], flush=True)

@@ -19,14 +19,16 @@ from dash_core.errors import ConfigError, DashError
 from dash_core.files import telling_when_full
 from flows.services.child import start_child, wait_healthy
 from flows.services.prefect_health import POLL_SECONDS, check_health, gone, quieten
-from flows.services.prefect_process import DATABASE, LOG, MODULE, server_environment
-from flows.services.prefect_settings import API_URL, HOME, private_environment, private_settings
+from flows.services.prefect_process import DATABASE_FILE, LOG_FILE, SERVER_MODULE, server_environment
+from flows.services.prefect_settings import API_URL, EMPTY_HOME, private_environment, private_settings
 
 START_SECONDS = 120.0  # generous: a loaded machine imports and migrates slowly
 UNDRAINED_SECONDS = 2.0  # for the queues of a Prefect that cannot be asked to empty them
 RESTARTS = 5  # of a private server that ends unasked
-LOST = "the private Prefect server ended and is started again, the runs go on"
-GIVEN_UP = "the private Prefect server ended and cannot be started again; the same command goes on from what is saved"
+RESTARTED_WARNING = "the private Prefect server ended and is started again, the runs go on"
+GIVEN_UP_WARNING = (
+    "the private Prefect server ended and cannot be started again; the same command goes on from what is saved"
+)
 STOP_SECONDS = 25.0  # a little more than the server's own process takes at most to record
 
 
@@ -125,7 +127,7 @@ class PrivateServer:
         if self.url is None:
             self.stand_by()
             self.store.mkdir(parents=True, exist_ok=True)
-            (self.store / LOG).touch()
+            (self.store / LOG_FILE).touch()
             if not (port := _serve(self._process)):
                 raise self._failure("did not start")
             self.url = f"http://127.0.0.1:{port}/api"
@@ -165,11 +167,11 @@ class PrivateServer:
     def _launch(self, *port: int) -> subprocess.Popen[bytes]:
         """Start a server's process, for a given port or any free one, that waits for the word to serve."""
         return start_child(
-            *("-m", MODULE, str(self.store), *map(str, port)),
+            *("-m", SERVER_MODULE, str(self.store), *map(str, port)),
             stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
             stdout=subprocess.PIPE,
             env=server_environment(self.store),
-            cwd=HOME,  # Prefect reads settings from its working folder
+            cwd=EMPTY_HOME,  # Prefect reads settings from its working folder
         )
 
     def _is_healthy(self, seconds: float) -> bool:
@@ -190,11 +192,13 @@ class PrivateServer:
                 self._process.stdin.close()
                 self._process = self._launch(port)
                 if _serve(self._process):
-                    print(f"warning: {LOST}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
+                    print(
+                        f"warning: {RESTARTED_WARNING}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True
+                    )
                 elif self._stopping.wait(2.0**attempt):  # something else may hold the port for a while
                     return
             if self._process.poll() is not None:
-                print(f"warning: {GIVEN_UP}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
+                print(f"warning: {GIVEN_UP_WARNING}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True)
 
         if self._keeper is None:
             self._keeper = threading.Thread(target=keep, name="prefect-keeper", daemon=True)
@@ -205,11 +209,11 @@ class PrivateServer:
         process, self._process = self._process, None
         process.kill()
         process.communicate()
-        lines = (self.store / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (self.store / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "(nothing was logged)")
         return ServerError(
-            f"the private Prefect server {what}: {last}\nits log: {self.store / LOG}; its database: "
-            f"{self.store / DATABASE}. To use a server of your own, set {API_URL}."
+            f"the private Prefect server {what}: {last}\nits log: {self.store / LOG_FILE}; its database: "
+            f"{self.store / DATABASE_FILE}. To use a server of your own, set {API_URL}."
         )
 
 

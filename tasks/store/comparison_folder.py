@@ -30,7 +30,7 @@ window.vegaEmbed = (...drawing) => addEventListener("load", () => vegaEmbed(...d
 </body>
 </html>
 """  # the names in braces but {vega} are DVC's
-MACHINE = ("device", "cores", "workers", "threads", "platform", "python", "torch", "precision", "commit")
+MACHINE_FACTS = ("device", "cores", "workers", "threads", "platform", "python", "torch", "precision", "commit")
 
 
 def write_tables(evidence: Evidence, folder: Path) -> Table:
@@ -107,5 +107,5 @@ def _title(evidence: Evidence) -> str:
 
 def machines_of(evidence: Evidence) -> list[dict[str, object]]:
     """Return the distinct hardware, versions and commits the runs were made with."""
-    found = {tuple((key, result.get(key)) for key in MACHINE) for result in evidence.results}
+    found = {tuple((key, result.get(key)) for key in MACHINE_FACTS) for result in evidence.results}
     return [dict(facts) for facts in sorted(found, key=str)]

@@ -21,7 +21,7 @@ from tasks.store.runs import RunFolders, commit, final_model, input_example, is_
 from tasks.tracking import charts, client
 from tasks.tracking.address import artifact_root, check_uri, tracking_uri
 from tasks.tracking.failures import Failures
-from tasks.tracking.metrics import MARK, Totals, flatten, metrics_of, tags_of
+from tasks.tracking.metrics import LAST_METRIC, Totals, flatten, metrics_of, tags_of
 from tasks.tracking.models import log_model
 from tasks.tracking.moved import LocationsUnknown, own_artifacts
 from tasks.tracking.reasons import without_password
@@ -178,7 +178,7 @@ class Mirror:
             shown.closed = True
             return []
         shown.run_id = self._open_run(run, facts)
-        shown.points = client.logged_points(self._client, shown.run_id, MARK)
+        shown.points = client.logged_points(self._client, shown.run_id, LAST_METRIC)
         another, later = shown.records.read()  # what another command has sent meanwhile was on disk before
         records = later if another else records + later
         if shown.points - {(record.experiment, record.finished_at) for record in records}:
@@ -189,7 +189,7 @@ class Mirror:
     def _open_run(self, run: RunConfig, facts: dict[str, Any]) -> str:
         comparison, method = self._open(), run.method.label
         tags = tags_of(kind="run", method=method, dataset=run.dataset.name, model=run.model.name, seed=run.seed)
-        tags |= tags_of(run_id=run.id, **facts) | {client.SUMMARY: comparison.summary_run_id}
+        tags |= tags_of(run_id=run.id, **facts) | {client.SUMMARY_TAG: comparison.summary_run_id}
         params = flatten(run.model_dump(mode="json"))
         with locked_tracking(self._place.store):
             return client.open_run(
@@ -226,7 +226,7 @@ class Mirror:
                     return False
                 self._log(shown, records)
                 training = str(shown.newest.finished_at)
-                known = self._client.get_run(shown.run_id).data.tags.get(client.LAST_RECORD) == training
+                known = self._client.get_run(shown.run_id).data.tags.get(client.LAST_RECORD_TAG) == training
                 added = not known and self._send_rest(run, shown.run_id, training)
                 client.set_status(self._client, shown.run_id, "FINISHED")
                 shown.closed = True
@@ -244,7 +244,7 @@ class Mirror:
                 log_model(self.uri, run_id, model, example=example)
         whole = not self.failures.reasons
         if whole:
-            self._client.set_tag(run_id, client.LAST_RECORD, training)
+            self._client.set_tag(run_id, client.LAST_RECORD_TAG, training)
         return whole
 
     def _send_files(self, run_id: str, folder: Path) -> None:

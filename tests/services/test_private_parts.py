@@ -112,6 +112,6 @@ def test_without_prefects_list_of_sources_the_environment_is_still_ours(tmp_path
     from prefect.settings import Settings
 
     monkeypatch.setenv("PREFECT_TASKS_DEFAULT_RETRIES", "2")
-    monkeypatch.setattr(prefect_settings, "SOURCES", "moved_elsewhere")
+    monkeypatch.setattr(prefect_settings, "SETTINGS_SOURCES", "moved_elsewhere")
     with private_environment(tmp_path), private_settings():
         assert Settings().tasks.default_retries == 0

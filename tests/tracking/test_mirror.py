@@ -17,7 +17,7 @@ from dash_core.records import ChunkRecord, append_record
 from tasks.store.locks import locked_run
 from tasks.store.progress import mark_progress
 from tasks.store.runs import write_facts
-from tasks.tracking.metrics import MARK, Totals, metrics_of
+from tasks.tracking.metrics import LAST_METRIC, Totals, metrics_of
 from tests.tracking.training import (
     FACTS,
     OTHER,
@@ -250,4 +250,4 @@ def test_metrics_are_finite_or_nan_and_those_of_phases_that_ran():
     assert {name for name in metrics if name.startswith("phases/")} == {
         f"phases/train_{kind}" for kind in ("seconds", "flops", "peak_memory_bytes")
     }
-    assert list(metrics)[-1] == MARK
+    assert list(metrics)[-1] == LAST_METRIC
