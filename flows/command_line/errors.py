@@ -1,4 +1,4 @@
-"""How a command fails: one message, and an exit code that says whose fault it was. Nothing heavy is imported."""
+"""How a command fails: one message, and an exit code for bad input or failure. Nothing heavy is imported."""
 
 import signal
 import sys
@@ -33,13 +33,13 @@ def plain_errors() -> Iterator[None]:
         print(f"error: {_printable(str(error))}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT_EXIT if isinstance(error, ConfigError | DataError) else FAILED_EXIT) from None
     except KeyboardInterrupt as interrupt:
-        print("stopped: the same command goes on from the last saved state of each run", file=sys.stderr)
+        print("stopped: the same command continues from the last saved state of each run", file=sys.stderr)
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
         raise typer.Exit(128 + number) from None
 
 
 def _printable(text: str) -> str:
-    """Return the text with control characters escaped: keys and names come from files, and a terminal obeys."""
+    """Return the text with control characters escaped: it may quote a file, and a terminal would obey them."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 

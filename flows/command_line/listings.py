@@ -1,4 +1,4 @@
-"""The commands that list what there is: methods, diagnostics, datasets, models, and the parameters."""
+"""The commands that list methods, diagnostics, datasets, models and the parameters."""
 
 from typing import Annotated
 

@@ -50,7 +50,9 @@ def gone(timeout: float = 10.0) -> ServerGone | None:
         if url:
             check_health(url, timeout)
     except ConfigError:
-        return ServerGone(f"the Prefect server at {url} is gone; nothing is lost: the same command goes on from there")
+        return ServerGone(
+            f"the Prefect server at {url} is gone; nothing is lost: the same command continues from there"
+        )
     return None
 
 

@@ -25,9 +25,9 @@ from flows.services.prefect_settings import API_URL, EMPTY_HOME, private_environ
 START_SECONDS = 120.0  # generous: a loaded machine imports and migrates slowly
 UNDRAINED_SECONDS = 2.0  # for the queues of a Prefect that cannot be asked to empty them
 RESTARTS = 5  # of a private server that ends unasked
-RESTARTED_WARNING = "the private Prefect server ended and is started again, the runs go on"
+RESTARTED_WARNING = "the private Prefect server ended and is started again, the runs continue"
 GIVEN_UP_WARNING = (
-    "the private Prefect server ended and cannot be started again; the same command goes on from what is saved"
+    "the private Prefect server ended and cannot be started again; the same command continues from what is saved"
 )
 STOP_SECONDS = 25.0  # a little more than the server's own process takes at most to record
 

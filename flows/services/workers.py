@@ -73,7 +73,7 @@ class WorkerPool:
             worker = self._replace(worker)
             raise WorkerDied(
                 "the process of this run died without a word: most likely it was killed, or the machine ran out of "
-                "memory; the same command goes on from the run's last saved state"
+                "memory; the same command continues from the run's last saved state"
             ) from None
         finally:
             self._running.discard(answer)

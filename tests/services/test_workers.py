@@ -55,7 +55,7 @@ def test_answers_and_errors_travel_and_a_killed_worker_fails_its_own_call_only()
             pool.call(jobs.divide, 1, 0)
         assert pool.call(jobs.whoami) == first
 
-        with pytest.raises(WorkerDied, match=r"died without a word.*the same command goes on"):
+        with pytest.raises(WorkerDied, match=r"died without a word.*the same command continues"):
             pool.call(jobs.die)
         second = pool.call(jobs.whoami)
         assert second != first

@@ -1,4 +1,4 @@
-"""MLflow away, slow or failing: runs go on, one warning says so, and `dashpipe sync` completes it from the records."""
+"""MLflow away, slow or failing: runs continue, one warning says so, and `dashpipe sync` completes it from records."""
 
 import os
 import re
