@@ -28,7 +28,7 @@ DEFAULTS: Mapping[str, str] = {
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-# new objects, less freed ones, that start a garbage collection: Python's number, and ours while modules are imported
+# number of new objects, less freed ones, that starts a garbage collection: Python's own, and ours during imports
 COLLECTION_THRESHOLD = gc.get_threshold()[0]
 IMPORT_COLLECTION_THRESHOLD = 50_000
 LOOPBACK = ("127.0.0.1", "localhost")

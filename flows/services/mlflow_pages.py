@@ -65,7 +65,7 @@ def serve_ui(
 
 
 def _free_port(port: int) -> int:
-    """Return `port` if it is free, any free one for 0; ConfigError if it is taken."""
+    """Return `port` if it is free, or any free port for 0; ConfigError if it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
         try:

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 from dash_core.errors import ConfigError, DashError
 from dash_core.files import telling_when_full
 from flows.services.child import start_child, wait_healthy
-from flows.services.prefect_health import POLL_SECONDS, check_health, gone, quieten
+from flows.services.prefect_health import POLL_SECONDS, check_health, lost_server_error, quieten
 from flows.services.prefect_process import DATABASE_FILE, LOG_FILE, SERVER_MODULE, server_environment
 from flows.services.prefect_settings import API_URL, EMPTY_HOME, private_environment, private_settings
 
 START_SECONDS = 120.0  # generous: a loaded machine imports and migrates slowly
-UNDRAINED_SECONDS = 2.0  # for the queues of a Prefect that cannot be asked to empty them
+UNDRAINED_SECONDS = 2.0  # for Prefect's queues, where they cannot be asked to empty themselves
 RESTARTS = 5  # of a private server that ends unasked
 RESTARTED_WARNING = "the private Prefect server ended and is started again, the runs continue"
 GIVEN_UP_WARNING = (
@@ -88,9 +88,9 @@ def send_everything() -> None:
     """Send the task-run events and logs that this process still holds, and wait until the server has them.
 
     Every worker process calls it before it ends: the server knows a task run by its events alone. If the server is
-    gone, nothing is sent, because Prefect would try for seconds with each event.
+    lost, nothing is sent, because Prefect would try for seconds with each event.
     """
-    if "prefect" not in sys.modules or gone():
+    if "prefect" not in sys.modules or lost_server_error():
         return
     try:
         from prefect._internal.concurrency.services import QueueService
@@ -105,7 +105,7 @@ def send_everything() -> None:
 class PrivateServer:
     """A Prefect server for this process alone: on 127.0.0.1, with the database `store/prefect.db`, ended with us.
 
-    Once it has answered, it is started again, on the same port and database, if it ends before it is told to.
+    If it ends unasked after it has answered once, it is started again on the same port and database.
     """
 
     def __init__(self, store: Path) -> None:
@@ -128,7 +128,7 @@ class PrivateServer:
             self.stand_by()
             self.store.mkdir(parents=True, exist_ok=True)
             (self.store / LOG_FILE).touch()
-            if not (port := _serve(self._process)):
+            if not (port := _order_to_serve(self._process)):
                 raise self._failure("did not start")
             self.url = f"http://127.0.0.1:{port}/api"
         return self
@@ -165,7 +165,7 @@ class PrivateServer:
         self.stop()
 
     def _launch(self, *port: int) -> subprocess.Popen[bytes]:
-        """Start a server's process, for a given port or any free one, that waits for the word to serve."""
+        """Start a server's process, which waits for the word to serve, on a given port or any free one."""
         return start_child(
             *("-m", SERVER_MODULE, str(self.store), *map(str, port)),
             stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
@@ -181,7 +181,7 @@ class PrivateServer:
         return False
 
     def _keep_up(self) -> None:
-        """Start the server again if it ends unasked, at most RESTARTS times; events sent meanwhile are lost to it."""
+        """Start the server again if it ends unasked, at most RESTARTS times; events sent meanwhile are lost."""
         port = urlsplit(self.url).port
 
         def keep() -> None:
@@ -191,7 +191,7 @@ class PrivateServer:
                         return
                 self._process.stdin.close()
                 self._process = self._launch(port)
-                if _serve(self._process):
+                if _order_to_serve(self._process):
                     print(
                         f"warning: {RESTARTED_WARNING}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True
                     )
@@ -217,7 +217,7 @@ class PrivateServer:
         )
 
 
-def _serve(process: subprocess.Popen[bytes]) -> int:
+def _order_to_serve(process: subprocess.Popen[bytes]) -> int:
     """Tell a waiting process to serve; return its port, 0 if it has ended."""
     with suppress(BrokenPipeError):
         process.stdin.write(b"serve\n")
@@ -233,7 +233,7 @@ def _settings_files() -> Iterator[Path]:
 
 
 def _mentions_an_api(path: Path) -> bool:
-    """Tell whether a settings file may name an API URL; only then Prefect is imported to find out."""
+    """Tell whether a settings file may name an API URL; only then Prefect, slow to import, is asked."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

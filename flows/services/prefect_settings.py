@@ -12,17 +12,20 @@ from pathlib import Path
 
 API_URL = "PREFECT_API_URL"
 PREFIX = "PREFECT_"
-SETTINGS_SOURCES, CURRENT_SETTINGS = "settings_customise_sources", "GLOBAL_SETTINGS_CONTEXT"  # private parts of Prefect
+SETTINGS_SOURCES, CURRENT_SETTINGS = (
+    "settings_customise_sources",
+    "GLOBAL_SETTINGS_CONTEXT",
+)  # names of private parts of Prefect
 ERRORS_FOLDER = "prefect-errors"  # folder of services
 EMPTY_HOME = Path(__file__).with_name("prefect_home")  # an empty profile, and a working folder without settings
 
-# of every process of ours that uses Prefect: defaults with a server of the user's, fixed with a private one
+# for each of our processes that uses Prefect: defaults with a server of the user's, fixed with a private server
 QUIET_SETTINGS: Mapping[str, str] = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     # the terminal is ours: flow and task logs go to the Prefect server, where each run shows its own
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # a lost server: an error for each event
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # after a lost server, an error for each event
     "PREFECT_CLI_PROMPT": "false",
 }
 PRIVATE_SETTINGS: Mapping[str, str] = {
@@ -65,7 +68,7 @@ def is_private() -> bool:
 
 @contextmanager
 def private_settings() -> Iterator[None]:
-    """Have Prefect, which is imported, read the environment alone within the block (`read_environment_alone`)."""
+    """Make the imported Prefect read only the environment within the block (`read_environment_alone`)."""
     from prefect import context
     from prefect.settings import base
 
@@ -103,12 +106,12 @@ def read_environment_alone() -> None:
     if sources_of_prefect is not None:
         setattr(PrefectBaseSettings, SETTINGS_SOURCES, classmethod(sources))
     refresh_global_settings_context()
-    setup_logging(incremental=True)  # the levels; handlers are what they were at the import
+    setup_logging(incremental=True)  # sets the levels; the handlers stay those of the import
 
 
 @cache
 def _silent(kind: type) -> type:
-    """Return a kind of source that has no settings; Prefect warns of missing sources."""
+    """Return a subclass of a source that yields no settings; Prefect would warn of a missing source."""
     return type(kind.__name__, (kind,), {"__call__": lambda source: {}})
 
 

@@ -117,7 +117,7 @@ def test_what_does_not_stop_in_time_is_ended_and_that_is_said(monkeypatch, capsy
         assert within(30, lambda: said("takes no notice"))
         raise KeyError
     assert isinstance(call.exception(), Ended)
-    assert said("1 of the runs came to no step's end")
+    assert said("1 of the runs did not finish a step")
 
 
 def test_a_pool_that_was_stopped_begins_no_run():
