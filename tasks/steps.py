@@ -14,7 +14,7 @@ from dash_core.records import ChunkRecord
 from dash_core.trajectory import Intervened, Trained, Trajectory
 from tasks.store.progress import ProgressWriter
 
-# no retries, whatever Prefect's settings say: a stop is not a failure, and the weights are half-trained after one
+# no retries, whatever Prefect's settings say: a stop is not a failure, and a failure leaves half-trained weights
 step = partial(task, cache_policy=NO_CACHE, persist_result=False, retries=0)
 
 
@@ -40,7 +40,7 @@ def evaluate(trajectory: Trajectory, experiment: int) -> Evaluation:
 def record(
     trajectory: Trajectory, experiment: int, trained: Trained, evaluation: Evaluation, progress: ProgressWriter
 ) -> ChunkRecord:
-    """Put the experiment on disk, then show it to whoever watches."""
+    """Write the experiment's record to disk, then update the run's progress file."""
     chunk_record = trajectory.record(experiment, trained, evaluation)
     progress.after_chunk(chunk_record)
     return chunk_record

@@ -1,4 +1,4 @@
-"""Where runs happen: folders, device, processes. None of it decides a result."""
+"""Where runs are trained: folders, device, processes. None of it decides a result."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ RUN_BYTES = 6 * 2**30  # of GPU memory, reserved for a run: CUDA's context, weig
 
 
 class Place(BaseModel):
-    """Where runs happen: absolute folders, a device, processes. Plain data, so that other processes can receive it."""
+    """Where runs are trained: absolute folders, a device, processes. Plain data, for other processes too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,7 @@ class Place(BaseModel):
 
     @property
     def services(self) -> Path:
-        """Folder of everything that is no result: caches, locks, the private Prefect server's database and log."""
+        """Folder of everything that is not a result: caches, locks, the private Prefect server's database and log."""
         return self.store / SERVICES
 
 
@@ -85,8 +85,8 @@ class Crew:
 
 def _runs_on_gpus(device: str) -> int:
     """Return how many runs share the GPUs: RUNS_PER_GPU each, fewer if its memory is short; at least one in all."""
-    several = [torch.device("cuda", number) for number in range(len(visible_gpus(device)))]
-    return max(1, sum(min(RUNS_PER_GPU, free_memory(gpu) // RUN_BYTES) for gpu in several or [choose_device(device)]))
+    gpus = [torch.device("cuda", number) for number in range(len(visible_gpus(device)))]
+    return max(1, sum(min(RUNS_PER_GPU, free_memory(gpu) // RUN_BYTES) for gpu in gpus or [choose_device(device)]))
 
 
 def place_of(params: Params, store: Path, data_root: Path | None) -> Place:

@@ -21,11 +21,11 @@ State = Literal["waiting", "training", "saving", "done", "failed", "stopped"]
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment of a run. seconds_left: None until the first finished chunk shows how many epochs a chunk takes."""
+    """A run's progress at one moment. seconds_left: None until a finished chunk shows how many epochs one takes."""
 
     state: State = "waiting"
     finished: int = 0  # experiments that are recorded
-    experiment: int = 0  # the one under way
+    experiment: int = 0  # number of the experiment under way
     epoch: int = 0
     steps: int = 0  # of the whole run
     train_accuracy: float | None = None
@@ -58,7 +58,8 @@ class ProgressWriter:
 
     def __init__(self, folder: Path, plan: ChunkPlan, schedule: Sequence[Experiment]) -> None:
         self._folder = folder
-        self._work = [(plan.images(experiment), experiment.epochs) for experiment in schedule]  # None: to convergence
+        # images and epochs of each experiment; None: to convergence
+        self._work = [(plan.images(experiment), experiment.epochs) for experiment in schedule]
         self._now = Progress(state="training")
         self._steps_before = 0  # of the chunks that are finished
         self._epochs: int | None = None  # of the last finished chunk

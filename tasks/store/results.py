@@ -24,7 +24,7 @@ KEPT_FILES = ("config.yaml", RECORDS_FILE, WEIGHTS_FILE, RESULT_FILE)  # of a co
 
 
 class Results(BaseModel):
-    """Folder of a pipeline's outputs; DVC owns them, and deletes each before the stage that makes it."""
+    """Folder of a pipeline's outputs; DVC owns them, and deletes each before its stage runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +49,7 @@ class Results(BaseModel):
         return self.folder / "splits"
 
     def prune(self, labels: Collection[str]) -> None:
-        """Remove the runs of methods that are not compared any more: DVC would count them as inputs of the views."""
+        """Remove the runs of methods no longer compared: DVC would count them as inputs of tables and figures."""
         for folder in (self.folder / "runs").glob("*"):
             if folder.name not in labels:
                 shutil.rmtree(folder)

@@ -1,6 +1,6 @@
 """The view of a comparison that MLflow's chart page opens with: accuracy and cost by chunk, averaged by method.
 
-Left alone, MLflow hides all runs but ten and draws every metric in the order of its name. The page takes its settings
+By default MLflow hides all runs but ten and draws every metric in the order of its name. The page takes its settings
 from a tag of the experiment, as its own "Share" writes it, when the address names the tag's key.
 """
 
@@ -58,6 +58,6 @@ def _charts(accuracies: Collection[float]) -> Iterator[dict[str, Any]]:
 
 
 def _span(accuracies: Collection[float]) -> dict[str, float]:
-    """Return an axis that holds every accuracy, in whole percents, with one to spare at both ends."""
+    """Return an axis that contains every accuracy, in whole percents, with one to spare at both ends."""
     lowest, highest = math.floor(100 * min(accuracies)), math.ceil(100 * max(accuracies))
     return {"yMin": (lowest - 1) / 100, "yMax": (highest + 1) / 100}

@@ -31,10 +31,8 @@ SUMMARY_TAG = (
     "summary_run"  # the tag that names the comparison's own run; as MLflow's parentRunId it would fold all others
 )
 KIND_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not those for chats
-FAILURE_TAG = "failure"  # the tag that says why a run failed; removed when the run goes on
-LAST_RECORD_TAG = (
-    "last_record"  # the tag of a run that MLflow shows whole: when the last record of its training was made
-)
+FAILURE_TAG = "failure"  # the tag that says why a run failed; removed when the run continues
+LAST_RECORD_TAG = "last_record"  # the tag of a run that MLflow has completely: the time of its last record
 NOTE_TAG = "mlflow.note.content"  # the tag that MLflow shows as a description
 PARAMS_AT_ONCE, LONGEST_PARAM, LONGEST_NOTE = 100, 6000, 5000  # MLflow's limits: for a batch, and in characters
 LONGEST_REASON = 500  # characters of a failure's tag
@@ -82,22 +80,22 @@ def open_run(
 ) -> str:
     """Find the experiment's run with this key, or create it, and return its id.
 
-    One process at a time (`locked_tracking`): two at once would each make a run and delete the other's.
+    One process at a time (`locked_tracking`): two at once would each create a run and delete the other's.
     """
-    found = find_run(client, experiment_id, key)
-    if found is None:
+    run = find_run(client, experiment_id, key)
+    if run is None:
         client.create_run(experiment_id, run_name=name, tags={RUN_KEY: key})
-        found = find_run(client, experiment_id, key)
-    log_params(client, found.info.run_id, params, tags)
-    return found.info.run_id
+        run = find_run(client, experiment_id, key)
+    log_params(client, run.info.run_id, params, tags)
+    return run.info.run_id
 
 
 def find_run(client: "MlflowClient", experiment_id: str, key: str) -> "Run | None":
-    """Return the first run with this key; others are deleted: a client that asks a slow server again makes two."""
-    found = client.search_runs([experiment_id], f"tags.{RUN_KEY} = '{key}'", order_by=["attributes.start_time ASC"])
-    for double in found[1:]:
-        client.delete_run(double.info.run_id)
-    return found[0] if found else None
+    """Return the first run with this key. Delete others: a request repeated to a slow server creates two."""
+    runs = client.search_runs([experiment_id], f"tags.{RUN_KEY} = '{key}'", order_by=["attributes.start_time ASC"])
+    for duplicate in runs[1:]:
+        client.delete_run(duplicate.info.run_id)
+    return runs[0] if runs else None
 
 
 def delete_run(client: "MlflowClient", experiment_id: str, key: str) -> None:
@@ -107,7 +105,7 @@ def delete_run(client: "MlflowClient", experiment_id: str, key: str) -> None:
 
 
 def set_status(client: "MlflowClient", run_id: str, status: str, reason: str | None = None) -> None:
-    """Set a run RUNNING, FINISHED, FAILED or KILLED, and show why it failed; nothing is sent where it says so."""
+    """Set a run RUNNING, FINISHED, FAILED or KILLED, and show why it failed; nothing is sent if MLflow shows both."""
     run = client.get_run(run_id)
     reason = reason and reason[:LONGEST_REASON]
     if run.data.tags.get(FAILURE_TAG) != reason:
@@ -134,15 +132,15 @@ def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, object]
 
 
 def whole_runs(client: "MlflowClient", experiment_id: str) -> dict[str, str]:
-    """Return the tag LAST_RECORD_TAG of the experiment's runs that are FINISHED, by key."""
-    moments, token = {}, None
+    """Return the tag `last_record` of the experiment's FINISHED runs, by run key."""
+    last_records, token = {}, None
     while token != "":
         page = client.search_runs(
             [experiment_id], "attributes.status = 'FINISHED'", max_results=RUNS_PER_PAGE, page_token=token
         )
-        moments |= {run.data.tags.get(RUN_KEY, ""): run.data.tags.get(LAST_RECORD_TAG, "") for run in page}
+        last_records |= {run.data.tags.get(RUN_KEY, ""): run.data.tags.get(LAST_RECORD_TAG, "") for run in page}
         token = page.token or ""
-    return moments
+    return last_records
 
 
 def logged_points(client: "MlflowClient", run_id: str, metric: str) -> set[tuple[int, int]]:
@@ -175,23 +173,23 @@ def comparison_url(base: str, experiment_id: str, run_ids: list[str] | None = No
 
 
 def open_database(uri: str) -> "MlflowClient":
-    """Return the client, for a database file that exists; a damaged file is an error at once.
+    """Return the client, after creating a missing database file; a damaged file is an error at once.
 
     Without this MLflow would try a damaged database for minutes. One process at a time (`locked_tracking`).
     """
     if uri.startswith(EMBEDDED):
         path = Path(uri.removeprefix(EMBEDDED))
         if not path.exists():
-            _make_database(path)
+            _create_database(path)
         with closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA schema_version")
     return client_of(uri)
 
 
-def _make_database(path: Path) -> None:
-    """Make a database file whole or not at all.
+def _create_database(path: Path) -> None:
+    """Create a database file completely or not at all.
 
-    MLflow takes seconds to create its tables, and could never open a file again in which a kill left some of them.
+    MLflow takes seconds to create the tables. After a kill in between, it could never open the file again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with silence(), TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:

@@ -27,8 +27,8 @@ class LocationsUnknown(DashError):
 def own_artifacts(uri: str, store: Path) -> None:
     """Make the addresses in the store's own database name the artifacts in this store, and not in the original.
 
-    Nothing is done where `uri` is another database or a server. Addresses outside any `mlartifacts` folder stay as
-    they are. LocationsUnknown where the database has other tables.
+    Nothing changes if `uri` is another database or a server. Addresses outside any `mlartifacts` folder stay as
+    they are. LocationsUnknown if the database has other tables.
     """
     database = database_of(store)
     if uri != f"{EMBEDDED}{database}" or not database.exists():
