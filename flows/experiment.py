@@ -1,4 +1,4 @@
-"""The flow of one run: chunk after chunk, intervene, train, evaluate, record."""
+"""The flow of one run: for each experiment intervene, train, evaluate, record."""
 
 import contextlib
 import traceback

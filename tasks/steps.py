@@ -1,4 +1,4 @@
-"""The steps of one chunk as Prefect tasks: intervene, train, evaluate, record.
+"""The steps of one experiment as Prefect tasks: intervene, train, evaluate, record.
 
 The trajectory passes between them in memory; Prefect never stores it and caches nothing. The run's folder is the
 truth, and a run that starts again continues from it.
@@ -26,7 +26,7 @@ def intervene(trajectory: Trajectory, experiment: int) -> Intervened:
 
 @step(task_run_name="experiment {experiment} · train", tags=["train"])
 def train(trajectory: Trajectory, experiment: int, intervened: Intervened) -> Trained:
-    """Train on all chunks so far, to convergence."""
+    """Train on the experiment's chunks, until its stop rule or its number of epochs is reached."""
     return trajectory.train(experiment, intervened)
 
 
@@ -42,5 +42,5 @@ def record(
 ) -> ChunkRecord:
     """Write the experiment's record to disk, then update the run's progress file."""
     chunk_record = trajectory.record(experiment, trained, evaluation)
-    progress.after_chunk(chunk_record)
+    progress.after_experiment(chunk_record)
     return chunk_record

@@ -89,9 +89,9 @@ def train_method(settings: "Params", label: str, place: "Place", console: "Conso
     """Train every seed of one method under a display; complete runs stay as they are."""
     from tasks.store.runs import is_complete
 
-    what, runs = f"{settings.name}, {label}", [settings.run(label, seed) for seed in settings.seeds]
+    title, runs = f"{settings.name}, {label}", [settings.run(label, seed) for seed in settings.seeds]
     trains = not all(is_complete(run, place) for run in runs)
-    with standing_by(place.store) as server, watched_services(what, runs, Session(place, console, server), trains):
+    with standing_by(place.store) as server, watched_services(title, runs, Session(place, console, server), trains):
         from flows.compare import train_method
 
         train_method(settings, label, place)

@@ -71,7 +71,7 @@ class SharedOptions:
 
         try:
             place = place_of(settings, self.store_folder, self.data_root)
-        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+        except (OSError, RuntimeError, ValueError) as error:  # such as a loop of links, or a NUL in the path
             raise ConfigError(f"--store or --data-root: no such folder can exist ({error}); name another") from None
         choose_device(place.device)
         return place

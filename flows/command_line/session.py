@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dash_core.files import make_writable_folder
-from tasks import SERVICES
+from tasks import SERVICES_FOLDER
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,14 +42,14 @@ def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
     from flows.services.prefect_settings import private_environment
 
     try:
-        server = None if configured_url() else PrivateServer(store / SERVICES).stand_by()
+        server = None if configured_url() else PrivateServer(store / SERVICES_FOLDER).stand_by()
     except (OSError, RuntimeError, ValueError):  # SharedOptions.place reports a folder that cannot exist
         server = None
     if server is None:
         yield None
         return
     try:
-        with private_environment(store / SERVICES):
+        with private_environment(store / SERVICES_FOLDER):
             yield server
     finally:
         server.stop()
@@ -61,12 +61,12 @@ def make_writable(place: "Place") -> None:
 
 
 @contextmanager
-def watched_services(what: str, runs: Sequence["RunConfig"], session: Session, trains: bool) -> Iterator[None]:
+def watched_services(title: str, runs: Sequence["RunConfig"], session: Session, trains: bool) -> Iterator[None]:
     """Start the services that the runs need, show the runs' progress, and stop both when the block ends.
 
     trains: whether worker processes will train any run.
     """
-    session.console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
+    session.console.print(f"{title}: {len(runs)} runs, starting services …", highlight=False)
     with services(session, {run.model.name for run in runs if trains}):
         from flows.command_line.live import watched
 

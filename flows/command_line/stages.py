@@ -58,8 +58,8 @@ class Stages:
             return cls(settings, place, options, None, console)
         results = Results(folder=options.results.resolve())
         make_writable_folder("--results", results.folder)
-        given = {"given_splits": results.splits, "given_code": code_digest()}
-        return cls(settings, place.model_copy(update=given), options, results, console)
+        inputs = {"given_splits": results.splits, "given_code": code_digest()}
+        return cls(settings, place.model_copy(update=inputs), options, results, console)
 
     def prepare(self) -> None:
         """Decode the dataset; describe it in the results."""

@@ -82,7 +82,7 @@ def explain_lost_server() -> Iterator[None]:
 def quieten() -> None:
     """Keep the terminal free of errors about a lost server: each event and log record would print one."""
     logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
-    logging.raiseExceptions = False  # nor a log record that cannot be sent
+    logging.raiseExceptions = False  # of log records that cannot be sent
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

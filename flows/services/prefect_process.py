@@ -27,7 +27,7 @@ LOG_FILE = "prefect-server.log"
 SERVER_MODULE = "flows.services.prefect_process"
 BUSY_SECONDS = 60.0  # how long clients try again while another server writes to the database
 RECORDING_SECONDS = {"stop": 20.0, "": 2.0}  # left for recording events, by the parent's last word ("": its end)
-UNCOUNTED_EVENTS_SECONDS = 2.0  # waited for events that cannot be counted
+UNCOUNTED_EVENTS_SECONDS = 2.0  # wait, where events cannot be counted
 SERVER_SETTINGS = {
     **QUIET_SETTINGS,
     **PRIVATE_SETTINGS,

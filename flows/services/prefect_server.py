@@ -99,7 +99,7 @@ def send_everything() -> None:
     except (ImportError, AttributeError):  # a private part of Prefect has moved: its threads send meanwhile
         time.sleep(UNDRAINED_SECONDS)
         return
-    drain(at_exit=False)  # the services of all kinds share one register
+    drain(at_exit=False)  # one call sends the queues of all kinds
 
 
 class PrivateServer:

@@ -116,7 +116,7 @@ def _silent(kind: type) -> type:
 
 
 def _replace_settings(settings: Mapping[str, str]) -> None:
-    kept = without_settings(os.environ)
-    for name in set(os.environ) - set(kept):
+    others = without_settings(os.environ)
+    for name in set(os.environ) - set(others):
         del os.environ[name]
     os.environ.update(settings)

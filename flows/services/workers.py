@@ -88,8 +88,8 @@ class WorkerPool:
             self.terminate()
         for worker in self._workers:
             worker.shutdown(wait=True, cancel_futures=True)
-        for end, thread in self._listeners:
-            end.close()
+        for sender, thread in self._listeners:
+            sender.close()
             thread.join()
 
     def terminate(self) -> None:
@@ -116,14 +116,14 @@ class WorkerPool:
 
     def _new_worker(self, gpu: str | None) -> ProcessPoolExecutor:
         context = _context()
-        ours, theirs = context.Pipe(duplex=False)
-        settings = self._threads, gpu, theirs
+        receiver, sender = context.Pipe(duplex=False)
+        settings = self._threads, gpu, sender
         worker = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=settings)
         self._workers.append(worker)
         self._gpu_of[worker] = gpu
-        listener = threading.Thread(target=self._print_warnings, args=(ours,), name="worker-listener", daemon=True)
+        listener = threading.Thread(target=self._print_warnings, args=(receiver,), name="worker-listener", daemon=True)
         listener.start()
-        self._listeners.append((theirs, listener))
+        self._listeners.append((sender, listener))
         return worker
 
     def _print_warnings(self, worker: Connection) -> None:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from dash_core.config import RunConfig
 from dash_core.errors import DashError
 from dash_core.files import naming, write_atomically
-from tasks import SERVICES
+from tasks import SERVICES_FOLDER
 from tasks.store.place import Place
 
 POLL_SECONDS = 0.2  # between two attempts to take a lock that another process holds
@@ -82,7 +82,7 @@ def locked_run(run: RunConfig, place: Place, *, wait: bool = True) -> Iterator[N
 @contextmanager
 def locked_tracking(store: Path) -> Iterator[None]:
     """Hold MLflow's database within the block, to create, upgrade or extend it: two processes would damage it."""
-    with locked(store / SERVICES / "locks" / "mlflow.lock", "MLflow's database"):
+    with locked(store / SERVICES_FOLDER / "locks" / "mlflow.lock", "MLflow's database"):
         yield
 
 

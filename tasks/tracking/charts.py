@@ -1,4 +1,4 @@
-"""The view of a comparison that MLflow's chart page opens with: accuracy and cost by chunk, averaged by method.
+"""The view of a comparison that MLflow's chart page opens with: accuracy and cost by experiment, averaged by method.
 
 By default MLflow hides all runs but ten and draws every metric in the order of its name. The page takes its settings
 from a tag of the experiment, as its own "Share" writes it, when the address names the tag's key.
@@ -18,7 +18,7 @@ SECTIONS = (
     OUR_SECTION,
     "Model metrics",
     "phases",
-)  # the last two are MLflow's; it adds what else there is, and fills them
+)  # the last two are MLflow's; it fills them and adds others
 LINES = ("test_accuracy", "steps", "total_flops", "total_seconds")
 
 
@@ -46,7 +46,7 @@ def report_link(experiment_id: str, run_id: str) -> str:
 
 
 def _charts(accuracies: Collection[float]) -> Iterator[dict[str, Any]]:
-    """Yield a line by chunk for each metric, then the last chunk's accuracy against the FLOPs of the whole run."""
+    """Yield a line for each metric by experiment, then the last accuracy against the FLOPs of the whole run."""
     common = {"metricSectionId": OUR_SECTION, "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
     line = {"type": "LINE", "xAxisKey": "step", "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
     for metric in LINES:

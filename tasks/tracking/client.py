@@ -131,7 +131,7 @@ def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, object]
         labels = []
 
 
-def whole_runs(client: "MlflowClient", experiment_id: str) -> dict[str, str]:
+def complete_runs(client: "MlflowClient", experiment_id: str) -> dict[str, str]:
     """Return the tag `last_record` of the experiment's FINISHED runs, by run key."""
     last_records, token = {}, None
     while token != "":

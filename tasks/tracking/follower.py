@@ -12,7 +12,7 @@ from dash_core.config import RunConfig
 from tasks.store.progress import read_progress
 from tasks.tracking.mirror import Mirror
 
-LOOK_SECONDS = 1.0  # between two readings of the runs' folders
+POLL_SECONDS = 1.0  # between two readings of the runs' folders
 PATIENCE_SECONDS = 10.0  # how long a stopped command waits for MLflow
 
 
@@ -39,7 +39,7 @@ class Follower:
         self._thread.join(PATIENCE_SECONDS if self._mirror.leaving else None)
 
     def _follow(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS):
+        while not self._stop.wait(POLL_SECONDS):
             self._bring_all()
         if not self._mirror.leaving or self._mirror.opened or self._progress() != self._before:
             self._bring_all(last=True)

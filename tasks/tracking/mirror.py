@@ -147,7 +147,7 @@ class Mirror:
                     ),
                     artifact_root=artifact_root(store),
                 )
-            self._complete_runs = client.whole_runs(self._client, self._comparison.experiment_id)
+            self._complete_runs = client.complete_runs(self._client, self._comparison.experiment_id)
         return self._comparison
 
     def _adopt_artifacts(self, store: Path) -> None:
