@@ -64,7 +64,7 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
     evidence = gather(params, place, splits, describe(trained.dataset))
     if (removed := trained.run_count - len(trained.failures) - len(evidence.runs)) > 0:
         raise ComparisonFailed(
-            f"{removed} of {trained.run_count} runs were removed by another command; give this one again"
+            f"{removed} of {trained.run_count} runs were removed by another command; repeat this command"
         )
     published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.run_count, trained.failures)

@@ -28,7 +28,7 @@ RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed
 
 
 class RunFailed(DashError):
-    """A run stopped with an error that is not the user's; its traceback is in the run's folder."""
+    """A run stopped with an error that is not the user's fault; its traceback is in the run's folder."""
 
 
 @flow(name="run-experiment", flow_run_name=RUN_NAME, persist_result=False, retries=0)

@@ -32,7 +32,7 @@ def reproduce_item(
     overrides: Sequence[str] = (),
     again: bool = False,
 ) -> Reproduced:
-    """Run every comparison of an item, and publish its page, verdicts and record.
+    """Train every comparison of an item, and publish its page, verdicts and record.
 
     settings: the checked parameters of each comparison (`settings_of`). place: its folders are used; devices and
     threads come from each comparison's parameters. A run that fails does not stop the others: the item uses the

@@ -59,7 +59,7 @@ def read_results(store: Path, items: Sequence[str], scale: str, overrides: Seque
 
 
 def write_summary(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write the one table of all items as markdown; RecordError if nothing was reproduced."""
+    """Write a table of all items as markdown; RecordError if nothing was reproduced."""
     if not results:
         raise RecordError("no item has been reproduced at this scale yet: name some, or all, in the same command")
     write_atomically(path, digest(results).encode())

@@ -16,7 +16,7 @@ BAD_INPUT_EXIT, FAILED_EXIT = 2, 1  # exit codes
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Print an error of ours as one message, and exit with 2 for bad input or 1 for a failure.
+    """Print a DashError as one message, and exit with 2 for bad input or 1 for a failure.
 
     A stopped command exits with 128 plus the signal's number, as shells count.
     """

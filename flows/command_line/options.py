@@ -61,11 +61,11 @@ class SharedOptions:
 
     @cached_property
     def place(self) -> "Place":
-        """Where the parameters' runs happen; nothing is created."""
+        """Where the parameters' runs are trained; nothing is created."""
         return self.place_for(self.settings)
 
     def place_for(self, settings: "Params") -> "Place":
-        """Return where runs of other parameters happen; ConfigError if the device or a folder cannot exist."""
+        """Return where the runs of given parameters are trained; ConfigError if the device or a folder cannot exist."""
         from dash_core.device import choose_device
         from tasks.store.place import place_of
 
@@ -83,12 +83,12 @@ class SharedOptions:
 
     @property
     def compare_command(self) -> str:
-        """The command that makes the comparison again."""
+        """The command line that repeats the comparison."""
         return f"uv run dashpipe compare{self._parameter_options}"
 
     @property
     def ui_command(self) -> str:
-        """The command that opens the comparison in MLflow's pages."""
+        """The command line that opens the comparison in MLflow's pages."""
         store = self.place.store
         words = shlex.join([] if store == Path.cwd() else ["--store", str(store)])
         return f"uv run dashpipe ui {words}".rstrip() + self._parameter_options

@@ -69,7 +69,7 @@ def reproduce(selection: Selection, place: Place, console: Console) -> None:
                 say(console, f"{item.name}: {error}")
     if failures:
         listing = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
-        raise ReproductionFailed(f"{len(failures)} of {len(selection.items)} items are not whole:\n{listing}")
+        raise ReproductionFailed(f"{len(failures)} of {len(selection.items)} items are incomplete:\n{listing}")
 
 
 def _reproduce_item(item: Item, selection: Selection, place: Place, console: Console) -> str:
@@ -123,7 +123,7 @@ def _data(item: Item, scale: str, place: Place) -> str:
 
 
 def about(seconds: float) -> str:
-    """Return a time to one or two digits: 'about 3 min'."""
+    """Return seconds in words, to one or two digits: 'about 3 min'."""
     size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), UNITS[-1])
     return f"about {max(float(f'{seconds / size:.2g}'), 1):,g} {unit}"
 

@@ -99,8 +99,8 @@ def _check_contradictions(params: Params, dataset: "DatasetSpec", model: "ModelS
     _, training = resolve(params.optimizer, params.training, name)
     if training.augmentation != "none" and not dataset.mirrored:
         raise ConfigError(
-            f"training.augmentation: {training.augmentation} mirrors images, and a mirrored digit of {name} is none; "
-            "set training.augmentation=none"
+            f"training.augmentation: {training.augmentation} mirrors images, and a mirrored digit of {name} is no "
+            "digit; set training.augmentation=none"
         )
     if training.warmup_epochs > training.max_epochs:
         raise ConfigError(
@@ -129,8 +129,8 @@ def _check_protocol(params: Params, training: TrainingConfig, classes: int | Non
     name = params.protocol.name
     if name == "class_incremental" and classes and params.chunks != (needed := params.protocol.chunks_of(classes)):
         raise ConfigError(
-            f"chunks: {params.chunks} is not what the {classes} classes of {params.dataset.name} make in "
-            f"class_incremental, {params.protocol.classes_per_chunk} in each chunk: set chunks={needed}"
+            f"chunks: {params.chunks} does not fit the {classes} classes of {params.dataset.name}, since "
+            f"class_incremental has {params.protocol.classes_per_chunk} in each chunk: set chunks={needed}"
         )
     if name == "continuous" and (training.schedule, training.warmup_epochs) != ("constant", 0):
         raise ConfigError(

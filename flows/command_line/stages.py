@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stages:
-    """One pipeline: its parameters, where its runs happen, the options it was given, where its outputs go."""
+    """One pipeline: its parameters, where its runs are trained, its options, and its folder of outputs."""
 
     settings: Params
     place: Place
@@ -49,8 +49,8 @@ class Stages:
     def of(cls, settings: Params, place: Place, options: SharedOptions, console: Console) -> "Stages":
         """Return the pipeline; under DVC its commands end when DVC does.
 
-        A killed DVC leaves its stage's command running, which would overwrite the next attempt. Nothing is lost: files
-        on disk are whole, and workers and the Prefect server end with this process.
+        Otherwise the command of a killed DVC would run on and overwrite the next attempt's files. Its end loses
+        nothing: files on disk are complete, and workers and the Prefect server end with this process.
         """
         if "DVC_STAGE" in os.environ:
             ParentWatch()

@@ -17,7 +17,7 @@ IN_MEMORY = "file::memory:?cache=shared"  # one database for all connections of 
 
 
 def prepare_template(database: Path) -> bytes | None:
-    """Return the contents of a new `database`, migrated; None if it exists already, or if that fails.
+    """Return the contents of a new `database`, migrated; None if it exists already, or if the migration fails.
 
     Without contents Prefect migrates the database when the server starts: slower, same result. Only the cache folder
     is written.

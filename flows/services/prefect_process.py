@@ -130,9 +130,9 @@ def finish_batches_when_stopped() -> None:
 
 
 def finish_when_cancelled(record: Callable) -> Callable:
-    """Return a function that records a batch of events, and that finishes the batch before it heeds a cancellation.
+    """Return a function that records a batch of events, and that finishes the batch before a cancellation takes effect.
 
-    Prefect cancels `record` in mid-transaction: it rolls back, logs a traceback, and records the same batch again.
+    Prefect cancels `record` in mid-transaction, which rolls back, logs a traceback, and records the same batch again.
     """
 
     async def recorded(events: list) -> None:

@@ -42,7 +42,7 @@ CLIENT_SETTINGS: Mapping[str, str] = {
 
 
 def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without Prefect's settings, whose names Prefect reads in any case."""
+    """Return the environment without Prefect's settings, whose names Prefect reads in upper or lower case."""
     return {name: value for name, value in environ.items() if not name.upper().startswith(PREFIX)}
 
 
@@ -84,7 +84,7 @@ def private_settings() -> Iterator[None]:
 
 
 def read_environment_alone() -> None:
-    """Have Prefect read its settings anew, from the environment and from no file of the working folder.
+    """Have Prefect read its settings again, from the environment and from no file of the working folder.
 
     The list of sources is a private part of Prefect. Where it has moved, files of the working folder still count;
     the environment and the profile are ours in any case.

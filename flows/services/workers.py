@@ -170,7 +170,7 @@ def _context(modules: Sequence[str] = ()) -> multiprocessing.context.BaseContext
 
 
 def _start_worker(threads: int, gpu: str | None, parent: Connection) -> None:
-    """Set up a worker: its threads and GPU; its parent handles Ctrl-C and prints; it ends with its parent."""
+    """Set up a worker: its threads and GPU. It ends with its parent, which handles Ctrl-C and prints."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used, and nothing here has used it

@@ -58,7 +58,7 @@ def write_plots_page(path: Path) -> None:
 
 
 def write_report(evidence: Evidence, path: Path, command: str) -> None:
-    """Write the comparison's page: one file that needs no other. command: repeats the comparison."""
+    """Write the comparison's page: one file that needs no other. command: the command line that repeats it."""
     from dash_core.views.report import ReportContent, report_html
 
     content = ReportContent(
@@ -93,7 +93,7 @@ def table_of(evidence: Evidence, summaries: list[MethodSummary]) -> Table:
 
 
 def _settings(params: Params) -> dict[str, object]:
-    """Return what decides the comparison's results: not where its runs happen, nor other simulations."""
+    """Return what decides the comparison's results: not where its runs are trained, nor other simulations."""
     return {**params.model_dump(mode="json", exclude={"theory"}), "compare": {"methods": params.compare.methods}}
 
 

@@ -59,7 +59,7 @@ def _result(run: RunConfig, folders: RunFolders) -> Mapping[str, Any]:
     result = read_result(folder, run)
     if missing := [name for name in REQUIRED_FACTS if name not in result]:
         lacks = ", ".join(missing)
-        raise RecordError(f"{folder / 'result.json'} lacks {lacks}; remove the run's folder to run it again")
+        raise RecordError(f"{folder / 'result.json'} lacks {lacks}; remove the run's folder to train it again")
     return result
 
 

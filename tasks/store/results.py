@@ -101,7 +101,7 @@ def kept_plans(params: Params, splits: Path, train_digest: str) -> dict[int, Chu
     """Return the chunk plan of each seed; RecordError if one is missing or damaged."""
     paths = {seed: plan_path(splits, params, seed, train_digest) for seed in params.seeds}
     if missing := [path for path in paths.values() if not path.exists()]:
-        raise RecordError(f"no chunk plan {missing[0]}: `dashpipe split` makes those of all seeds")
+        raise RecordError(f"no chunk plan {missing[0]}: `dashpipe split` makes the plans of all seeds")
     return {seed: ChunkPlan.load(path) for seed, path in paths.items()}
 
 
@@ -122,5 +122,5 @@ def check_dataset(dataset: Dataset, described: Mapping[str, Any], path: Path) ->
     if (dataset.train.digest, dataset.test.digest) != (described["train_digest"], described["test_digest"]):
         raise ConfigError(
             f"{dataset.name} here is not the version that {path} describes: run `dashpipe prepare` again, "
-            "or bring back the data it was made of"
+            "or bring back the data that it describes"
         )
