@@ -6,6 +6,7 @@ from typing import Any
 from dash_core.config import nearest, parse
 from dash_core.errors import ConfigError
 from dash_core.interventions.base import Intervention
+from dash_core.interventions.controls import CONTROLS
 from dash_core.interventions.dash import Dash
 from dash_core.interventions.regularise import L2Init, L2InitAuthors, l2_init_penalty, l2_init_penalty_authors
 from dash_core.interventions.restart import Cold, HeadReset, Warm, WarmNewOptimizer
@@ -26,6 +27,7 @@ INTERVENTIONS: dict[str, type[Intervention]] = {
         L2Init,
         L2InitAuthors,
         Dash,
+        *CONTROLS,
     )
 }
 

@@ -1,6 +1,7 @@
 """DASH as an intervention: `dash_core.shrinking` on all chunks so far, in parts that fit in memory."""
 
 import logging
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -44,6 +45,10 @@ class Dash(Intervention):
         with borrowed_global_generator(learner.device, derive_seed(learner.seed, "dash", data.experiment)):  # dropout's
             return self._gradient(learner, data)
 
+    def chunks(self, learner, data) -> Iterable[tuple[Tensor, Tensor]]:
+        """Return the chunks whose gradients are averaged, oldest first."""
+        return data.chunks()
+
     def _gradient(self, learner, data) -> dict[str, Tensor]:
         """Return G. In eval mode a chunk too big for the memory is divided, which changes G by rounding only.
 
@@ -54,7 +59,7 @@ class Dash(Intervention):
             try:
                 return averaged_gradient(
                     learner.model,
-                    data.chunks(),
+                    self.chunks(learner, data),
                     alpha=self.alpha,
                     cutoff=self.cutoff,
                     mode=self.mode,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dash_core.trajectory import WEIGHTS
+from dash_core.result import WEIGHTS_FILE
 from flows.services.prefect_process import DATABASE_FILE
 from flows.services.prefect_server import PrivateServer
 from tasks.store.progress import read_progress
@@ -49,8 +49,8 @@ def test_a_run_stopped_in_mid_chunk_is_not_retried_and_ends_as_if_undisturbed(tm
             assert database.execute(f"SELECT max(run_count) FROM {table}").fetchall() == [(1,)]
     (run,) = (run for run in shell.params(SETTINGS).runs() if run.method.label == "dash")
     crashing.train_run(run, tmp_path / "undisturbed")
-    undisturbed = load_file(tmp_path / "undisturbed" / WEIGHTS)
-    stopped = load_file(folder_of(running.store) / WEIGHTS)
+    undisturbed = load_file(tmp_path / "undisturbed" / WEIGHTS_FILE)
+    stopped = load_file(folder_of(running.store) / WEIGHTS_FILE)
     assert undisturbed.keys() == stopped.keys()
     assert all(torch.equal(undisturbed[name], stopped[name]) for name in undisturbed)
 

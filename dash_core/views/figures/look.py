@@ -40,6 +40,16 @@ STYLES = {
     "l2_init": Style("#6d6e85", "solid", "pentagon"),
     "shrink_perturb_ash_adams": Style("#14b389", "dash", "triangle-down"),
     "l2_init_authors": Style("#6d6e85", "dash", "hexagon"),
+    "dash_norms": Style("#9d33b8", "dash", "triangle-left"),
+    "dash_direction": Style("#9d33b8", "longdash", "triangle-right"),
+    "dash_permuted": Style("#1f5eff", "dash", "triangle-ne"),
+    "dash_permuted_in_filter": Style("#1f5eff", "dashdot", "triangle-se"),
+    "dash_uniform": Style("#63a5d9", "dash", "diamond-wide"),
+    "dash_reversed": Style("#b6490d", "dash", "triangle-sw"),
+    "dash_random_gradient": Style("#735c42", "dash", "octagon"),
+    "dash_shuffled_labels": Style("#e88e00", "dash", "hexagon2"),
+    "dash_granularity": Style("#14b389", "dashdot", "diamond-tall"),
+    "norm_reset": Style("#6d6e85", "dashdot", "star-triangle-down"),
 }
 PHASE_COLORS = {
     "intervene": "#3f7348",
