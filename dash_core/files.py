@@ -11,11 +11,11 @@ from pathlib import Path
 from dash_core.errors import ConfigError, DashError
 
 REMEDIES = {
-    errno.ENOSPC: "free some space; the same command goes on",
-    errno.EDQUOT: "free some of your quota; the same command goes on",
-    errno.EROFS: "make it writable, or name another folder; the same command goes on",
-    errno.EACCES: "allow it, or name another folder; the same command goes on",
-    errno.EPERM: "allow it, or name another folder; the same command goes on",
+    errno.ENOSPC: "free some space; the same command continues",
+    errno.EDQUOT: "free some of your quota; the same command continues",
+    errno.EROFS: "make it writable, or name another folder; the same command continues",
+    errno.EACCES: "allow it, or name another folder; the same command continues",
+    errno.EPERM: "allow it, or name another folder; the same command continues",
     errno.EIO: "the disk fails: check it, or name a folder on another one",
 }
 FULL_DISK_BYTES = 2**20  # a disk with fewer free bytes counts as full

@@ -46,9 +46,8 @@ class ComparisonFailed(DashError):
 def compare_methods(params: Params, place: Place, command: str, again: bool = False) -> Published:
     """Train every method and seed of a comparison, side by side, and publish its table.
 
-    command: the words that repeat the comparison. A complete run is trained again only if `again` asks for it. A run
-    that fails does not stop the others: the table shows the complete runs, and ComparisonFailed says which failed and
-    why.
+    command: the command line that repeats the comparison. again: whether complete runs are trained again. A run that
+    fails does not stop the others: the table shows the complete runs, and ComparisonFailed says which failed and why.
     """
     compared = compare(params, place, command, again)
     compared.raise_failures()
@@ -58,15 +57,17 @@ def compare_methods(params: Params, place: Place, command: str, again: bool = Fa
 def compare(params: Params, place: Place, command: str, again: bool = False) -> "Compared":
     """Train every method and seed within the calling flow, and publish the complete runs.
 
-    command: the words that repeat the comparison. ComparisonFailed if another command removes runs meanwhile.
+    command: the command line that repeats the comparison. ComparisonFailed if another command removes runs meanwhile.
     """
     trained = _train(params, params.runs(), place, again)
     splits = {seed: plan.digest for seed, plan in trained.plans.items()}
     evidence = gather(params, place, splits, describe(trained.dataset))
-    if (gone := trained.asked - len(trained.failures) - len(evidence.runs)) > 0:
-        raise ComparisonFailed(f"{gone} of {trained.asked} runs were removed by another command; give this one again")
+    if (removed := trained.run_count - len(trained.failures) - len(evidence.runs)) > 0:
+        raise ComparisonFailed(
+            f"{removed} of {trained.run_count} runs were removed by another command; repeat this command"
+        )
     published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
-    return Compared(evidence, published, trained.asked, trained.failures)
+    return Compared(evidence, published, trained.run_count, trained.failures)
 
 
 @flow(name="train-method", flow_run_name="train {params.dataset.name} · {label}", persist_result=False, retries=0)
@@ -74,68 +75,70 @@ def train_method(params: Params, label: str, place: Place) -> None:
     """Train every seed of one method of a comparison; ComparisonFailed says which failed and why."""
     trained = _train(params, [params.run(label, seed) for seed in params.seeds], place)
     trained.mirror.close("FAILED" if trained.failures else "FINISHED")
-    _raise_failures(trained.asked, trained.failures)
+    _raise_failures(trained.run_count, trained.failures)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A finished comparison: its complete runs, where they are published, and why other runs failed, by id."""
+    """A finished comparison: its complete runs, their publication, the number of all runs, and failures by run id."""
 
     evidence: Evidence
     published: Published
-    asked: int
+    run_count: int
     failures: Mapping[str, str]
 
     def raise_failures(self) -> None:
         """Raise ComparisonFailed, which says which runs failed and why, if any did."""
-        _raise_failures(self.asked, self.failures, self.published)
+        _raise_failures(self.run_count, self.failures, self.published)
 
 
-def _raise_failures(asked: int, failures: Mapping[str, str], published: Published | None = None) -> None:
+def _raise_failures(run_count: int, failures: Mapping[str, str], published: Published | None = None) -> None:
     if failures:
         listing = "\n".join(f"  {run_id}: {reason}" for run_id, reason in failures.items())
-        raise ComparisonFailed(f"{len(failures)} of {asked} runs failed:\n{listing}", published)
+        raise ComparisonFailed(f"{len(failures)} of {run_count} runs failed:\n{listing}", published)
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """What training left: data, chunk plans by seed, the runs' mirror in MLflow, and why some runs failed, by id."""
+class _TrainedRuns:
+    """The runs after training: data, chunk plans by seed, mirror in MLflow, number, and why some failed, by run id."""
 
     dataset: Dataset
     plans: Mapping[int, ChunkPlan]
     mirror: Mirror
-    asked: int
+    run_count: int
     failures: Mapping[str, str]
 
 
-def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool = False) -> _Trained:
+def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool = False) -> _TrainedRuns:
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    build_model(params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation)  # an early error
+    build_model(
+        params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation
+    )  # an error here, before any worker starts
     complete = [run for run in runs if is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
     for run in runs:
-        if again or (run not in complete and is_complete(run, place)):  # made on other data, or by other code
+        if again or (run not in complete and is_complete(run, place)):  # trained on other data or by other code
             forget(run, place)
             mirror.forget(run)
-    todo = [run for run in runs if again or run not in complete]
-    crew = Crew.of(params, len(todo))
+    pending = [run for run in runs if again or run not in complete]
+    crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
-        failures = train_runs(todo, place.model_copy(update={"workers": crew.workers}), crew)
-    return _Trained(dataset, plans, mirror, len(runs), failures)
+        failures = train_runs(pending, place.model_copy(update={"workers": crew.workers}), crew)
+    return _TrainedRuns(dataset, plans, mirror, len(runs), failures)
 
 
-def train_runs(todo: Sequence[RunConfig], place: Place, crew: Crew) -> dict[str, str]:
+def train_runs(pending: Sequence[RunConfig], place: Place, crew: Crew) -> dict[str, str]:
     """Have worker processes train the runs, each a subflow of this one; return why runs failed, by id."""
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
-    workers = crew.workers if todo else 0
+    workers = crew.workers if pending else 0
     with open_executor(workers, crew.threads, place.device) as executor:
 
         def train_in_worker(run: RunConfig) -> None:
             try:
-                _call(executor, train_run_in_worker, run, place, context)
+                _train_when_free(executor, train_run_in_worker, run, place, context)
             except DashError as error:
                 failures[run.id] = str(error)
                 if isinstance(error, WorkerDied):
@@ -143,23 +146,23 @@ def train_runs(todo: Sequence[RunConfig], place: Place, crew: Crew) -> dict[str,
                 elif isinstance(error, Ended):
                     mark_progress(place.run_folder(run), "stopped")
 
-        with ThreadPoolExecutor(max(len(todo), 1)) as threads:  # they only wait: the executor sets the pace
+        with ThreadPoolExecutor(max(len(pending), 1)) as threads:  # they only wait: the executor limits runs at once
             try:
-                list(threads.map(train_in_worker, todo))
+                list(threads.map(train_in_worker, pending))
             except BaseException:
                 executor.terminate()
                 raise
     return failures
 
 
-def _call(executor: Executor, *work: Any) -> None:
-    """Have a worker train one run. While another command trains it, say so once, and try again until it is done."""
-    told = False
+def _train_when_free(executor: Executor, *work: Any) -> None:
+    """Have a worker train one run. While another command trains it, print that once, and try again until it is free."""
+    announced = False
     while True:
         try:
             return executor.call(*work)
         except Busy as busy:
-            if not told:
+            if not announced:
                 print(busy, file=sys.stderr)
-            told = True
+            announced = True
             time.sleep(RETRY_SECONDS)

@@ -20,7 +20,7 @@ def compare_methods(
     data_root: str | None = None,
     again: bool = False,
 ) -> Published:
-    """Read the parameters once, then do what `flows.compare.compare_methods` does."""
+    """Read the parameters once, then train and publish the comparison as `flows.compare.compare_methods` does."""
     params = load_params(Path(params_file), preset, overrides)
     place = place_of(params, Path(store), Path(data_root) if data_root else None)
     command = f"uv run dashpipe compare{as_options(Path(params_file), preset, overrides)}"

@@ -1,4 +1,4 @@
-"""The flow of one run: chunk after chunk, intervene, train, evaluate, record."""
+"""The flow of one run: for each experiment intervene, train, evaluate, record."""
 
 import contextlib
 import traceback
@@ -14,7 +14,7 @@ from dash_core.errors import DashError, StopRequested
 from dash_core.files import naming, remove_unfinished, write_atomically
 from dash_core.result import read_result
 from dash_core.trajectory import Steps, Trajectory
-from flows.services.prefect_health import gone, quieten, wait_for_api
+from flows.services.prefect_health import lost_server_error, quieten, wait_for_api
 from flows.services.prefect_server import send_everything
 from tasks.steps import evaluate, intervene, record, train
 from tasks.store.datasets import open_dataset, open_plan
@@ -28,14 +28,14 @@ RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed
 
 
 class RunFailed(DashError):
-    """A run stopped with an error that is not the user's; its traceback is in the run's folder."""
+    """A run stopped with an error that is not the user's fault; its traceback is in the run's folder."""
 
 
 @flow(name="run-experiment", flow_run_name=RUN_NAME, persist_result=False, retries=0)
 def run_experiment(run: RunConfig, place: Place) -> None:
-    """Train one method and seed over all experiments, from where it stopped; of a complete run check the weights.
+    """Train one method and seed over all experiments, from where it stopped; check a complete run's weights.
 
-    All that happens is said in the run's folder, for whoever watches or tracks the run.
+    The run's folder says how far it is; the display and MLflow's mirror read it there.
     """
     dataset = open_dataset(run.dataset, place)
     plan = open_plan(run, dataset, place)
@@ -62,9 +62,9 @@ def train_experiments(trajectory: Trajectory, progress: ProgressWriter) -> None:
 
 
 def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
-    """Train one run in this process. What goes wrong is raised as a DashError, which travels between processes.
+    """Train one run in this process. Every error is raised as a DashError, which can be sent to another process.
 
-    No two processes train it at once: one waits for the other or, without `wait`, raises Busy.
+    If another process trains it, wait for that process or, without `wait`, raise Busy.
     """
     with locked_run(run, place, wait=wait):
         folder = place.run_folder(run)
@@ -73,18 +73,18 @@ def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
             with tags(run.method.label, run.dataset.name, run.model.name, f"seed {run.seed}"), naming():
                 run_experiment(run, place)
         except DashError as error:
-            _leave_word(folder, "stopped" if isinstance(error, StopRequested) else "failed", error)
+            _record_end(folder, "stopped" if isinstance(error, StopRequested) else "failed", error)
             raise
         except Exception as error:
-            _leave_word(folder, "failed", error, traceback.format_exc())
-            if lost := gone():
+            _record_end(folder, "failed", error, traceback.format_exc())
+            if lost := lost_server_error():
                 raise lost from None
             reason = f"{type(error).__name__}: {error} (the traceback is in {folder / 'error.txt'})"
             raise RunFailed(reason) from None
 
 
-def _leave_word(folder: Path, state: State, error: Exception, details: str | None = None) -> None:
-    """Say in the run's folder how it ended; where the disk itself failed, this is left out."""
+def _record_end(folder: Path, state: State, error: Exception, details: str | None = None) -> None:
+    """Write to the run's folder how the run ended, unless the disk itself fails."""
     with contextlib.suppress(OSError):
         mark_progress(folder, state, str(error) if state == "failed" else None)
         if details:
@@ -94,7 +94,7 @@ def _leave_word(folder: Path, state: State, error: Exception, details: str | Non
 def train_run_in_worker(run: RunConfig, place: Place, context: bytes) -> None:
     """Train one run in this worker process, as a child of the flow whose serialised context is given.
 
-    Busy if another process trains it: this worker is free for another run meanwhile.
+    Raise Busy if another process trains it, so that this worker is free for another run.
     """
     quieten()
     wait_for_api()

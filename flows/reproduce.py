@@ -27,35 +27,35 @@ def reproduce_item(
     overrides: Sequence[str] = (),
     again: bool = False,
 ) -> Reproduced:
-    """Run every comparison of an item, and publish its page, verdicts and record.
+    """Train every comparison of an item, and publish its page, verdicts and record.
 
-    settings: the checked parameters of each comparison. place: its folders; devices and threads are
-    each comparison's own. A run that fails does not stop the others: the item is made of the complete runs, and the
+    settings: the checked parameters of each comparison. place: its folders are used; devices and threads come from
+    each comparison's parameters. A run that fails does not stop the others: the item uses the complete runs, and the
     failures are returned with it.
     """
     (item,), changes = select(name), changing(overrides)
     command = command_of(item, scale, overrides)
-    measured, failures, simulating = {}, {}, 0.0
+    measured, failures, simulation_seconds = {}, {}, 0.0
     for key, params in settings.items():
         own_place = place_of(params, place.store, place.data_root)
         if item.simulated:
             started = time.perf_counter()
             measured[key] = simulate(key, params, own_place)
-            simulating += time.perf_counter() - started
+            simulation_seconds += time.perf_counter() - started
         else:
             measured[key], failed = _compare(params, own_place, command, again)
             failures |= failed
-    made = Reproduced(
+    reproduced = Reproduced(
         item=item,
         scale=scale,
         outcome=measured,
-        seconds=simulating or _seconds(measured),
+        seconds=simulation_seconds or _seconds(measured),
         command=command,
         overrides=tuple(changes),
         failures=failures,
     )
-    publish_item(made, place)
-    return made
+    publish_item(reproduced, place)
+    return reproduced
 
 
 def _compare(params: Params, place: Place, command: str, again: bool) -> tuple[Measured, Mapping[str, str]]:
@@ -68,8 +68,8 @@ def _compare(params: Params, place: Place, command: str, again: bool) -> tuple[M
 
 
 def _seconds(measured: Mapping[str, Measured]) -> float:
-    """Return the seconds of all runs together, by their records."""
-    runs = [run for one in measured.values() for method in one.methods for run in method.runs.values()]
+    """Return the seconds that all runs took together, according to their records."""
+    runs = [run for comparison in measured.values() for method in comparison.methods for run in method.runs.values()]
     return sum(total_cost(run).seconds for run in runs)
 
 
@@ -79,7 +79,7 @@ def changing(overrides: Sequence[str]) -> list[str]:
 
 
 def command_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> str:
-    """Return the command that makes an item again."""
+    """Return the command that reproduces an item."""
     words = ["uv", "run", "dashpipe", "reproduce", item.name, "--scale", scale]
     for override in overrides:
         words += ["--set", override]

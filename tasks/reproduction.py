@@ -35,17 +35,17 @@ def simulate(key: str, params: Params, place: Place) -> Measured:
     return Measured(params, simulated(params.theory), [facts(place)])
 
 
-@task(task_run_name="publish {made.item.name}", cache_policy=NO_CACHE, persist_result=False, retries=0)
-def publish_item(made: Reproduced, place: Place) -> Path:
+@task(task_run_name="publish {reproduced.item.name}", cache_policy=NO_CACHE, persist_result=False, retries=0)
+def publish_item(reproduced: Reproduced, place: Place) -> Path:
     """Write the item's page and, last, its record; return the page."""
-    folder = item_folder(place.store, made.item.name, made.scale, made.overrides)
-    write_atomically(folder / PAGE_FILE, item_html(made).encode())
-    write_atomically(folder / RESULT_FILE, (json.dumps(made.result(), indent=2) + "\n").encode())
+    folder = item_folder(place.store, reproduced.item.name, reproduced.scale, reproduced.overrides)
+    write_atomically(folder / PAGE_FILE, item_html(reproduced).encode())
+    write_atomically(folder / RESULT_FILE, (json.dumps(reproduced.result(), indent=2) + "\n").encode())
     return folder / PAGE_FILE
 
 
 def read_results(store: Path, items: Sequence[str], scale: str, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return the records of the items that were reproduced so, in the given order; RecordError if one is damaged."""
+    """Return the records of the items reproduced at this scale, in the given order; RecordError if one is damaged."""
     records = []
     for item in items:
         path = item_folder(store, item, scale, overrides) / RESULT_FILE
@@ -59,7 +59,7 @@ def read_results(store: Path, items: Sequence[str], scale: str, overrides: Seque
 
 
 def write_summary(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write the one table of all items as markdown; RecordError if nothing was reproduced."""
+    """Write a table of all items as markdown; RecordError if nothing was reproduced."""
     if not results:
         raise RecordError("no item has been reproduced at this scale yet: name some, or all, in the same command")
     write_atomically(path, digest(results).encode())

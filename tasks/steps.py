@@ -1,4 +1,4 @@
-"""The steps of one chunk as Prefect tasks: intervene, train, evaluate, record.
+"""The steps of one experiment as Prefect tasks: intervene, train, evaluate, record.
 
 The trajectory passes between them in memory; Prefect never stores it and caches nothing. The run's folder is the
 truth, and a run that starts again continues from it.
@@ -14,7 +14,7 @@ from dash_core.records import ChunkRecord
 from dash_core.trajectory import Intervened, Trained, Trajectory
 from tasks.store.progress import ProgressWriter
 
-# no retries, whatever Prefect's settings say: a stop is not a failure, and the weights are half-trained after one
+# no retries, whatever Prefect's settings say: a stop is not a failure, and a failure leaves half-trained weights
 step = partial(task, cache_policy=NO_CACHE, persist_result=False, retries=0)
 
 
@@ -26,7 +26,7 @@ def intervene(trajectory: Trajectory, experiment: int) -> Intervened:
 
 @step(task_run_name="experiment {experiment} · train", tags=["train"])
 def train(trajectory: Trajectory, experiment: int, intervened: Intervened) -> Trained:
-    """Train on all chunks so far, to convergence."""
+    """Train on the experiment's chunks, until its stop rule or its number of epochs is reached."""
     return trajectory.train(experiment, intervened)
 
 
@@ -40,7 +40,7 @@ def evaluate(trajectory: Trajectory, experiment: int) -> Evaluation:
 def record(
     trajectory: Trajectory, experiment: int, trained: Trained, evaluation: Evaluation, progress: ProgressWriter
 ) -> ChunkRecord:
-    """Put the experiment on disk, then show it to whoever watches."""
+    """Write the experiment's record to disk, then update the run's progress file."""
     chunk_record = trajectory.record(experiment, trained, evaluation)
-    progress.after_chunk(chunk_record)
+    progress.after_experiment(chunk_record)
     return chunk_record

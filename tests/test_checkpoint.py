@@ -355,7 +355,7 @@ def full_disk(monkeypatch):
 def test_a_state_that_cannot_be_saved_is_no_stop_and_leaves_no_record(tmp_path, full_disk):
     run, data = toy.params().run("warm", 0), toy.dataset()
     stopping = toy.trajectory(tmp_path / "stopped", run, data, watch=Watch(stop=lambda: True))
-    with pytest.raises(DiskError):  # and not StopRequested, which says that the same command goes on from there
+    with pytest.raises(DiskError):  # and not StopRequested, which says that the same command continues from there
         stopping.advance()
     ending = toy.trajectory(tmp_path / "ended", run, data)
     trained = ending.train(1, ending.intervene(1))

@@ -23,7 +23,7 @@ from tasks.store.locks import locked
 from tests import toy
 from tests.test_records import record
 
-FULL = r"{}: No space left on device; free some space; the same command goes on"
+FULL = r"{}: No space left on device; free some space; the same command continues"
 MANY = tuple([0.25] * 4000)  # a line longer than a page: a part of it may fit
 
 

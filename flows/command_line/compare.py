@@ -1,6 +1,6 @@
-"""The commands `compare` and `run`, from services started to table printed.
+"""The commands `compare` and `run`: start the services, train, print the table.
 
-Imports wait until they are needed, for the reason that `session.py` gives.
+Most imports are inside the functions; `session.py` says why.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -46,13 +46,13 @@ def run(
     """Train one method with one seed over all chunks."""
     with standing_by(options.store_folder) as server:
         settings, place = options.settings, options.place
-        one = settings.run(method, settings.seeds[0] if seed is None else seed)
+        chosen_run = settings.run(method, settings.seeds[0] if seed is None else seed)
         make_writable(place)
-        train_here(settings, one, Session(place, output_console(), server), again)
+        train_here(settings, chosen_run, Session(place, output_console(), server), again)
 
 
 def compare_and_print(options: SharedOptions, session: Session, again: bool) -> None:
-    """Run the comparison's flow under a display, and print its table; ComparisonFailed names the runs that failed."""
+    """Train the comparison under a display, and print its table; ComparisonFailed names the runs that failed."""
     from tasks.store.runs import is_complete
 
     settings, place, console = options.settings, session.place, session.console
@@ -75,7 +75,7 @@ def compare_and_print(options: SharedOptions, session: Session, again: bool) -> 
 
 
 def _print_published(published: "Published", options: SharedOptions, session: Session) -> None:
-    """Print a comparison's table, and where its files are."""
+    """Print a comparison's table and the paths of its files."""
     from flows.command_line.live import print_table
 
     print_table(published.table, session.console)
@@ -90,15 +90,15 @@ def train_method(settings: "Params", label: str, place: "Place", console: "Conso
     """Train every seed of one method under a display; complete runs stay as they are."""
     from tasks.store.runs import is_complete
 
-    what, runs = f"{settings.name}, {label}", [settings.run(label, seed) for seed in settings.seeds]
+    title, runs = f"{settings.name}, {label}", [settings.run(label, seed) for seed in settings.seeds]
     trains = not all(is_complete(run, place) for run in runs)
-    with standing_by(place.store) as server, watched_services(what, runs, Session(place, console, server), trains):
+    with standing_by(place.store) as server, watched_services(title, runs, Session(place, console, server), trains):
         from flows.compare import train_method
 
         train_method(settings, label, place)
 
 
-def train_here(settings: "Params", one: "RunConfig", session: Session, again: bool) -> None:
+def train_here(settings: "Params", run: "RunConfig", session: Session, again: bool) -> None:
     """Train one run of a comparison in this process; a complete run is trained again only with `again`."""
     place, console, server = session.place, session.console, session.server
     dataset = check_data(settings, place, console)
@@ -116,11 +116,11 @@ def train_here(settings: "Params", one: "RunConfig", session: Session, again: bo
     imports_done()
     mirror = Mirror(settings, place, lambda: dataset, warned_failures())
     if again:
-        forget(one, place)
-        mirror.forget(one)
-    elif is_complete(one, place):
-        say(console, f"{one.id} is complete; --again trains it again")
-    with prefect_api(place.services, server), watched([one], place, console), Follower(mirror, [one]):
-        train_run(one, place)
+        forget(run, place)
+        mirror.forget(run)
+    elif is_complete(run, place):
+        say(console, f"{run.id} is complete; --again trains it again")
+    with prefect_api(place.services, server), watched([run], place, console), Follower(mirror, [run]):
+        train_run(run, place)
     mirror.close("FINISHED")
-    say(console, f"records  {place.run_folder(one)}")
+    say(console, f"records  {place.run_folder(run)}")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from dash_core.errors import ConfigError
-from flows.command_line.errors import FAILED
+from flows.command_line.errors import FAILED_EXIT
 from flows.command_line.options import SharedOptions, shared_options
 
 if TYPE_CHECKING:
     from tasks.store.place import Place
 
-LEAST_FREE_BYTES = 2 * 2**30  # of disk: with less, a comparison at the paper's scale will not fit
+LEAST_FREE_BYTES = 2 * 2**30  # on the disk; a comparison at the paper's scale needs more
 CPU_FEATURES = {"avx512": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_tile": "AMX"}
 MARKS = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "missing": "[bold red]missing[/]"}
 
@@ -31,12 +31,12 @@ def doctor(options: SharedOptions) -> None:
         console.print(MARKS[finding.verdict], f"{finding.subject:14}", end="", markup=True)
         console.print(finding.words + (f" → {finding.remedy}" if finding.remedy else ""), markup=False)
     if any(finding.verdict == "missing" for finding in findings):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(FAILED_EXIT)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. remedy: what to do about it."""
+    """One line of the report. remedy: what to do or to type."""
 
     verdict: Literal["ok", "note", "missing"]
     subject: str
@@ -86,8 +86,8 @@ def _processors() -> Iterator[Finding]:
     cores, kind = usable_cores(), torch.backends.cpu.get_cpu_capability()
     yield Finding("ok", "CPU", f"{cpu_name()}, {cores} core(s) for us, {kind}")
     features = {name: bool(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)()) for name in CPU_FEATURES}
-    there = ", ".join(words for name, words in CPU_FEATURES.items() if features[name]) or "none"
-    yield Finding("ok", "CPU features", f"matrix units torch can use: {there}")
+    supported = ", ".join(words for name, words in CPU_FEATURES.items() if features[name]) or "none"
+    yield Finding("ok", "CPU features", f"matrix units torch can use: {supported}")
     if not torch.cuda.is_available():
         yield Finding("note", "GPU", "none that torch can use; runs train on the CPU")
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -136,9 +136,11 @@ def _disk(place: "Place") -> Finding:
 def _data(place: "Place") -> Finding:
     from dash_core.data import DATASETS
 
-    there = ", ".join(sorted(path.name for path in place.data_root.iterdir())) if place.data_root.is_dir() else "empty"
+    folders = (
+        ", ".join(sorted(path.name for path in place.data_root.iterdir())) if place.data_root.is_dir() else "empty"
+    )
     embedded = ", ".join(name for name, spec in DATASETS.items() if spec.origin == "embedded")
-    return Finding("ok", "data root", f"{place.data_root} ({there}); embedded: {embedded}")
+    return Finding("ok", "data root", f"{place.data_root} ({folders}); embedded: {embedded}")
 
 
 def _existing(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The commands that list what there is: methods, diagnostics, datasets, models, and the parameters."""
+"""The commands that list methods, diagnostics, datasets, models and the parameters."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import typer
 from flows.command_line.errors import plain_errors
 from flows.command_line.options import SharedOptions, shared_options
 
-NOTHING = "–"  # in a column that a row leaves empty
+EMPTY_CELL = "–"  # in a column that a row leaves empty
 
 
 @shared_options("params", "preset", "overrides")
@@ -26,7 +26,7 @@ def methods() -> None:
     rows = []
     for name, kind in INTERVENTIONS.items():
         defaults = ", ".join(f"{key}={field.default}" for key, field in kind.model_fields.items())
-        rows.append((name, kind.summary, defaults or NOTHING, kind.source))
+        rows.append((name, kind.summary, defaults or EMPTY_CELL, kind.source))
     _print_columns(("method", "what it does", "parameters", "source"), rows)
 
 
@@ -44,7 +44,7 @@ def datasets() -> None:
 
     rows = []
     for name, spec in DATASETS.items():
-        sizes = f"{spec.train_size:,} + {spec.test_size:,}" if spec.train_size and spec.test_size else NOTHING
+        sizes = f"{spec.train_size:,} + {spec.test_size:,}" if spec.train_size and spec.test_size else EMPTY_CELL
         rows.append((name, sizes, spec.origin, spec.summary, spec.source))
     _print_columns(("dataset", "train + test", "origin", "what it is", "source"), rows)
 
@@ -60,7 +60,7 @@ def models(
         rows = []
         for name, spec in MODELS.items():
             if size < spec.smallest:
-                figures = (NOTHING, f"needs {spec.smallest}x{spec.smallest}")
+                figures = (EMPTY_CELL, f"needs {spec.smallest}x{spec.smallest}")
             else:
                 model = build_model(name, (3, size, size), classes, seed=0)
                 figures = (f"{parameter_count(model):,}", f"{forward_flops(model, (3, size, size)) / 1e6:,.1f}")

@@ -21,7 +21,7 @@ from tasks.store.runs import is_complete
 
 REFRESH_SECONDS = 0.5  # between two reads of the runs' progress files
 WIDE_COLUMNS = 90  # from this width on, the live table has wide gaps
-HEADINGS = {  # of the live table; the smallest width of each column that cuts no value
+HEADINGS = {  # of the live table: each column, and the width that its longest value needs
     "run": 0,
     "experiment": 5,
     "epoch": 5,
@@ -46,7 +46,7 @@ def watched(runs: Sequence[RunConfig], place: Place, console: Console) -> Iterat
     """Show the progress of the runs within the block."""
     stop = threading.Event()
     follow = _follow_live if console.is_terminal else _follow_plainly
-    thread = threading.Thread(target=follow, args=(runs, _Reader(runs, place), console, stop), daemon=True)
+    thread = threading.Thread(target=follow, args=(runs, _ProgressReader(runs, place), console, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -74,28 +74,28 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 def print_table(table: Table, console: Console) -> None:
     """Print a comparison's table with its notes."""
-    shown = _drawn(table, HEAVY_HEAD, " ")
+    rich_table = _rich_table(table, HEAVY_HEAD, " ")
     for box in (HEAVY_HEAD, None):  # too wide: mean and deviation on two lines, no digit is cut
-        if Measurement.get(console, console.options.update_width(1000), shown).maximum > console.width:
-            shown = _drawn(table, box, "\n")
+        if Measurement.get(console, console.options.update_width(1000), rich_table).maximum > console.width:
+            rich_table = _rich_table(table, box, "\n")
     console.print()
-    console.print(shown)
+    console.print(rich_table)
     for note in table.notes:
         console.print(note, style="dim", highlight=False)
 
 
-def _drawn(table: Table, box: Box | None, space: str) -> RichTable:
-    """Return the table, in a box if one is given. space: between a mean and its deviation, also in headings."""
-    shown = RichTable(title=table.title, title_style="bold", title_justify="left", header_style="bold", box=box)
+def _rich_table(table: Table, box: Box | None, space: str) -> RichTable:
+    """Return the table for a terminal, in a box or without (None). space: between a mean and its deviation."""
+    rich_table = RichTable(title=table.title, title_style="bold", title_justify="left", header_style="bold", box=box)
     for number, heading in enumerate(table.headings):
-        shown.add_column(heading.replace(" ", space, 1), justify="left" if number == 0 else "right", no_wrap=True)
+        rich_table.add_column(heading.replace(" ", space, 1), justify="left" if number == 0 else "right", no_wrap=True)
     for row in table.rows:
-        shown.add_row(*(Text(cell.text.replace(" ", space), "bold green" if cell.bold else "") for cell in row))
-    return shown
+        rich_table.add_row(*(Text(cell.text.replace(" ", space), "bold green" if cell.bold else "") for cell in row))
+    return rich_table
 
 
-class _Reader:
-    """Reads the runs' progress files; a file that an earlier attempt left counts as waiting until it changes."""
+class _ProgressReader:
+    """Reads the runs' progress files; a file of an earlier attempt counts as waiting until it changes."""
 
     def __init__(self, runs: Sequence[RunConfig], place: Place) -> None:
         self._place = place
@@ -103,7 +103,7 @@ class _Reader:
         self._complete = {run.id for run in runs if is_complete(run, place)}
 
     def before(self, run: RunConfig) -> Progress:
-        """Return the run's progress when the command began."""
+        """Return the run's progress at the start of the command."""
         return replace(self._first[run.id], state="done" if run.id in self._complete else "waiting")
 
     def __call__(self, run: RunConfig) -> Progress:
@@ -112,18 +112,20 @@ class _Reader:
         return self.before(run) if now == self._first[run.id] else now
 
 
-def _follow_live(runs: Sequence[RunConfig], read: "_Reader", console: Console, stop: threading.Event) -> None:
+def _follow_live(runs: Sequence[RunConfig], read: "_ProgressReader", console: Console, stop: threading.Event) -> None:
     started = time.monotonic()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             ended = stop.is_set()
-            live.update(_picture([(run, read(run)) for run in runs], console, time.monotonic() - started), refresh=True)
+            live.update(
+                _live_table([(run, read(run)) for run in runs], console, time.monotonic() - started), refresh=True
+            )
             if ended:
                 return
             stop.wait(REFRESH_SECONDS)
 
 
-def _picture(rows: Sequence[tuple[RunConfig, Progress]], console: Console, elapsed: float) -> RichTable:
+def _live_table(rows: Sequence[tuple[RunConfig, Progress]], console: Console, elapsed: float) -> RichTable:
     """Return the live table; if it does not fit the screen, runs that wait or are done are only counted."""
     counts = {state: sum(progress.state == state for _, progress in rows) for state in STYLES}
     caption = " · ".join(f"{count} {state}" for state, count in counts.items() if count)
@@ -155,19 +157,21 @@ def _cells(run: RunConfig, progress: Progress) -> tuple[str, ...]:
     )
 
 
-def _follow_plainly(runs: Sequence[RunConfig], read: "_Reader", console: Console, stop: threading.Event) -> None:
-    """Print a line whenever a run has finished chunks since the last look, or has failed."""
-    said = {run.id: read.before(run) for run in runs}
+def _follow_plainly(
+    runs: Sequence[RunConfig], read: "_ProgressReader", console: Console, stop: threading.Event
+) -> None:
+    """Print a line whenever a run has finished an experiment, or has failed."""
+    printed = {run.id: read.before(run) for run in runs}
     ended = False
     while not ended:
-        ended = stop.wait(REFRESH_SECONDS)  # one more look after the end
+        ended = stop.wait(REFRESH_SECONDS)  # after the end, read once more
         for run in runs:
-            now, last = read(run), said[run.id]
+            now, last = read(run), printed[run.id]
             if now.state == "failed" and last.state != "failed":
                 console.print(f"{run.method.label} · seed {run.seed}: failed", highlight=False)
             elif now.finished > last.finished or (now.state == "done" and last.state != "done"):
                 console.print(_line(run, now), highlight=False)
-            said[run.id] = now
+            printed[run.id] = now
 
 
 def _line(run: RunConfig, now: Progress) -> str:

@@ -34,7 +34,7 @@ COMMANDS = (  # in the order of --help
     pipeline.theory,
     reproduce.reproduce,
 )
-UNWRITTEN = 120  # exit code, Python's too: the end of the output could not be written, as on a full disk
+UNWRITTEN_EXIT = 120  # exit code, as in Python: the end of the output could not be written, for example to a full disk
 
 app = typer.Typer(
     help="Train on growing data, chunk by chunk, with DASH, Shrink & Perturb and their baselines, and compare them.",
@@ -54,7 +54,7 @@ def main() -> None:
         try:
             logging.shutdown()  # Python would call it after this
             if not all([_flushed(stream) for stream in (sys.stdout, sys.stderr)]):
-                code = code or UNWRITTEN
+                code = code or UNWRITTEN_EXIT
         finally:
             os._exit(code)
 

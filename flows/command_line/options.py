@@ -23,7 +23,7 @@ Again = Annotated[bool, typer.Option("--again", help="Train again what is comple
 
 @dataclass(frozen=True)
 class SharedOptions:
-    """Which parameters, laid over by what, and where their runs happen. The parameters are read once."""
+    """The options of a command: parameters, what is laid over them, and folders. The parameters are read once."""
 
     params: Annotated[Path, typer.Option("--params", help="The parameters' file.", metavar="FILE")] = Path(
         "params.yaml"
@@ -61,17 +61,17 @@ class SharedOptions:
 
     @cached_property
     def place(self) -> "Place":
-        """Where the parameters' runs happen; nothing is created."""
+        """Where the parameters' runs are trained; nothing is created."""
         return self.place_for(self.settings)
 
     def place_for(self, settings: "Params") -> "Place":
-        """Return where runs of other parameters happen; ConfigError if the device or a folder cannot exist."""
+        """Return where the runs of given parameters are trained; ConfigError if the device or a folder cannot exist."""
         from dash_core.device import choose_device
         from tasks.store.place import place_of
 
         try:
             place = place_of(settings, self.store_folder, self.data_root)
-        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+        except (OSError, RuntimeError, ValueError) as error:  # such as a loop of links, or a NUL in the path
             raise ConfigError(f"--store or --data-root: no such folder can exist ({error}); name another") from None
         choose_device(place.device)
         return place
@@ -83,18 +83,18 @@ class SharedOptions:
 
     @property
     def compare_command(self) -> str:
-        """The command that makes the comparison again."""
-        return f"uv run dashpipe compare{self._words}"
+        """The command line that repeats the comparison."""
+        return f"uv run dashpipe compare{self._parameter_options}"
 
     @property
     def ui_command(self) -> str:
-        """The command that opens the comparison in MLflow's pages."""
+        """The command line that opens the comparison in MLflow's pages."""
         store = self.place.store
         words = shlex.join([] if store == Path.cwd() else ["--store", str(store)])
-        return f"uv run dashpipe ui {words}".rstrip() + self._words
+        return f"uv run dashpipe ui {words}".rstrip() + self._parameter_options
 
     @property
-    def _words(self) -> str:
+    def _parameter_options(self) -> str:
         from flows.command_line.settings import as_options
 
         return as_options(self.params, self.preset, self.overrides)
@@ -107,8 +107,8 @@ _ANNOTATIONS = get_type_hints(SharedOptions, include_extras=True)
 def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command the named shared options, and prints its errors plainly.
 
-    The command takes them as its first argument, one SharedOptions; options that it was not given have their defaults.
-    On the command line they come after the command's own.
+    The command takes them as its first argument, one SharedOptions, in which all other options have their defaults. On
+    the command line they come after the command's own options.
     """
     unknown = set(names) - set(ALL_OPTIONS)
     if unknown:
@@ -117,16 +117,16 @@ def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
-        def called(**values: Any) -> None:
+        def command_of_options(**values: Any) -> None:
             options = SharedOptions(**{name: values.pop(name) for name in names})
             with plain_errors():
                 command(options, **values)
 
         parameters = [*own, *(_parameter(name) for name in names)]
-        called.__name__, called.__doc__ = command.__name__, command.__doc__
-        called.__signature__ = inspect.Signature(parameters)
-        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return called
+        command_of_options.__name__, command_of_options.__doc__ = command.__name__, command.__doc__
+        command_of_options.__signature__ = inspect.Signature(parameters)
+        command_of_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command_of_options
 
     return decorate
 

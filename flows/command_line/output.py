@@ -1,4 +1,4 @@
-"""What commands print on: any terminal, file or pipe, whatever its encoding and width."""
+"""Printing to any terminal, file or pipe, whatever its encoding and width."""
 
 import codecs
 import sys

@@ -38,7 +38,7 @@ def reproduce(
     if not items and summary is None and not listing:
         raise ConfigError("name an item of the paper, for example figure-1, or give --list")
     if listing and (items or summary):
-        raise ConfigError("--list names every item at every scale, and makes none: give it alone")
+        raise ConfigError("--list names every item at every scale, and reproduces none: give it alone")
     from flows.command_line import reproduction
 
     reproduction.check_summary(scale, summary)

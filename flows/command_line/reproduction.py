@@ -1,4 +1,4 @@
-"""What the command `reproduce` does: it reproduces items of the paper, lists them, and summarises their verdicts."""
+"""The work of the command `reproduce`: reproduce items of the paper, list them, summarise their verdicts."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))  # seconds of each
 
 
 class ReproductionFailed(DashError):
-    """Some items could not be reproduced whole; the message names them. The other items are complete."""
+    """Some items are incomplete; the message names them. The other items are complete."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def reproduce(selection: Selection, place: Place, console: Console) -> None:
     with standing_by(place.store) as server, services(Session(place, console, server), models):
         for item in selection.items:
             try:
-                if reason := _reproduce_one(item, selection, place, console):
+                if reason := _reproduce_item(item, selection, place, console):
                     failures[item.name] = reason
             except StopRequested:
                 raise
@@ -72,10 +72,10 @@ def reproduce(selection: Selection, place: Place, console: Console) -> None:
                 say(console, f"{item.name}: {error}")
     if failures:
         listing = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
-        raise ReproductionFailed(f"{len(failures)} of {len(selection.items)} items are not whole:\n{listing}")
+        raise ReproductionFailed(f"{len(failures)} of {len(selection.items)} items are incomplete:\n{listing}")
 
 
-def _reproduce_one(item: Item, selection: Selection, place: Place, console: Console) -> str:
+def _reproduce_item(item: Item, selection: Selection, place: Place, console: Console) -> str:
     """Reproduce one item, print its verdicts, and return why runs failed, or an empty text."""
     from flows.command_line.live import watched
 
@@ -87,46 +87,46 @@ def _reproduce_one(item: Item, selection: Selection, place: Place, console: Cons
             check_data(params, place, console)
     started = time.perf_counter()
     with watched(list(runs.values()), place, console):
-        made = reproduce_item(item.name, selection.scale, settings, place, selection.overrides, selection.again)
-    for finding in made.findings:
+        reproduced = reproduce_item(item.name, selection.scale, settings, place, selection.overrides, selection.again)
+    for finding in reproduced.findings:
         console.print(f"{finding.judgement:14}", style=MARKS[finding.judgement], end="", highlight=False)
         say(console, finding.claim.text)
         console.print(f"{'':14}{finding.numbers}", style="dim", markup=False, highlight=False, soft_wrap=True)
-    if not made.findings:
+    if not reproduced.findings:
         console.print("no claim to check: see the page", highlight=False)
-    folder = item_folder(place.store, item.name, selection.scale, made.overrides)
+    folder = item_folder(place.store, item.name, selection.scale, reproduced.overrides)
     say(console, f"page     {folder / PAGE_FILE} ({time.perf_counter() - started:,.0f} s)")
-    failed = "\n".join(f"    {run}: {reason}" for run, reason in made.failures.items())
-    return f"{len(made.failures)} runs failed:\n{failed}" if failed else ""
+    failed = "\n".join(f"    {run}: {reason}" for run, reason in reproduced.failures.items())
+    return f"{len(reproduced.failures)} runs failed:\n{failed}" if failed else ""
 
 
 def list_items(place: Place, console: Console) -> None:
-    """Print what each item shows and, by scale, the time expected on this machine and whether its data are here."""
+    """Print what each item shows and, for each scale, its expected time and whether its data are on this machine."""
     device = choose_device(place.device)
     prepare_device(device, 1)
     rate, workers = training_rate(device), Crew.of(Params(), 2**20).workers
-    measured = f"{rate / 1e9:,.0f} GFLOP/s a process, {workers} at once"
-    console.print(f"expected times from a measurement of a second: {measured}", markup=False, highlight=False)
+    speed = f"{rate / 1e9:,.0f} GFLOP/s a process, {workers} at once"
+    console.print(f"expected times, from a measurement of one second: {speed}", markup=False, highlight=False)
     for item in ITEMS.values():
         console.print(f"\n{item.name}", style="bold", end="", highlight=False)
         say(console, f"  {item.shows}")
         for scale in SCALES:
-            expected = about(expected_seconds(item, scale, rate, workers))
-            line = f"  {scale:6} {expected:>10}  {_data(item, scale, place)}"
+            duration = about(expected_seconds(item, scale, rate, workers))
+            line = f"  {scale:6} {duration:>10}  {_data(item, scale, place)}"
             say(console, line)
 
 
 def _data(item: Item, scale: str, place: Place) -> str:
-    """Return which datasets an item needs, and whether they are here."""
+    """Return which datasets an item needs, and whether they are on this machine."""
     if item.simulated or not item.scales[scale].comparisons:
         return "needs no data"
     configs = {params.dataset.name: params.dataset for params in item.scales[scale].params().values()}
-    found = {name: is_here(config, place.data_root) for name, config in configs.items()}
-    return ", ".join(f"{name} {'here' if here else 'not here'}" for name, here in found.items())
+    presence = {name: is_here(config, place.data_root) for name, config in configs.items()}
+    return ", ".join(f"{name} {'here' if here else 'not here'}" for name, here in presence.items())
 
 
 def about(seconds: float) -> str:
-    """Return a time to one or two digits: 'about 3 min'."""
+    """Return seconds in words, to one or two digits: 'about 3 min'."""
     size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), UNITS[-1])
     return f"about {max(float(f'{seconds / size:.2g}'), 1):,g} {unit}"
 
@@ -165,6 +165,6 @@ def settings_of(item: Item, scale: str, overrides: Sequence[str] = ()) -> dict[s
 
 
 def check_scale(scale: str) -> None:
-    """Raise ConfigError unless there is such a scale."""
+    """Raise ConfigError if the scale is unknown."""
     if scale not in SCALES:
         raise ConfigError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")

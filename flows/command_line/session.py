@@ -1,7 +1,7 @@
 """The session of a command that trains: its folders, its terminal, the services that it starts, its data.
 
-Imports wait until they are needed, in the order that uses two cores best: the Prefect server and the workers' fork
-server import on their own while this process does, and start nothing before the data are known to be good.
+Most imports are inside the functions, in the order that uses two cores best: the Prefect server and the workers' fork
+server import in their own processes at the same time. Neither starts anything before the data have been checked.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dash_core.files import make_writable_folder
-from tasks import SERVICES
+from tasks import SERVICES_FOLDER
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Session:
-    """Where a command works: its folders, its terminal, and the Prefect server that stands by (`standing_by`)."""
+    """What a command uses: its folders, its terminal, and the Prefect server that stands by (`standing_by`)."""
 
     place: "Place"
     console: "Console"
@@ -34,39 +34,39 @@ class Session:
 
 @contextmanager
 def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
-    """Lend the block a private Prefect server that only imports, which takes seconds: nothing is started or written.
+    """Yield a private Prefect server that only imports, which takes seconds. It serves and writes nothing yet.
 
-    None if the user configured an API. Call it first: this process then imports beside it.
+    None if the user configured an API. Enter it first, so that the server imports while this process does.
     """
     from flows.services.prefect_server import PrivateServer, configured_url
     from flows.services.prefect_settings import private_environment
 
     try:
-        server = None if configured_url() else PrivateServer(store / SERVICES).stand_by()
-    except (OSError, RuntimeError, ValueError):  # the folder cannot exist: SharedOptions.place says so
+        server = None if configured_url() else PrivateServer(store / SERVICES_FOLDER).stand_by()
+    except (OSError, RuntimeError, ValueError):  # SharedOptions.place reports a folder that cannot exist
         server = None
     if server is None:
         yield None
         return
     try:
-        with private_environment(store / SERVICES):
+        with private_environment(store / SERVICES_FOLDER):
             yield server
     finally:
         server.stop()
 
 
 def make_writable(place: "Place") -> None:
-    """Create the store; ConfigError says why it cannot hold results."""
+    """Create the store; ConfigError says why results cannot be written there."""
     make_writable_folder("--store", place.store, place.services)
 
 
 @contextmanager
-def watched_services(what: str, runs: Sequence["RunConfig"], session: Session, trains: bool) -> Iterator[None]:
+def watched_services(title: str, runs: Sequence["RunConfig"], session: Session, trains: bool) -> Iterator[None]:
     """Start the services that the runs need, show the runs' progress, and stop both when the block ends.
 
-    trains: some run is to be trained by worker processes.
+    trains: whether worker processes will train any run.
     """
-    session.console.print(f"{what}: {len(runs)} runs, starting services …", highlight=False)
+    session.console.print(f"{title}: {len(runs)} runs, starting services …", highlight=False)
     with services(session, {run.model.name for run in runs if trains}):
         from flows.command_line.live import watched
 
@@ -78,7 +78,7 @@ def watched_services(what: str, runs: Sequence["RunConfig"], session: Session, t
 def services(session: Session, models: Collection[str]) -> Iterator[None]:
     """Start the services that flows need, and stop them when the block ends.
 
-    models: names of the models that worker processes will build; empty if no run is to be trained.
+    models: names of the models that worker processes will build; empty if no run will be trained.
     """
     from flows.services.environment import imports_done
     from flows.services.prefect_health import explain_lost_server
@@ -119,7 +119,7 @@ def check_data(settings: "Params", place: "Place", console: "Console") -> "Datas
 
 
 def decoded(settings: "Params", place: "Place", console: "Console") -> "Dataset":
-    """Return the dataset, decoded and cached under a progress bar, downloaded if it is not here."""
+    """Return the dataset, decoded and cached under a progress bar, and downloaded if it is missing."""
     from flows.command_line.live import progress_bar
     from tasks.store.datasets import open_dataset
 

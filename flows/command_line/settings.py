@@ -1,4 +1,4 @@
-"""From files and options to Params: params.yaml, a preset laid over it, single values over both."""
+"""Read Params from files and options: params.yaml, a preset laid over it, single values laid over both."""
 
 import re
 import shlex
@@ -84,23 +84,23 @@ def check(params: Params) -> None:
     from dash_core.data import dataset_spec
     from dash_core.models import model_spec
 
-    _check_together(
+    _check_contradictions(
         params, dataset_spec(params.dataset.name), model_spec(params.model.name, params.model.normalisation)
     )
     for label in {*params.methods, *params.compare.methods}:
         params.method(label)
 
 
-def _check_together(params: Params, dataset: "DatasetSpec", model: "ModelSpec") -> None:
-    """Raise ConfigError for settings that would fail later: it is better to fail before a download."""
+def _check_contradictions(params: Params, dataset: "DatasetSpec", model: "ModelSpec") -> None:
+    """Raise ConfigError for settings that contradict each other, before a download and not after it."""
     from dash_core.recipes import resolve
 
     name, images = dataset.name, dataset.train_size
     _, training = resolve(params.optimizer, params.training, name)
     if training.augmentation != "none" and not dataset.mirrored:
         raise ConfigError(
-            f"training.augmentation: {training.augmentation} mirrors images, and a mirrored digit of {name} is none; "
-            "set training.augmentation=none"
+            f"training.augmentation: {training.augmentation} mirrors images, and a mirrored digit of {name} is no "
+            "digit; set training.augmentation=none"
         )
     if training.warmup_epochs > training.max_epochs:
         raise ConfigError(
@@ -129,8 +129,8 @@ def _check_protocol(params: Params, training: TrainingConfig, classes: int | Non
     name = params.protocol.name
     if name == "class_incremental" and classes and params.chunks != (needed := params.protocol.chunks_of(classes)):
         raise ConfigError(
-            f"chunks: {params.chunks} is not what the {classes} classes of {params.dataset.name} make in "
-            f"class_incremental, {params.protocol.classes_per_chunk} in each chunk: set chunks={needed}"
+            f"chunks: {params.chunks} does not fit the {classes} classes of {params.dataset.name}, since "
+            f"class_incremental has {params.protocol.classes_per_chunk} in each chunk: set chunks={needed}"
         )
     if name == "continuous" and (training.schedule, training.warmup_epochs) != ("constant", 0):
         raise ConfigError(
@@ -167,24 +167,24 @@ def _text_of(path: Path) -> str:
 def _load_yaml(text: str) -> Any:
     """Return the content of a YAML text; ValueError if aliases or its length make it too large."""
     content = yaml.load(text, Loader=_Loader)
-    inner, values = [content], 0
-    while inner:
-        value = inner.pop()
+    pending, values = [content], 0
+    while pending:
+        value = pending.pop()
         values += 1
         if values > MOST_VALUES:
             raise ValueError(f"it holds more than {MOST_VALUES} values, aliases written out")
         if isinstance(value, dict):
-            inner += value.values()
+            pending += value.values()
         elif isinstance(value, list | tuple | set):
-            inner += value
+            pending += value
     return content
 
 
 def preset_file(project: Path, name: str) -> Path:
     """Return the file of a preset; ConfigError lists the presets."""
-    known = preset_names(project)
-    if name not in known:
-        raise ConfigError(f"unknown preset {shown(name)}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
+    names = preset_names(project)
+    if name not in names:
+        raise ConfigError(f"unknown preset {shown(name)}{nearest(name, names)}; known: {', '.join(names) or 'none'}")
     return project / "presets" / f"{name}.yaml"
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stages:
-    """One pipeline: its parameters, where its runs happen, the options it was given, where its outputs go."""
+    """One pipeline: its parameters, where its runs are trained, its options, and its folder of outputs."""
 
     settings: Params
     place: Place
@@ -49,8 +49,8 @@ class Stages:
     def of(cls, settings: Params, place: Place, options: SharedOptions, console: Console) -> "Stages":
         """Return the pipeline; under DVC its commands end when DVC does.
 
-        A killed DVC leaves its stage's command running, which would overwrite the next attempt. Nothing is lost: files
-        on disk are whole, and workers and the Prefect server end with this process.
+        Otherwise the command of a killed DVC would run on and overwrite the next attempt's files. Its end loses
+        nothing: files on disk are complete, and workers and the Prefect server end with this process.
         """
         if "DVC_STAGE" in os.environ:
             ParentWatch()
@@ -58,8 +58,8 @@ class Stages:
             return cls(settings, place, options, None, console)
         results = Results(folder=options.results.resolve())
         make_writable_folder("--results", results.folder)
-        given = {"given_splits": results.splits, "given_code": code_digest()}
-        return cls(settings, place.model_copy(update=given), options, results, console)
+        inputs = {"given_splits": results.splits, "given_code": code_digest()}
+        return cls(settings, place.model_copy(update=inputs), options, results, console)
 
     def prepare(self) -> None:
         """Decode the dataset; describe it in the results."""
@@ -67,12 +67,12 @@ class Stages:
         if self.results:
             write_description(dataset, self.results.dataset)
         shape = "×".join(map(str, dataset.train.image_shape))
-        self._say(
+        self._print(
             f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images of {shape}, "
             f"{dataset.train.classes} classes, content {dataset.train.digest[:8]}"
         )
         for sentence in dataset.noticed.sentences if dataset.noticed else ():
-            self._say(f"note     {sentence}")
+            self._print(f"note     {sentence}")
 
     def split(self) -> None:
         """Make and save the chunk plan of every seed."""
@@ -83,7 +83,7 @@ class Stages:
                 dataset.train, self.settings.dataset, self.settings.chunks, seed, self.settings.protocol
             )
             plan.save(plan_path(self.place.splits, self.settings, seed, dataset.train.digest))
-            self._say(_plan_line(plan))
+            self._print(_plan_line(plan))
 
     def check_splits(self) -> None:
         """Verify that the plan of every seed belongs to the dataset, is disjoint and covers it."""
@@ -95,7 +95,7 @@ class Stages:
                     f"seed {plan.seed} in {len(plan)} chunks; make the split again"
                 )
             plan.check(dataset.train, self.settings.dataset)
-            self._say(f"{_plan_line(plan)}: belongs to {dataset.name}, disjoint, covering")
+            self._print(f"{_plan_line(plan)}: belongs to {dataset.name}, disjoint, covering")
 
     def train(self, method: str) -> None:
         """Train every seed of a method; copy the complete runs to the results."""
@@ -107,13 +107,13 @@ class Stages:
             plans = kept_plans(self.settings, self.place.splits, dataset.train.digest)
             splits = {seed: plan.digest for seed, plan in plans.items()}
         if all(is_complete(run, self.place, splits.get(run.seed), self.place.given_code) for run in runs):
-            self._say(f"{method}: {len(runs)} runs, complete already")
+            self._print(f"{method}: {len(runs)} runs, complete already")
         else:
             compare.train_method(self.settings, method, self.place, self.console)
         if self.results:
             for run in runs:
                 keep(run, self.place, self.results)
-            self._say(f"{method}: {len(runs)} complete runs in {self.results.method_folder(method)}")
+            self._print(f"{method}: {len(runs)} complete runs in {self.results.method_folder(method)}")
 
     def tables(self) -> None:
         """Write and print the comparison's table."""
@@ -124,7 +124,7 @@ class Stages:
         if self.results:
             write_plots_page(folder / "plots.html")
         print_table(write_tables(self._evidence(), folder), self.console)
-        self._say(f"\ntables   {folder}")
+        self._print(f"\ntables   {folder}")
 
     def figures(self) -> None:
         """Draw the comparison's figures."""
@@ -135,7 +135,7 @@ class Stages:
         self._draw(figures.draw(evidence.methods, evidence.data["class_names"]), parent / "figures")
 
     def report(self) -> None:
-        """Write the comparison's page; in MLflow, track what is not yet, and close the comparison."""
+        """Write the comparison's page; in MLflow, send what is missing and close the comparison."""
         from flows.services.announce import warned_failures
 
         _, _, published = self._complete(self._evidence(), warned_failures())
@@ -143,24 +143,24 @@ class Stages:
         if self.results:
             write_atomically(self.results.folder / "report.html", path.read_bytes())
             path = self.results.folder / "report.html"
-        self._say(f"report   {path}")
-        self._say(f"MLflow   {self.options.ui_command}")
+        self._print(f"report   {path}")
+        self._print(f"MLflow   {self.options.ui_command}")
 
     def sync(self) -> None:
         """Complete the comparison in MLflow from what is on disk; TrackerAway if MLflow fails."""
         from tasks.tracking.failures import Failures
 
         if not self.results:
-            for seed in self.settings.seeds:  # `run` makes the plan of its own seed alone
+            for seed in self.settings.seeds:  # the command `run` makes only the plan of its own seed
                 open_plan(self.settings.run(self.settings.compare.methods[0], seed), self._dataset(), self.place)
         evidence = self._evidence()
         mirror, added, _ = self._complete(evidence, Failures())
         left = len(self.settings.runs()) - len(evidence.runs)
         mirror.failures.check()
         for run_id in added:
-            self._say(f"added    {run_id}")
-        known = len(evidence.runs) - len(added)
-        self._say(f"MLflow   {mirror.address}: {len(added)} runs added, {known} were there, {left} not complete")
+            self._print(f"added    {run_id}")
+        present = len(evidence.runs) - len(added)
+        self._print(f"MLflow   {mirror.address}: {len(added)} runs added, {present} were there, {left} not complete")
 
     def theory(self) -> None:
         """Simulate discrete feature learning, write its numbers and draw figure 3."""
@@ -175,7 +175,7 @@ class Stages:
         write_atomically(folder / "theory.csv", to_csv(points).encode())
         self._draw({"theory": figures.theory_figure(points)}, folder)
         for point in points[-3:]:
-            self._say(
+            self._print(
                 f"{point.method:7}experiment {point.experiment}: test accuracy {point.test_accuracy.mean:.2f} % "
                 f"({point.test_accuracy.std:.2f}), {point.learned_features.mean:.1f} features learned"
             )
@@ -214,18 +214,18 @@ class Stages:
         if self.results:
             check_dataset(dataset, read_description(self.results.dataset), self.results.dataset)
 
-    def _draw(self, drawn: Mapping[str, "PlotlyFigure"], folder: Path) -> None:
+    def _draw(self, plots: Mapping[str, "PlotlyFigure"], folder: Path) -> None:
         """Write figures as HTML, and as SVG and PNG where a browser draws them; say so if none does."""
         from dash_core.views.figures import write_figures
 
-        written = write_figures(drawn, folder, static=False)
+        written = write_figures(plots, folder, static=False)
         try:
-            written = write_figures(drawn, folder, static=True)
+            written = write_figures(plots, folder, static=True)
         except ConfigError as error:
-            self._say(f"note     the figures are HTML only: {error}")
-        self._say(f"figures  {folder} ({len(written)} files)")
+            self._print(f"note     the figures are HTML only: {error}")
+        self._print(f"figures  {folder} ({len(written)} files)")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         say(self.console, line)
 
 

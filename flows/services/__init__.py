@@ -1,1 +1,1 @@
-"""What runs beside a command: the private Prefect server, worker processes, MLflow's pages."""
+"""The processes beside a command: the private Prefect server, worker processes, MLflow's pages."""

@@ -1,4 +1,4 @@
-"""What a command says on stderr when MLflow fails: a line for metrics, artifacts and models each, once."""
+"""Warnings of failed tracking: at most one line on stderr for each of metrics, artifacts and models."""
 
 import sys
 
@@ -6,9 +6,9 @@ from tasks.tracking.failures import REMEDY, Failures
 
 
 def warned_failures() -> Failures:
-    """Return the failures of a command's tracking, each said on stderr while the runs go on."""
+    """Return an empty list of tracking failures. It prints each new failure on stderr; the runs continue."""
 
-    def warn(what: str) -> None:
-        print(f"warning: {what}; the runs go on. {REMEDY}", file=sys.stderr, flush=True)
+    def warn(failure: str) -> None:
+        print(f"warning: {failure}; the runs continue. {REMEDY}", file=sys.stderr, flush=True)
 
     return Failures(warn)

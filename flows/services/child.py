@@ -1,6 +1,6 @@
 """Child processes: start one, wait until it is healthy, end it, and have it end with its parent.
 
-Run as a module, it runs a program that knows nothing of its parent: `python -P -m flows.services.child PROGRAM ...`.
+As a module it runs a program and ends it with its parent: `python -P -m flows.services.child PROGRAM ...`.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import IO
 PYTHON = (sys.executable, "-P")  # imports nothing from the folder that the user happens to be in
 HEALTH_POLL_SECONDS = 0.05
 PARENT_POLL_SECONDS = 0.1
-END_SECONDS = 10.0  # that a group of processes has to end by itself
+END_SECONDS = 10.0  # for a group of processes to end by itself
 
 Pipe = int | IO[bytes]
 
@@ -35,7 +35,7 @@ def start_child(
     """
     return subprocess.Popen(
         [*PYTHON, *words],
-        bufsize=0,  # a word that cannot be sent is not kept
+        bufsize=0,  # unbuffered: a word that cannot be sent must not wait
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
@@ -81,7 +81,7 @@ class ParentWatch:
         self._thread = run_in_background(self._watch)
 
     def stop(self) -> None:
-        """Leave the process without this thread, as a process must be that is to be forked."""
+        """End the thread: a process should have no other threads when it is forked."""
         self._stopped.set()
         self._thread.join()
 
@@ -93,7 +93,7 @@ class ParentWatch:
 
 
 def run_in_background(function: Callable[[], None]) -> threading.Thread:
-    """Start a thread that watches something for this process and does not keep it alive."""
+    """Run a function in a daemon thread, which does not keep this process alive."""
     thread = threading.Thread(target=function, name="parent-watch", daemon=True)
     thread.start()
     return thread
@@ -107,7 +107,7 @@ def main(words: Sequence[str]) -> int:
         time.sleep(END_SECONDS)
         os.killpg(0, signal.SIGKILL)
 
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the program gets it too, and this process ends with the program
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the program gets the signal too, and this process ends after it
     if hasattr(os, "killpg"):
         ParentWatch(end)
     with subprocess.Popen([*PYTHON, *words]) as program:

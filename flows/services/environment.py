@@ -4,7 +4,7 @@ import gc
 import os
 from collections.abc import Mapping, MutableMapping
 
-from flows.services.prefect_settings import QUIET
+from flows.services.prefect_settings import QUIET_SETTINGS
 
 DEFAULTS: Mapping[str, str] = {
     # no program sends usage data; "true" and not "1", because MLflow knows no other word
@@ -17,7 +17,7 @@ DEFAULTS: Mapping[str, str] = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    **QUIET,
+    **QUIET_SETTINGS,
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -28,7 +28,7 @@ DEFAULTS: Mapping[str, str] = {
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-# new objects, less freed ones, that start a garbage collection: Python's number, and ours while modules are imported
+# number of new objects, less freed ones, that starts a garbage collection: Python's own, and ours during imports
 COLLECTION_THRESHOLD = gc.get_threshold()[0]
 IMPORT_COLLECTION_THRESHOLD = 50_000
 LOOPBACK = ("127.0.0.1", "localhost")

@@ -1,4 +1,4 @@
-"""Where runs are done: one small interface, behind which worker processes of this machine or of a cluster can stand."""
+"""The interface of processes that train runs: workers of this machine, or of a cluster."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, Self
@@ -11,7 +11,7 @@ class WorkerDied(DashError):
 
 
 class Stopped(DashError):
-    """The executor was ended before a run began."""
+    """The executor was ended before a run started."""
 
 
 class Ended(Stopped):
@@ -19,9 +19,9 @@ class Ended(Stopped):
 
 
 class Executor(Protocol):
-    """Does calls elsewhere, some of them side by side; a context manager that ends its processes with the block.
+    """Calls functions in worker processes, several at once. A context manager: the processes end with the block.
 
-    After an exception in the block they are ended at once, as `terminate` does.
+    After an exception in the block they end at once, as after `terminate`.
     """
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -32,7 +32,7 @@ class Executor(Protocol):
         ...
 
     def terminate(self) -> None:
-        """Ask the workers to stop, so that runs save their state, and end those that do not; begin no other call."""
+        """Ask the workers to stop, so that runs save their state, and end those that do not; start no other call."""
         ...
 
     def __enter__(self) -> Self: ...

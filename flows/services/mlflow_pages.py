@@ -18,9 +18,9 @@ from tasks.tracking.client import comparison_url, find_experiment
 from tasks.tracking.moved import LocationsUnknown, own_artifacts
 
 HOST = "127.0.0.1"
-LOG = "mlflow-server.log"
+LOG_FILE = "mlflow-server.log"
 START_SECONDS = 120.0
-QUIET = {
+SERVER_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it starts eight processes, and nothing here needs them
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -50,7 +50,7 @@ def serve_ui(
         say(f"note: {error}")
     with _until_terminated(), _running_server(uri, store, port) as server:
         if not wait_healthy(server, lambda seconds: _answers(base, seconds), START_SECONDS):
-            raise DashError(f"MLflow's server did not answer at {base}; its log: {Path(store) / LOG}")
+            raise DashError(f"MLflow's server did not answer at {base}; its log: {Path(store) / LOG_FILE}")
         address = comparison_url(base, experiment) if experiment else base
         if comparison and not experiment:
             say(f"{comparison} is not tracked yet; the page lists the comparisons that are")
@@ -61,11 +61,11 @@ def serve_ui(
             code = server.wait()
         except KeyboardInterrupt:
             return
-        raise DashError(f"MLflow's server ended with code {code}; its log: {Path(store) / LOG}")
+        raise DashError(f"MLflow's server ended with code {code}; its log: {Path(store) / LOG_FILE}")
 
 
 def _free_port(port: int) -> int:
-    """Return `port` if it is free, any free one for 0; ConfigError if it is taken."""
+    """Return `port` if it is free, or any free port for 0; ConfigError if it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
         try:
@@ -82,12 +82,12 @@ def _running_server(uri: str, store: Path, port: int) -> Iterator[subprocess.Pop
     """Run `mlflow server` in a process group of its own, which ends with the block, or with this process."""
     place = ["--host", HOST, "--port", str(port), "--workers", "1"]
     data = ["--backend-store-uri", uri, "--artifacts-destination", str(artifact_root(store))]
-    with (Path(store) / LOG).open("ab") as log:
+    with (Path(store) / LOG_FILE).open("ab") as log:
         server = start_child(
             *("-m", "flows.services.child", "-m", "mlflow", "server", *place, *data),
             stdout=log,
             stderr=log,
-            env={**os.environ, **QUIET},
+            env={**os.environ, **SERVER_ENVIRONMENT},
         )
     try:
         yield server

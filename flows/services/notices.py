@@ -1,4 +1,4 @@
-"""Warnings of the science on the terminal: whatever it skips, reduces or starts again, it says.
+"""Warnings of `dash_core` on the terminal: what it skips, reduces or starts again.
 
 Only the command's own process prints, above its live display. Its workers send their warnings to it.
 """
@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 
-SCIENCE = logging.getLogger("dash_core")
+SCIENCE_LOGGER = logging.getLogger("dash_core")
 
 _notices: "Notices | None" = None  # of the command that this process does
 
@@ -45,22 +45,22 @@ class Sender(logging.Handler):
 
 
 def handle_warnings(handler: logging.Handler) -> None:
-    """Give the science's warnings to a handler, whatever level an import has set on the root logger."""
-    SCIENCE.addHandler(handler)
-    if SCIENCE.level == logging.NOTSET:
-        SCIENCE.setLevel(logging.WARNING)
+    """Send the warnings of `dash_core` to a handler, whatever level an import has set on the root logger."""
+    SCIENCE_LOGGER.addHandler(handler)
+    if SCIENCE_LOGGER.level == logging.NOTSET:
+        SCIENCE_LOGGER.setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Print the science's warnings within the block, those of worker processes too."""
+    """Print the warnings of `dash_core` within the block, those of worker processes too."""
     global _notices
     _notices = Notices()
     handle_warnings(_notices)
     try:
         yield
     finally:
-        SCIENCE.removeHandler(_notices)
+        SCIENCE_LOGGER.removeHandler(_notices)
         _notices = None
 
 

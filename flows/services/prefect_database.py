@@ -17,7 +17,7 @@ IN_MEMORY = "file::memory:?cache=shared"  # one database for all connections of 
 
 
 def prepare_template(database: Path) -> bytes | None:
-    """Return the contents of a new `database`, migrated; None if it exists already, or if that fails.
+    """Return the contents of a new `database`, migrated; None if it exists already, or if the migration fails.
 
     Without contents Prefect migrates the database when the server starts: slower, same result. Only the cache folder
     is written.
@@ -26,13 +26,13 @@ def prepare_template(database: Path) -> bytes | None:
         return None
     try:
         return _read_template() or _make_template()
-    except Exception as error:  # whatever moves inside Prefect, the server itself can still migrate
+    except Exception as error:  # if Prefect has changed inside, its server can still migrate
         print(f"no template of the database, it is migrated in place: {error!r}", file=sys.stderr)
         return None
 
 
 def create_database(database: Path, contents: bytes) -> None:
-    """Write a new database, whole from the start; one that another process wrote meanwhile stays."""
+    """Write a new database completely or not at all; keep one that another process wrote meanwhile."""
     draft = database.with_name(f".{database.name}.{os.getpid()}")
     try:
         _write(draft, contents)

@@ -1,4 +1,4 @@
-"""Whether a Prefect API answers, and what to say and do when one that answered before does not answer any more."""
+"""Check that a Prefect API answers, and react when a server that answered before is lost."""
 
 import http.client
 import logging
@@ -14,11 +14,11 @@ from flows.services.prefect_settings import API_URL
 
 POLL_SECONDS = 0.5
 
-_lost_server_seconds = 60.0  # that a run waits for a lost server to come back
+_lost_server_seconds = 60.0  # how long a run waits for a lost server to come back
 
 
 class ServerGone(DashError):
-    """A Prefect server that answered before answers no more."""
+    """A Prefect server answered before, and does not answer now."""
 
 
 def check_health(url: str, timeout: float = 10.0) -> None:
@@ -32,25 +32,23 @@ def check_health(url: str, timeout: float = 10.0) -> None:
             healthy = answer.read().strip() == b"true"
     except urllib.error.HTTPError as error:
         healthy = error.code in (401, 403)  # an API that asks for a key, which Prefect's client has
-    except (
-        OSError,
-        ValueError,
-        http.client.HTTPException,
-    ) as error:  # the last for a URL with a space
+    except (OSError, ValueError, http.client.HTTPException) as error:  # the last for a URL with a space
         reason = getattr(error, "reason", error)
         raise ConfigError(f"no Prefect API answers at {url} ({API_URL}): {reason}; {remedy}") from None
     if not healthy:
-        raise ConfigError(f"what answers at {url} ({API_URL}) is no Prefect API, or a sick one; {remedy}")
+        raise ConfigError(f"what answers at {url} ({API_URL}) is no Prefect API, or an unhealthy one; {remedy}")
 
 
-def gone(timeout: float = 10.0) -> ServerGone | None:
+def lost_server_error(timeout: float = 10.0) -> ServerGone | None:
     """Return the error to raise if the API of this process does not answer; None if it answers."""
     url = os.environ.get(API_URL)
     try:
         if url:
             check_health(url, timeout)
     except ConfigError:
-        return ServerGone(f"the Prefect server at {url} is gone; nothing is lost: the same command goes on from there")
+        return ServerGone(
+            f"the Prefect server at {url} is gone; nothing is lost: the same command continues from there"
+        )
     return None
 
 
@@ -61,7 +59,7 @@ def wait_for_api() -> None:
     """
     global _lost_server_seconds
     deadline = time.monotonic() + _lost_server_seconds
-    while error := gone():
+    while error := lost_server_error():
         if time.monotonic() > deadline:
             _lost_server_seconds = 0.0
             raise error
@@ -70,13 +68,13 @@ def wait_for_api() -> None:
 
 @contextmanager
 def explain_lost_server() -> Iterator[None]:
-    """Raise ServerGone in place of Prefect's own errors in the block when its server is gone."""
+    """Raise ServerGone in place of Prefect's own errors in the block when its server is lost."""
     try:
         yield
     except DashError:
         raise
     except Exception:
-        if lost := gone():
+        if lost := lost_server_error():
             raise lost from None
         raise
 
@@ -84,7 +82,7 @@ def explain_lost_server() -> Iterator[None]:
 def quieten() -> None:
     """Keep the terminal free of errors about a lost server: each event and log record would print one."""
     logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
-    logging.raiseExceptions = False  # nor a log record that cannot be sent
+    logging.raiseExceptions = False  # of log records that cannot be sent
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

@@ -1,4 +1,4 @@
-"""The private Prefect server's own process: it lives as long as its parent holds the other end of stdin.
+"""The private Prefect server's own process: it ends when its parent closes the other end of stdin.
 
 Run as a module: `python -P -m flows.services.prefect_process STORE [PORT]`. At first it only imports, which takes
 seconds, and writes nothing to the store. At the word "serve" it prints the port it listens on (PORT, by default any
@@ -20,17 +20,17 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from flows.services.prefect_database import create_database, prepare_template
-from flows.services.prefect_settings import PRIVATE, QUIET, without_settings
+from flows.services.prefect_settings import PRIVATE_SETTINGS, QUIET_SETTINGS, without_settings
 
-DATABASE = "prefect.db"
-LOG = "prefect-server.log"
-MODULE = "flows.services.prefect_process"
-BUSY_SECONDS = 60.0  # in which a database that another server writes to is tried again
-RECORDING_SECONDS = {"stop": 20.0, "": 2.0}  # left for recording, by the last word of the parent
-UNCOUNTED_EVENTS_SECONDS = 2.0  # waited for events that cannot be counted
-SETTINGS = {
-    **QUIET,
-    **PRIVATE,
+DATABASE_FILE = "prefect.db"
+LOG_FILE = "prefect-server.log"
+SERVER_MODULE = "flows.services.prefect_process"
+BUSY_SECONDS = 60.0  # how long clients try again while another server writes to the database
+RECORDING_SECONDS = {"stop": 20.0, "": 2.0}  # left for recording events, by the parent's last word ("": its end)
+UNCOUNTED_EVENTS_SECONDS = 2.0  # wait, where events cannot be counted
+SERVER_SETTINGS = {
+    **QUIET_SETTINGS,
+    **PRIVATE_SETTINGS,
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",  # it would write to PREFECT_HOME
     "PREFECT_SERVER_UI_ENABLED": "false",
     "PREFECT_SERVER_API_BASE_PATH": "/api",
@@ -50,36 +50,39 @@ SETTINGS = {
 
 
 def server_environment(store: Path) -> dict[str, str]:
-    """Return the environment of a server over a store: this process's, but of Prefect's settings only ours."""
-    settings = {**SETTINGS, "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / DATABASE}"}
+    """Return the environment of a server over a store: this process's, with our settings of Prefect alone."""
+    settings = {
+        **SERVER_SETTINGS,
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / DATABASE_FILE}",
+    }
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = os.pathsep.join(str(Path(folder).resolve()) for folder in folders if folder)
-    return {**without_settings(os.environ), **settings, "PYTHONPATH": absolute}  # its working folder is another
+    return {**without_settings(os.environ), **settings, "PYTHONPATH": absolute}  # absolute: its working folder differs
 
 
 def main(store: Path, port: int = 0) -> int:
-    """Import, then serve once told to, until told to stop or the parent is gone; return the exit code."""
+    """Import, serve from the word "serve" to the word "stop" or the parent's end, and return the exit code."""
     listening: SimpleQueue[socket.socket] = SimpleQueue()
-    threading.Thread(target=_listen_when_told, args=(store, port, listening), name="opener", daemon=True).start()
+    threading.Thread(target=_open_listener, args=(store, port, listening), name="opener", daemon=True).start()
     gc.disable()  # imported objects stay, and each collection among them takes long
     with contextlib.suppress(Exception):
         import prefect.server.api.server  # noqa: F401  (what fails here fails again, and is logged, in _serve)
         import uvicorn  # noqa: F401
     gc.freeze()
     gc.enable()
-    contents = prepare_template(store / DATABASE)
+    contents = prepare_template(store / DATABASE_FILE)
     listener = listening.get()
     if contents is not None:
-        create_database(store / DATABASE, contents)
+        create_database(store / DATABASE_FILE, contents)
     return asyncio.run(_serve(listener))
 
 
-def _listen_when_told(store: Path, port: int, listening: "SimpleQueue[socket.socket]") -> None:
+def _open_listener(store: Path, port: int, listening: "SimpleQueue[socket.socket]") -> None:
     """Wait for the word "serve", then open a listening socket, print its port and put it into the queue."""
     if sys.stdin.readline().strip() != "serve":
         os._exit(0)
     try:
-        with (store / LOG).open("ab", buffering=0) as log:
+        with (store / LOG_FILE).open("ab", buffering=0) as log:
             os.dup2(log.fileno(), 2)
             listener = socket.create_server(("127.0.0.1", port), backlog=2048)
             print(listener.getsockname()[1], flush=True)
@@ -127,9 +130,9 @@ def finish_batches_when_stopped() -> None:
 
 
 def finish_when_cancelled(record: Callable) -> Callable:
-    """Return a function that records a batch of events, and that finishes the batch before it heeds a cancellation.
+    """Return a function that records a batch of events, and that finishes the batch before a cancellation takes effect.
 
-    Prefect cancels `record` in mid-transaction: it rolls back, logs a traceback, and records the same batch again.
+    Prefect cancels `record` in mid-transaction, which rolls back, logs a traceback, and records the same batch again.
     """
 
     async def recorded(events: list) -> None:
@@ -144,11 +147,11 @@ def finish_when_cancelled(record: Callable) -> Callable:
 
 
 def retry_soon(app: Callable) -> Callable:
-    """Return the ASGI app with a short Retry-After on each 503: two writers met in SQLite, which takes milliseconds.
+    """Return the ASGI app with a short Retry-After on each 503: it means that two writers met in SQLite.
 
-    Without the header Prefect's client waits for 2, 4, 8 seconds, and the whole run waits with it. Where the server of
-    another command writes to the same database, it takes longer. So for BUSY_SECONDS after the last successful change
-    the client is told not to count its tries, of which it has five.
+    The database is free after milliseconds, but without the header Prefect's client waits for 2, 4, 8 seconds, and the
+    whole run with it. The server of another command may write for longer. So for BUSY_SECONDS after the last successful
+    change a second header tells the client not to count this try: it gives up after five.
     """
     changed = time.monotonic()
 
@@ -184,9 +187,9 @@ def _last_word_of_the_parent() -> "asyncio.Future[str]":
 
 
 async def wait_until_recorded(seconds: float) -> None:
-    """Wait, for at most `seconds`, until every event that has arrived was taken up by the service that records it.
+    """Wait, for at most `seconds`, until the recording service has received every event that has arrived.
 
-    Services write what they have taken up when they stop. The counts of events are a private part of Prefect. Where
+    Services write what they have received when they stop. The counts of events are a private part of Prefect. Where
     they have moved, wait for a fixed time.
     """
     try:
@@ -195,10 +198,10 @@ async def wait_until_recorded(seconds: float) -> None:
         await asyncio.sleep(min(seconds, UNCOUNTED_EVENTS_SECONDS))
         return
     deadline = time.monotonic() + seconds
-    calm = 0
-    while calm < 3 and time.monotonic() < deadline:
+    idle_polls = 0
+    while idle_polls < 3 and time.monotonic() < deadline:
         waiting = any(topic["published"] > topic["consumed"] for topic in METRICS.values())
-        calm = 0 if waiting else calm + 1
+        idle_polls = 0 if waiting else idle_polls + 1
         await asyncio.sleep(0.05)
 
 

@@ -18,15 +18,17 @@ from urllib.parse import urlsplit
 from dash_core.errors import ConfigError, DashError
 from dash_core.files import telling_when_full
 from flows.services.child import start_child, wait_healthy
-from flows.services.prefect_health import POLL_SECONDS, check_health, gone, quieten
-from flows.services.prefect_process import DATABASE, LOG, MODULE, server_environment
-from flows.services.prefect_settings import API_URL, HOME, private_environment, private_settings
+from flows.services.prefect_health import POLL_SECONDS, check_health, lost_server_error, quieten
+from flows.services.prefect_process import DATABASE_FILE, LOG_FILE, SERVER_MODULE, server_environment
+from flows.services.prefect_settings import API_URL, EMPTY_HOME, private_environment, private_settings
 
 START_SECONDS = 120.0  # generous: a loaded machine imports and migrates slowly
-UNDRAINED_SECONDS = 2.0  # for the queues of a Prefect that cannot be asked to empty them
+UNDRAINED_SECONDS = 2.0  # for Prefect's queues, where they cannot be asked to empty themselves
 RESTARTS = 5  # of a private server that ends unasked
-LOST = "the private Prefect server ended and is started again, the runs go on"
-GIVEN_UP = "the private Prefect server ended and cannot be started again; the same command goes on from what is saved"
+RESTARTED_WARNING = "the private Prefect server ended and is started again, the runs continue"
+GIVEN_UP_WARNING = (
+    "the private Prefect server ended and cannot be started again; the same command continues from what is saved"
+)
 STOP_SECONDS = 25.0  # a little more than the server's own process takes at most to record
 
 
@@ -86,9 +88,9 @@ def send_everything() -> None:
     """Send the task-run events and logs that this process still holds, and wait until the server has them.
 
     Every worker process calls it before it ends: the server knows a task run by its events alone. If the server is
-    gone, nothing is sent, because Prefect would try for seconds with each event.
+    lost, nothing is sent, because Prefect would try for seconds with each event.
     """
-    if "prefect" not in sys.modules or gone():
+    if "prefect" not in sys.modules or lost_server_error():
         return
     try:
         from prefect._internal.concurrency.services import QueueService
@@ -97,13 +99,13 @@ def send_everything() -> None:
     except (ImportError, AttributeError):  # a private part of Prefect has moved: its threads send meanwhile
         time.sleep(UNDRAINED_SECONDS)
         return
-    drain(at_exit=False)  # the services of all kinds share one register
+    drain(at_exit=False)  # one call sends the queues of all kinds
 
 
 class PrivateServer:
     """A Prefect server for this process alone: on 127.0.0.1, with the database `store/prefect.db`, ended with us.
 
-    Once it has answered, it is started again, on the same port and database, if it ends before it is told to.
+    If it ends unasked after it has answered once, it is started again on the same port and database.
     """
 
     def __init__(self, store: Path) -> None:
@@ -125,8 +127,8 @@ class PrivateServer:
         if self.url is None:
             self.stand_by()
             self.store.mkdir(parents=True, exist_ok=True)
-            (self.store / LOG).touch()
-            if not (port := _serve(self._process)):
+            (self.store / LOG_FILE).touch()
+            if not (port := _order_to_serve(self._process)):
                 raise self._failure("did not start")
             self.url = f"http://127.0.0.1:{port}/api"
         return self
@@ -163,13 +165,13 @@ class PrivateServer:
         self.stop()
 
     def _launch(self, *port: int) -> subprocess.Popen[bytes]:
-        """Start a server's process, for a given port or any free one, that waits for the word to serve."""
+        """Start a server's process, which waits for the word to serve, on a given port or any free one."""
         return start_child(
-            *("-m", MODULE, str(self.store), *map(str, port)),
+            *("-m", SERVER_MODULE, str(self.store), *map(str, port)),
             stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
             stdout=subprocess.PIPE,
             env=server_environment(self.store),
-            cwd=HOME,  # Prefect reads settings from its working folder
+            cwd=EMPTY_HOME,  # Prefect reads settings from its working folder
         )
 
     def _is_healthy(self, seconds: float) -> bool:
@@ -179,7 +181,7 @@ class PrivateServer:
         return False
 
     def _keep_up(self) -> None:
-        """Start the server again if it ends unasked, at most RESTARTS times; events sent meanwhile are lost to it."""
+        """Start the server again if it ends unasked, at most RESTARTS times; events sent meanwhile are lost."""
         port = urlsplit(self.url).port
 
         def keep() -> None:
@@ -189,12 +191,14 @@ class PrivateServer:
                         return
                 self._process.stdin.close()
                 self._process = self._launch(port)
-                if _serve(self._process):
-                    print(f"warning: {LOST}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
+                if _order_to_serve(self._process):
+                    print(
+                        f"warning: {RESTARTED_WARNING}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True
+                    )
                 elif self._stopping.wait(2.0**attempt):  # something else may hold the port for a while
                     return
             if self._process.poll() is not None:
-                print(f"warning: {GIVEN_UP}; its log: {self.store / LOG}", file=sys.stderr, flush=True)
+                print(f"warning: {GIVEN_UP_WARNING}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True)
 
         if self._keeper is None:
             self._keeper = threading.Thread(target=keep, name="prefect-keeper", daemon=True)
@@ -205,15 +209,15 @@ class PrivateServer:
         process, self._process = self._process, None
         process.kill()
         process.communicate()
-        lines = (self.store / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (self.store / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "(nothing was logged)")
         return ServerError(
-            f"the private Prefect server {what}: {last}\nits log: {self.store / LOG}; its database: "
-            f"{self.store / DATABASE}. To use a server of your own, set {API_URL}."
+            f"the private Prefect server {what}: {last}\nits log: {self.store / LOG_FILE}; its database: "
+            f"{self.store / DATABASE_FILE}. To use a server of your own, set {API_URL}."
         )
 
 
-def _serve(process: subprocess.Popen[bytes]) -> int:
+def _order_to_serve(process: subprocess.Popen[bytes]) -> int:
     """Tell a waiting process to serve; return its port, 0 if it has ended."""
     with suppress(BrokenPipeError):
         process.stdin.write(b"serve\n")
@@ -229,7 +233,7 @@ def _settings_files() -> Iterator[Path]:
 
 
 def _mentions_an_api(path: Path) -> bool:
-    """Tell whether a settings file may name an API URL; only then Prefect is imported to find out."""
+    """Tell whether a settings file may name an API URL; only then Prefect, slow to import, is asked."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

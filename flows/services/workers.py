@@ -1,8 +1,8 @@
-"""Worker processes of this machine, each of which does one run at a time.
+"""Worker processes of this machine. Each trains one run at a time.
 
-A worker that dies, killed or out of memory, fails only the run it was doing; the next run gets a new process. Workers
-are forked from a fork server, a process that has done the imports and nothing else: a fork of this process, inside a
-Prefect flow or after CUDA was used, would be broken. Where there is no fork server they are spawned.
+If a worker dies, killed or out of memory, only its run fails; the next run gets a new process. Workers are forked from
+a fork server, a process that has imported the modules and done nothing else: a fork of this process, inside a Prefect
+flow or after CUDA was used, would be broken. Where there is no fork server they are spawned.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from flows.services.executor import Ended, Stopped, WorkerDied
 from flows.services.notices import Sender, handle_warnings, notices_of_command
 from flows.services.prefect_settings import is_private, read_environment_alone
 
-SAVING_SECONDS = 5.0  # that a run has to save its state when it is asked to stop
+SAVING_SECONDS = 5.0  # for a run to save its state after it is asked to stop
 
 _parent: Connection | None = None  # in a worker: the pipe to the process whose pool it belongs to
 _parent_lock = threading.Lock()
@@ -35,8 +35,8 @@ _parent_lock = threading.Lock()
 class WorkerPool:
     """`size` worker processes with `threads` threads each, assigned in turn to the given GPUs (see `visible_gpus`).
 
-    An `Executor` (`flows.services.executor`). Warnings that workers send are printed as they come, and all of them
-    before the block is left.
+    An `Executor` (`flows.services.executor`). Warnings of the workers are printed as they arrive, the last
+    before the block ends.
     """
 
     def __init__(self, size: int, threads: int, gpus: Sequence[str] = ()) -> None:
@@ -47,7 +47,7 @@ class WorkerPool:
         self._running: set[futures.Future] = set()
         self._workers: list[ProcessPoolExecutor] = []
         self._notices = notices_of_command()
-        self._listening: list[tuple[Connection, threading.Thread]] = []
+        self._listeners: list[tuple[Connection, threading.Thread]] = []
         self._idle: queue.LifoQueue[ProcessPoolExecutor] = queue.LifoQueue()
         for _ in range(size):
             self._idle.put(self._new_worker(next(self._gpus)))
@@ -73,7 +73,7 @@ class WorkerPool:
             worker = self._replace(worker)
             raise WorkerDied(
                 "the process of this run died without a word: most likely it was killed, or the machine ran out of "
-                "memory; the same command goes on from the run's last saved state"
+                "memory; the same command continues from the run's last saved state"
             ) from None
         finally:
             self._running.discard(answer)
@@ -83,17 +83,17 @@ class WorkerPool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        """Let the workers end; after an exception, end them at once."""
+        """Wait until the workers end; after an exception, end them at once."""
         if kind is not None:
             self.terminate()
         for worker in self._workers:
             worker.shutdown(wait=True, cancel_futures=True)
-        for end, thread in self._listening:
-            end.close()
+        for sender, thread in self._listeners:
+            sender.close()
             thread.join()
 
     def terminate(self) -> None:
-        """Ask the workers to stop, so that runs save their state; end those that do not. No other run begins."""
+        """Ask the workers to stop, so that runs save their state; end those that do not. No other run starts."""
         if self._closed:
             return
         self._closed = True
@@ -106,7 +106,7 @@ class WorkerPool:
         for process in processes:
             process.kill()
         if unsaved:
-            runs = f"{len(unsaved)} of the runs came to no step's end within {SAVING_SECONDS:.0f} s"
+            runs = f"{len(unsaved)} of the runs did not finish a step within {SAVING_SECONDS:.0f} s"
             print(f"{runs}: what they did since their last saved state is lost", file=sys.stderr, flush=True)
 
     def _replace(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
@@ -116,17 +116,17 @@ class WorkerPool:
 
     def _new_worker(self, gpu: str | None) -> ProcessPoolExecutor:
         context = _context()
-        ours, theirs = context.Pipe(duplex=False)
-        settings = self._threads, gpu, theirs
+        receiver, sender = context.Pipe(duplex=False)
+        settings = self._threads, gpu, sender
         worker = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=settings)
         self._workers.append(worker)
         self._gpu_of[worker] = gpu
-        listener = threading.Thread(target=self._listen, args=(ours,), name="worker-listener", daemon=True)
+        listener = threading.Thread(target=self._print_warnings, args=(receiver,), name="worker-listener", daemon=True)
         listener.start()
-        self._listening.append((theirs, listener))
+        self._listeners.append((sender, listener))
         return worker
 
-    def _listen(self, worker: Connection) -> None:
+    def _print_warnings(self, worker: Connection) -> None:
         """Print a worker's warnings, until its end of the pipe is closed."""
         while True:
             try:
@@ -138,13 +138,13 @@ class WorkerPool:
 
 
 def warn_parent(warning: str) -> None:
-    """Send a warning from a worker to the process whose pool it belongs to; nothing happens if that one is gone."""
+    """Send a warning from a worker to the process whose pool it belongs to; do nothing if that process is gone."""
     with _parent_lock, contextlib.suppress(OSError):
         _parent.send(warning)
 
 
 def _processes_of(worker: ProcessPoolExecutor) -> list[Any]:
-    """Return a worker's processes: a private part of the executor's, or else this process's child processes."""
+    """Return a worker's processes, a private part of the executor; where it has moved, all child processes."""
     processes = getattr(worker, "_processes", None)
     return list(processes.values()) if isinstance(processes, dict) else multiprocessing.active_children()
 
@@ -152,7 +152,7 @@ def _processes_of(worker: ProcessPoolExecutor) -> list[Any]:
 def start_early(modules: Sequence[str]) -> None:
     """Start the fork server, whose imports take seconds, while this process still prepares.
 
-    modules: what the workers will import besides. A fork server that runs already stays as it is.
+    modules: further imports of the workers. A fork server that already runs is left as it is.
     """
     if "forkserver" in multiprocessing.get_all_start_methods():
         from multiprocessing import forkserver
@@ -170,7 +170,7 @@ def _context(modules: Sequence[str] = ()) -> multiprocessing.context.BaseContext
 
 
 def _start_worker(threads: int, gpu: str | None, parent: Connection) -> None:
-    """Set up a worker: its threads and GPU; Ctrl-C and the terminal are its parent's, and it ends with its parent."""
+    """Set up a worker: its threads and GPU. It ends with its parent, which handles Ctrl-C and prints."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used, and nothing here has used it
@@ -185,6 +185,6 @@ def _start_worker(threads: int, gpu: str | None, parent: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker with the process whose pool it belongs to, which is not the one it was forked from."""
+    """End this worker when the process of its pool ends; that is not the process it was forked from."""
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -1,1 +1,1 @@
-"""The store on disk: where things lie, who may touch them, how far a run is, and what it left."""
+"""The store on disk: where files are, who may write them, how far a run has come, and its results."""

@@ -30,7 +30,7 @@ window.vegaEmbed = (...drawing) => addEventListener("load", () => vegaEmbed(...d
 </body>
 </html>
 """  # the names in braces but {vega} are DVC's
-MACHINE = ("device", "cores", "workers", "threads", "platform", "python", "torch", "precision", "commit")
+MACHINE_FACTS = ("device", "cores", "workers", "threads", "platform", "python", "torch", "precision", "commit")
 
 
 def write_tables(evidence: Evidence, folder: Path) -> Table:
@@ -50,7 +50,7 @@ def write_tables(evidence: Evidence, folder: Path) -> Table:
 
 
 def write_plots_page(path: Path) -> None:
-    """Write the page that `dvc plots` fills: DVC's own loads Vega from a server and is blank without one."""
+    """Write the page that `dvc plots` fills: DVC's own page loads Vega from a server, and is blank offline."""
     import vl_convert
 
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
@@ -58,7 +58,7 @@ def write_plots_page(path: Path) -> None:
 
 
 def write_report(evidence: Evidence, path: Path, command: str) -> None:
-    """Write the comparison's page: one file that needs no other; `command` is what makes it again."""
+    """Write the comparison's page: one file that needs no other. command: the command line that repeats it."""
     from dash_core.views.report import ReportContent, report_html
 
     content = ReportContent(
@@ -93,7 +93,7 @@ def table_of(evidence: Evidence, summaries: list[MethodSummary]) -> Table:
 
 
 def _settings(params: Params) -> dict[str, object]:
-    """Return what decides the comparison's results: not where its runs happen, nor other simulations."""
+    """Return what decides the comparison's results: not where its runs are trained, nor other simulations."""
     return {**params.model_dump(mode="json", exclude={"theory"}), "compare": {"methods": params.compare.methods}}
 
 
@@ -106,6 +106,6 @@ def _title(evidence: Evidence) -> str:
 
 
 def machines_of(evidence: Evidence) -> list[dict[str, object]]:
-    """Return the distinct hardware, versions and commits the runs were made with."""
-    found = {tuple((key, result.get(key)) for key in MACHINE) for result in evidence.results}
-    return [dict(facts) for facts in sorted(found, key=str)]
+    """Return the distinct hardware, versions and commits the runs were trained with."""
+    machines = {tuple((key, result.get(key)) for key in MACHINE_FACTS) for result in evidence.results}
+    return [dict(facts) for facts in sorted(machines, key=str)]

@@ -12,7 +12,7 @@ from tasks.store.place import Place
 class OpenedDataset:
     """The dataset that this process opened last, kept open: a command, or a worker, asks for the same one many times.
 
-    Files that change on disk meanwhile are not read again: all that a process does is done on the same images.
+    Files that change on disk meanwhile are not read again: a process uses the same images throughout.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ _opened = OpenedDataset()
 
 
 def open_dataset(config: DatasetConfig, place: Place, progress: ProgressCallback = silent) -> Dataset:
-    """Return a dataset from the place's data root or its cache, downloaded if it is not here; opened once a process."""
+    """Return a dataset from the place's data root or its cache, downloaded if it is missing; opened once a process."""
     return _opened.get(config, place, progress)
 
 

@@ -13,7 +13,7 @@ from dash_core.result import read_result
 from dash_core.views.summary import MethodRuns
 from tasks.store.runs import RunFolders, is_complete
 
-FACTS = ("device", "cores", "workers", "threads", "torch", "commit")
+REQUIRED_FACTS = ("device", "cores", "workers", "threads", "torch", "commit")
 CONDITIONS = (
     "measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), "
     "torch {torch}, commit {commit}"
@@ -57,9 +57,9 @@ def _result(run: RunConfig, folders: RunFolders) -> Mapping[str, Any]:
     """Return a complete run's result; RecordError if it lacks facts of its measurement."""
     folder = folders.run_folder(run)
     result = read_result(folder, run)
-    if missing := [name for name in FACTS if name not in result]:
+    if missing := [name for name in REQUIRED_FACTS if name not in result]:
         lacks = ", ".join(missing)
-        raise RecordError(f"{folder / 'result.json'} lacks {lacks}; remove the run's folder to run it again")
+        raise RecordError(f"{folder / 'result.json'} lacks {lacks}; remove the run's folder to train it again")
     return result
 
 

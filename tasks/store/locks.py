@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from dash_core.config import RunConfig
 from dash_core.errors import DashError
 from dash_core.files import naming, write_atomically
-from tasks import SERVICES
+from tasks import SERVICES_FOLDER
 from tasks.store.place import Place
 
 POLL_SECONDS = 0.2  # between two attempts to take a lock that another process holds
@@ -82,7 +82,7 @@ def locked_run(run: RunConfig, place: Place, *, wait: bool = True) -> Iterator[N
 @contextmanager
 def locked_tracking(store: Path) -> Iterator[None]:
     """Hold MLflow's database within the block, to create, upgrade or extend it: two processes would damage it."""
-    with locked(store / SERVICES / "locks" / "mlflow.lock", "MLflow's database"):
+    with locked(store / SERVICES_FOLDER / "locks" / "mlflow.lock", "MLflow's database"):
         yield
 
 
@@ -96,7 +96,7 @@ def locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
     lock = FileLock(path, poll_interval=POLL_SECONDS, fallback_to_soft=False)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _take(lock, path, what, wait)
+        _acquire(lock, path, what, wait)
     try:
         write_atomically(_note(path), json.dumps(asdict(Owner.me())).encode(), durable=False)
         yield
@@ -106,15 +106,15 @@ def locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
-def _take(lock: FileLock, path: Path, what: str, wait: bool) -> None:
+def _acquire(lock: FileLock, path: Path, what: str, wait: bool) -> None:
     try:
         try:
             lock.acquire(timeout=SILENT_SECONDS if wait else 0)
         except Timeout:
-            held = f"{what}, which {Owner.of(path) or 'another process holds'}"
+            holder = f"{what}, which {Owner.of(path) or 'another process holds'}"
             if not wait:
-                raise Busy(f"waiting for {held}") from None
-            print(f"waiting for {held}", file=sys.stderr, flush=True)
+                raise Busy(f"waiting for {holder}") from None
+            print(f"waiting for {holder}", file=sys.stderr, flush=True)
             lock.acquire()
     except OSError as error:
         if error.errno not in NO_LOCKS:

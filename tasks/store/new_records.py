@@ -1,4 +1,4 @@
-"""The records of a run that were added since the last look, read without reading the others again."""
+"""New records of a run, read without reading the earlier ones again."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from dash_core.records import RECORDS_FILE, ChunkRecord
 
 
 class NewRecords:
-    """Follows the records in one run's folder while another process appends to them."""
+    """Reads the records in one run's folder while another process appends to them."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / RECORDS_FILE
@@ -14,14 +14,14 @@ class NewRecords:
         self._last_line = b""
 
     def read(self) -> tuple[bool, list[ChunkRecord]]:
-        """Return whether the file is another one than before, and the new records: all of them in that case.
+        """Return whether the file was replaced since the last call, and the new records: if it was, all of them.
 
-        A record says in milliseconds when it was made, so the last line that was read tells two files apart. A torn
-        or damaged line and all that follows it are left out until they are mended: training says what is wrong.
+        Each record contains its time in milliseconds, so the last line that was read identifies the file. A torn or
+        damaged line and the lines after it are left out until they are repaired; training reports the damage.
         """
         content = self._content()
-        another = not content.startswith(self._last_line)
-        if another:
+        replaced = not content.startswith(self._last_line)
+        if replaced:
             self._start, self._last_line = 0, b""
             content = self._content()
         records = []
@@ -35,7 +35,7 @@ class NewRecords:
                 break
             self._start, self._last_line = end, line
             end += len(line)
-        return another, records
+        return replaced, records
 
     def _content(self) -> bytes:
         try:

@@ -1,4 +1,4 @@
-"""Where runs happen: folders, device, processes. None of it decides a result."""
+"""Where runs are trained: folders, device, processes. None of it decides a result."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,14 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.device import choose_device, usable_cores, visible_gpus
 from dash_core.memory import free_memory
-from tasks import SERVICES
+from tasks import SERVICES_FOLDER
 
 RUNS_PER_GPU = 4  # at once; our choice, not measured
 RUN_BYTES = 6 * 2**30  # of GPU memory, reserved for a run: CUDA's context, weights, activations of a batch
 
 
 class Place(BaseModel):
-    """Where runs happen: absolute folders, a device, processes. Plain data, so that other processes can receive it."""
+    """Where runs are trained: absolute folders, a device, processes. Plain data, for other processes too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,7 +28,7 @@ class Place(BaseModel):
     threads: Annotated[int, Field(ge=1)] = 1  # of torch, in each process
     workers: Annotated[int, Field(ge=1)] = 1  # runs at once
     given_code: str | None = None  # digest of the code that complete runs must be trained by; None: any code
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # between two saves of a run within a chunk
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # between two saves of a run within an experiment
     resident_gib: Annotated[float, Field(gt=0)] | None = None  # of images on the device; None: part of the free memory
     given_splits: Path | None = None  # chunk plans of a pipeline; None: the store's own
 
@@ -52,8 +52,8 @@ class Place(BaseModel):
 
     @property
     def services(self) -> Path:
-        """Folder of everything that is no result: caches, locks, the private Prefect server's database and log."""
-        return self.store / SERVICES
+        """Folder of everything that is not a result: caches, locks, the private Prefect server's database and log."""
+        return self.store / SERVICES_FOLDER
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class Crew:
         Processes are simpler than training seeds as one batch, which needs runs of equal length, and faster than
         streams, which share an interpreter.
         """
-        given = params.compare
-        threads = 1 if given.threads == "auto" else given.threads
+        settings = params.compare
+        threads = 1 if settings.threads == "auto" else settings.threads
         cores = usable_cores()
-        if given.workers != "auto":
-            workers = given.workers
-        elif choose_device(given.device).type == "cuda":
-            workers = min(cores, _runs_on_gpus(given.device))
+        if settings.workers != "auto":
+            workers = settings.workers
+        elif choose_device(settings.device).type == "cuda":
+            workers = min(cores, _runs_on_gpus(settings.device))
         else:
             workers = max(1, cores // threads)
         return cls(min(workers, max(runs, 1)), threads)
@@ -85,8 +85,8 @@ class Crew:
 
 def _runs_on_gpus(device: str) -> int:
     """Return how many runs share the GPUs: RUNS_PER_GPU each, fewer if its memory is short; at least one in all."""
-    several = [torch.device("cuda", number) for number in range(len(visible_gpus(device)))]
-    return max(1, sum(min(RUNS_PER_GPU, free_memory(gpu) // RUN_BYTES) for gpu in several or [choose_device(device)]))
+    gpus = [torch.device("cuda", number) for number in range(len(visible_gpus(device)))]
+    return max(1, sum(min(RUNS_PER_GPU, free_memory(gpu) // RUN_BYTES) for gpu in gpus or [choose_device(device)]))
 
 
 def place_of(params: Params, store: Path, data_root: Path | None) -> Place:

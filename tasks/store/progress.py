@@ -14,22 +14,22 @@ from dash_core.records import ChunkRecord
 from dash_core.training import EpochReport
 
 PROGRESS_FILE = "progress.json"
-WRITE_SECONDS = 0.2  # at least, between two writes within a chunk
+WRITE_SECONDS = 0.2  # at least, between two writes within an experiment
 
 State = Literal["waiting", "training", "saving", "done", "failed", "stopped"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment of a run. seconds_left: None until the first finished chunk shows how many epochs a chunk takes."""
+    """A run's progress at one moment. seconds_left: None until an experiment has shown how many epochs it takes."""
 
     state: State = "waiting"
     finished: int = 0  # experiments that are recorded
-    experiment: int = 0  # the one under way
+    experiment: int = 0  # number of the experiment under way
     epoch: int = 0
     steps: int = 0  # of the whole run
     train_accuracy: float | None = None
-    test_accuracy: float | None = None  # after the last finished chunk
+    test_accuracy: float | None = None  # after the last finished experiment
     images_per_second: float | None = None
     seconds_left: float | None = None
     reason: str | None = None  # why the run failed
@@ -54,18 +54,19 @@ def mark_progress(folder: Path, state: State, reason: str | None = None) -> None
 
 
 class ProgressWriter:
-    """Keeps one run's file up to date; called after each epoch and each chunk."""
+    """Keeps one run's file up to date; called after each epoch and each experiment."""
 
     def __init__(self, folder: Path, plan: ChunkPlan, schedule: Sequence[Experiment]) -> None:
         self._folder = folder
-        self._work = [(plan.images(experiment), experiment.epochs) for experiment in schedule]  # None: to convergence
+        # images and epochs of each experiment; None: to convergence
+        self._work = [(plan.images(experiment), experiment.epochs) for experiment in schedule]
         self._now = Progress(state="training")
-        self._steps_before = 0  # of the chunks that are finished
-        self._epochs: int | None = None  # of the last finished chunk
+        self._steps_before = 0  # of the finished experiments
+        self._epochs: int | None = None  # of the last finished experiment
         self._written = 0.0
 
     def resumed(self, records: list[ChunkRecord]) -> None:
-        """Count the chunks that an earlier attempt finished."""
+        """Count the experiments that an earlier attempt finished."""
         for record in records:
             self._count(record)
         self._write()
@@ -85,8 +86,8 @@ class ProgressWriter:
         if time.monotonic() - self._written >= WRITE_SECONDS:
             self._write()
 
-    def after_chunk(self, record: ChunkRecord) -> None:
-        """Show a finished chunk."""
+    def after_experiment(self, record: ChunkRecord) -> None:
+        """Show a finished experiment."""
         self._count(record)
         self._write()
 
@@ -108,7 +109,7 @@ class ProgressWriter:
         write_progress(self._folder, replace(self._now, seconds_left=self._estimate()))
 
     def _estimate(self) -> float | None:
-        """Return the seconds left, if each coming chunk takes the protocol's epochs, or those of the last chunk."""
+        """Return the seconds left, if each coming experiment takes the protocol's epochs, or those of the last one."""
         if self._epochs is None or not self._now.images_per_second:
             return None
         work = [images * (epochs or self._epochs) for images, epochs in self._work]

@@ -24,7 +24,7 @@ KEPT_FILES = ("config.yaml", RECORDS_FILE, WEIGHTS_FILE, RESULT_FILE)  # of a co
 
 
 class Results(BaseModel):
-    """Folder of a pipeline's outputs; DVC owns them, and deletes each before the stage that makes it."""
+    """Folder of a pipeline's outputs; DVC owns them, and deletes each before its stage runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +49,7 @@ class Results(BaseModel):
         return self.folder / "splits"
 
     def prune(self, labels: Collection[str]) -> None:
-        """Remove the runs of methods that are not compared any more: DVC would count them as inputs of the views."""
+        """Remove the runs of methods no longer compared: DVC would count them as inputs of tables and figures."""
         for folder in (self.folder / "runs").glob("*"):
             if folder.name not in labels:
                 shutil.rmtree(folder)
@@ -101,7 +101,7 @@ def kept_plans(params: Params, splits: Path, train_digest: str) -> dict[int, Chu
     """Return the chunk plan of each seed; RecordError if one is missing or damaged."""
     paths = {seed: plan_path(splits, params, seed, train_digest) for seed in params.seeds}
     if missing := [path for path in paths.values() if not path.exists()]:
-        raise RecordError(f"no chunk plan {missing[0]}: `dashpipe split` makes those of all seeds")
+        raise RecordError(f"no chunk plan {missing[0]}: `dashpipe split` makes the plans of all seeds")
     return {seed: ChunkPlan.load(path) for seed, path in paths.items()}
 
 
@@ -122,5 +122,5 @@ def check_dataset(dataset: Dataset, described: Mapping[str, Any], path: Path) ->
     if (dataset.train.digest, dataset.test.digest) != (described["train_digest"], described["test_digest"]):
         raise ConfigError(
             f"{dataset.name} here is not the version that {path} describes: run `dashpipe prepare` again, "
-            "or bring back the data it was made of"
+            "or bring back the data that it describes"
         )

@@ -34,7 +34,7 @@ PACKAGES = ("dash_core", "tasks", "flows")
 
 
 class RunFolders(Protocol):
-    """Knows the folder of each run: a store, or the results of a pipeline."""
+    """An object that knows the folder of each run: a store, or the results of a pipeline."""
 
     def run_folder(self, run: RunConfig) -> Path:
         """Folder of one run."""
@@ -63,7 +63,7 @@ def open_trajectory(
 
 
 def _resident(place: Place, device: torch.device) -> int | None:
-    """Return how many bytes of images a run may hold: the place's setting, or a quarter of its share of free memory."""
+    """Return the limit of a run's images on its device, in bytes: the place's, or a quarter of a run's free memory."""
     if place.resident_gib is not None:
         return int(place.resident_gib * 2**30)
     free = free_memory(device)
@@ -111,12 +111,12 @@ def recorded_facts(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_facts(folder: Path, split: str, facts: Mapping[str, Any]) -> None:
-    """Say in a run's folder on which chunk plan, by which hardware and code it trains, until its result says so."""
+    """Write facts.json, the chunk plan ("split"), hardware and code of a run, to its folder while it trains."""
     write_atomically(folder / FACTS_FILE, (json.dumps({"split": split, **facts}, indent=2) + "\n").encode())
 
 
 def remove_facts(folder: Path) -> None:
-    """Remove what `write_facts` wrote: the run's result says it from now on."""
+    """Remove facts.json: from now on the run's result.json contains the same."""
     (folder / FACTS_FILE).unlink(missing_ok=True)
 
 
@@ -147,8 +147,8 @@ def commit() -> str | None:
 
 
 def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
+    process = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    return process.stdout.strip()
 
 
 def to_yaml(content: dict[str, Any]) -> bytes:

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_asked: signal.Signals | None = None
+_signal: signal.Signals | None = None
 
 
 def requested() -> bool:
     """Tell whether this process was asked to stop, within a block of `heeding`."""
-    return _asked is not None
+    return _signal is not None
 
 
 def asked_by() -> signal.Signals | None:
     """Return the signal that asked this process to stop; None if none did."""
-    return _asked
+    return _signal
 
 
 @contextmanager
@@ -28,10 +28,10 @@ def heeding() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    global _asked
-    _asked = None
+    global _signal
+    _signal = None
     names = [name for name in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(name) is not signal.SIG_IGN]
-    handlers = {name: signal.signal(name, _ask) for name in names}
+    handlers = {name: signal.signal(name, _note_signal) for name in names}
     try:
         yield
     finally:
@@ -39,8 +39,8 @@ def heeding() -> Iterator[None]:
             signal.signal(name, handler)
 
 
-def _ask(name: int, frame: FrameType | None) -> None:
-    global _asked
-    if _asked:
+def _note_signal(name: int, frame: FrameType | None) -> None:
+    global _signal
+    if _signal:
         raise KeyboardInterrupt
-    _asked = signal.Signals(name)
+    _signal = signal.Signals(name)

@@ -27,7 +27,7 @@ def artifact_root(store: Path) -> Path:
 
 
 def check_uri(uri: str) -> None:
-    """Raise ConfigError unless MLflow can use such an address; no server is asked."""
+    """Raise ConfigError unless MLflow can use the address; no server is asked."""
     try:
         parts = urlsplit(uri)
         if parts.scheme in ("http", "https"):
@@ -43,7 +43,7 @@ def check_uri(uri: str) -> None:
 
 
 def _check_with_mlflow(uri: str) -> None:
-    """Raise ValueError unless MLflow and SQLAlchemy, whose imports take seconds, accept any other kind of address."""
+    """Raise ValueError unless MLflow and SQLAlchemy accept an address of another kind; their imports take seconds."""
     from mlflow.exceptions import MlflowException
     from mlflow.store.db.db_types import DATABASE_ENGINES
     from sqlalchemy.engine import make_url

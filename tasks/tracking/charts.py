@@ -1,6 +1,6 @@
-"""The view of a comparison that MLflow's chart page opens with: accuracy and cost by chunk, averaged by method.
+"""The view of a comparison that MLflow's chart page opens with: accuracy and cost by experiment, averaged by method.
 
-Left alone, MLflow hides all runs but ten and draws every metric in the order of its name. The page takes its settings
+By default MLflow hides all runs but ten and draws every metric in the order of its name. The page takes its settings
 from a tag of the experiment, as its own "Share" writes it, when the address names the tag's key.
 """
 
@@ -10,11 +10,15 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 SHARE_KEY = "dashpipe"
-TAG = f"mlflow.sharedViewState.{SHARE_KEY}"
-TRAINING = "workflowType=machine_learning"  # the menu for training, not that for chats
-QUERY = f"compareRunsMode=CHART&viewStateShareKey={SHARE_KEY}&{TRAINING}"  # the end of the page's address
-OURS = "Accuracy and cost by chunk"
-SECTIONS = (OURS, "Model metrics", "phases")  # the last two are MLflow's; it adds what else there is, and fills them
+VIEW_TAG = f"mlflow.sharedViewState.{SHARE_KEY}"
+TRAINING_PAGES = "workflowType=machine_learning"  # the menu for training, not that for chats
+VIEW_QUERY = f"compareRunsMode=CHART&viewStateShareKey={SHARE_KEY}&{TRAINING_PAGES}"  # the end of the page's address
+OUR_SECTION = "Accuracy and cost by chunk"
+SECTIONS = (
+    OUR_SECTION,
+    "Model metrics",
+    "phases",
+)  # the last two are MLflow's; it fills them and adds others
 LINES = ("test_accuracy", "steps", "total_flops", "total_seconds")
 
 
@@ -37,13 +41,13 @@ def settings(accuracies: Collection[float] = ()) -> str:
 
 def report_link(experiment_id: str, run_id: str) -> str:
     """Return a Markdown link, for MLflow's pages, to report.html among the artifacts of a run."""
-    place = f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html?{TRAINING}"
+    place = f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html?{TRAINING_PAGES}"
     return f"[Report and tables of this comparison]({place})"
 
 
 def _charts(accuracies: Collection[float]) -> Iterator[dict[str, Any]]:
-    """Yield a line by chunk for each metric, then the last chunk's accuracy against the FLOPs of the whole run."""
-    common = {"metricSectionId": OURS, "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
+    """Yield a line for each metric by experiment, then the last accuracy against the FLOPs of the whole run."""
+    common = {"metricSectionId": OUR_SECTION, "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
     line = {"type": "LINE", "xAxisKey": "step", "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
     for metric in LINES:
         span = _span(accuracies) if metric == "test_accuracy" and accuracies else {}
@@ -54,6 +58,6 @@ def _charts(accuracies: Collection[float]) -> Iterator[dict[str, Any]]:
 
 
 def _span(accuracies: Collection[float]) -> dict[str, float]:
-    """Return an axis that holds every accuracy, in whole percents, with one to spare at both ends."""
+    """Return an axis that contains every accuracy, in whole percents, with one to spare at both ends."""
     lowest, highest = math.floor(100 * min(accuracies)), math.ceil(100 * max(accuracies))
     return {"yMin": (lowest - 1) / 100, "yMax": (highest + 1) / 100}

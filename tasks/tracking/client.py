@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 
 RUN_KEY = "run_key"  # the tag by which a run is found again
 COMPARISON_KEY = "comparison"  # the summary run's key
-SUMMARY = "summary_run"  # the tag that names the comparison's own run; as MLflow's parentRunId it would fold all others
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not those for chats
-FAILURE = "failure"  # the tag that says why a run failed; removed when the run goes on
-LAST_RECORD = "last_record"  # the tag of a run that MLflow shows whole: when the last record of its training was made
-NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
+SUMMARY_TAG = (
+    "summary_run"  # the tag that names the comparison's own run; as MLflow's parentRunId it would fold all others
+)
+KIND_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not those for chats
+FAILURE_TAG = "failure"  # the tag that says why a run failed; removed when the run continues
+LAST_RECORD_TAG = "last_record"  # the tag of a run that MLflow has completely: the time of its last record
+NOTE_TAG = "mlflow.note.content"  # the tag that MLflow shows as a description
 PARAMS_AT_ONCE, LONGEST_PARAM, LONGEST_NOTE = 100, 6000, 5000  # MLflow's limits: for a batch, and in characters
 LONGEST_REASON = 500  # characters of a failure's tag
-PAGE = 1000  # runs that MLflow returns at once
+RUNS_PER_PAGE = 1000  # runs that MLflow returns at once
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ def open_comparison(
     experiment = client.get_experiment_by_name(comparison)
     if experiment is None:
         place = None if uri.startswith(SERVED) else (Path(artifact_root).resolve() / comparison).as_uri()
-        experiment_id = client.create_experiment(comparison, artifact_location=place, tags=KIND)
+        experiment_id = client.create_experiment(comparison, artifact_location=place, tags=KIND_TAGS)
     else:
         experiment_id = experiment.experiment_id
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment_id)
-    if experiment is None or chart_view.TAG not in experiment.tags:  # `describe` fits it to the accuracies
-        client.set_experiment_tag(experiment_id, chart_view.TAG, chart_view.settings())
+    if experiment is None or chart_view.VIEW_TAG not in experiment.tags:  # `describe` fits it to the accuracies
+        client.set_experiment_tag(experiment_id, chart_view.VIEW_TAG, chart_view.settings())
     summary = open_run(client, experiment_id, COMPARISON_KEY, comparison, params, tags)
     set_status(client, summary, "RUNNING")
     return TrackedComparison(experiment_id, summary)
@@ -79,22 +81,22 @@ def open_run(
 ) -> str:
     """Find the experiment's run with this key, or create it, and return its id.
 
-    One process at a time (`locked_tracking`): two at once would each make a run and delete the other's.
+    One process at a time (`locked_tracking`): two at once would each create a run and delete the other's.
     """
-    found = find_run(client, experiment_id, key)
-    if found is None:
+    run = find_run(client, experiment_id, key)
+    if run is None:
         client.create_run(experiment_id, run_name=name, tags={RUN_KEY: key})
-        found = find_run(client, experiment_id, key)
-    log_params(client, found.info.run_id, params, tags)
-    return found.info.run_id
+        run = find_run(client, experiment_id, key)
+    log_params(client, run.info.run_id, params, tags)
+    return run.info.run_id
 
 
 def find_run(client: "MlflowClient", experiment_id: str, key: str) -> "Run | None":
-    """Return the first run with this key; others are deleted: a client that asks a slow server again makes two."""
-    found = client.search_runs([experiment_id], f"tags.{RUN_KEY} = '{key}'", order_by=["attributes.start_time ASC"])
-    for double in found[1:]:
-        client.delete_run(double.info.run_id)
-    return found[0] if found else None
+    """Return the first run with this key. Delete others: a request repeated to a slow server creates two."""
+    runs = client.search_runs([experiment_id], f"tags.{RUN_KEY} = '{key}'", order_by=["attributes.start_time ASC"])
+    for duplicate in runs[1:]:
+        client.delete_run(duplicate.info.run_id)
+    return runs[0] if runs else None
 
 
 def delete_run(client: "MlflowClient", experiment_id: str, key: str) -> None:
@@ -104,11 +106,11 @@ def delete_run(client: "MlflowClient", experiment_id: str, key: str) -> None:
 
 
 def set_status(client: "MlflowClient", run_id: str, status: str, reason: str | None = None) -> None:
-    """Set a run RUNNING, FINISHED, FAILED or KILLED, and show why it failed; nothing is sent where it says so."""
+    """Set a run RUNNING, FINISHED, FAILED or KILLED, and show why it failed; nothing is sent if MLflow shows both."""
     run = client.get_run(run_id)
     reason = reason and reason[:LONGEST_REASON]
-    if run.data.tags.get(FAILURE) != reason:
-        client.set_tag(run_id, FAILURE, reason) if reason else client.delete_tag(run_id, FAILURE)
+    if run.data.tags.get(FAILURE_TAG) != reason:
+        client.set_tag(run_id, FAILURE_TAG, reason) if reason else client.delete_tag(run_id, FAILURE_TAG)
     if run.info.status == status:
         return
     if status == "RUNNING":
@@ -130,14 +132,16 @@ def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, object]
         labels = []
 
 
-def whole_runs(client: "MlflowClient", experiment_id: str) -> dict[str, str]:
-    """Return the tag LAST_RECORD of the experiment's runs that are FINISHED, by key."""
-    moments, token = {}, None
+def complete_runs(client: "MlflowClient", experiment_id: str) -> dict[str, str]:
+    """Return the tag `last_record` of the experiment's FINISHED runs, by run key."""
+    last_records, token = {}, None
     while token != "":
-        page = client.search_runs([experiment_id], "attributes.status = 'FINISHED'", max_results=PAGE, page_token=token)
-        moments |= {run.data.tags.get(RUN_KEY, ""): run.data.tags.get(LAST_RECORD, "") for run in page}
+        page = client.search_runs(
+            [experiment_id], "attributes.status = 'FINISHED'", max_results=RUNS_PER_PAGE, page_token=token
+        )
+        last_records |= {run.data.tags.get(RUN_KEY, ""): run.data.tags.get(LAST_RECORD_TAG, "") for run in page}
         token = page.token or ""
-    return moments
+    return last_records
 
 
 def logged_points(client: "MlflowClient", run_id: str, metric: str) -> set[tuple[int, int]]:
@@ -149,9 +153,9 @@ def describe(client: "MlflowClient", comparison: TrackedComparison, text: str, v
     """Show a link to the report and a Markdown text above the charts and in the summary run; set the charts' view."""
     link = chart_view.report_link(comparison.experiment_id, comparison.summary_run_id)
     note = f"{link}\n\n{text}"[:LONGEST_NOTE]
-    client.set_experiment_tag(comparison.experiment_id, chart_view.TAG, view)
-    client.set_experiment_tag(comparison.experiment_id, NOTE, note)
-    client.set_tag(comparison.summary_run_id, NOTE, note)
+    client.set_experiment_tag(comparison.experiment_id, chart_view.VIEW_TAG, view)
+    client.set_experiment_tag(comparison.experiment_id, NOTE_TAG, note)
+    client.set_tag(comparison.summary_run_id, NOTE_TAG, note)
 
 
 def find_experiment(uri: str, comparison: str) -> str | None:
@@ -164,29 +168,29 @@ def comparison_url(base: str, experiment_id: str, run_ids: list[str] | None = No
     """Return the address in MLflow's pages of the experiment's charts, or of the page that compares the given runs."""
     root = f"{base.rstrip('/')}/#"
     if not run_ids:
-        return f"{root}/experiments/{experiment_id}/runs?{chart_view.QUERY}"
+        return f"{root}/experiments/{experiment_id}/runs?{chart_view.VIEW_QUERY}"
     runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [experiment_id]))
     return f"{root}/compare-runs?runs={runs}&experiments={experiments}"
 
 
 def open_database(uri: str) -> "MlflowClient":
-    """Return the client, for a database file that exists; a damaged file is an error at once.
+    """Return the client, after creating a missing database file; a damaged file is an error at once.
 
     Without this MLflow would try a damaged database for minutes. One process at a time (`locked_tracking`).
     """
     if uri.startswith(EMBEDDED):
         path = Path(uri.removeprefix(EMBEDDED))
         if not path.exists():
-            _make_database(path)
+            _create_database(path)
         with closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA schema_version")
     return client_of(uri)
 
 
-def _make_database(path: Path) -> None:
-    """Make a database file whole or not at all.
+def _create_database(path: Path) -> None:
+    """Create a database file completely or not at all.
 
-    MLflow takes seconds to create its tables, and could never open a file again in which a kill left some of them.
+    MLflow takes seconds to create the tables. After a kill in between, it could never open the file again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with silence(), TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:

@@ -1,7 +1,7 @@
-"""What becomes of tracking when MLflow fails: the part that failed is off for the rest of the command.
+"""Failures of MLflow: the part that failed is off for the rest of the command.
 
-The run folders are the truth and MLflow is their mirror. So a command never waits twice for what failed once, and
-never fails with it. Metrics, artifacts and models fail apart: a full object store costs no metric.
+The run folders are the truth and MLflow is their mirror. So a command does not try a failed part again, and does not
+fail because of it. Metrics, artifacts and models fail apart: a full object store costs no metric.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ REMEDY = "`uv run dashpipe sync` with the same options completes MLflow from the
 
 
 class TrackerAway(DashError):
-    """MLflow failed in a command that was asked for nothing but tracking."""
+    """MLflow failed in a command whose only task is tracking."""
 
 
 class Failures:
@@ -51,7 +51,7 @@ class Failures:
         return kind in self.reasons or "metrics" in self.reasons
 
     def note(self, kind: Kind, error: Exception) -> None:
-        """Turn a kind off for this reason; a later reason is not heard."""
+        """Turn a kind off for this reason; later reasons are ignored."""
         if not self.off(kind):
             self.reasons[kind] = explain(error)
             self._say(f"{WHAT_FAILED[kind]}: {self.reasons[kind]}")
@@ -67,5 +67,5 @@ class Failures:
     def check(self) -> None:
         """Raise TrackerAway if anything failed that a later command can complete."""
         if not self.whole:
-            told = "; ".join(f"{WHAT_FAILED[kind]}: {reason}" for kind, reason in self.reasons.items())
-            raise TrackerAway(f"{told}; nothing is lost: repeat this command when MLflow answers")
+            reasons = "; ".join(f"{WHAT_FAILED[kind]}: {reason}" for kind, reason in self.reasons.items())
+            raise TrackerAway(f"{reasons}; nothing is lost: repeat this command when MLflow answers")

@@ -1,4 +1,4 @@
-"""The thread of a command that brings MLflow to what the folders of its runs say, while the runs train.
+"""The thread of a command that brings MLflow up to date with its runs' folders while the runs train.
 
 So no run waits for MLflow, and no process that trains imports it, which takes seconds. What is not yet in MLflow when
 the command is killed is still on disk: the next command brings it there.
@@ -12,21 +12,21 @@ from dash_core.config import RunConfig
 from tasks.store.progress import read_progress
 from tasks.tracking.mirror import Mirror
 
-LOOK_SECONDS = 1.0  # between two looks at the runs' folders
-PATIENCE_SECONDS = 10.0  # that a command which was stopped waits for MLflow
+POLL_SECONDS = 1.0  # between two readings of the runs' folders
+PATIENCE_SECONDS = 10.0  # how long a stopped command waits for MLflow
 
 
 class Follower:
-    """Follows the runs within a block. Leaving it waits until MLflow shows all that is on disk.
+    """Follows the runs within a block. The end of the block waits until MLflow shows everything on disk.
 
-    After an exception it waits until the runs are closed, and no longer than PATIENCE_SECONDS; MLflow is not opened
-    for that where no run has moved.
+    After an exception it waits only until the runs are closed, at most PATIENCE_SECONDS. It does not open MLflow if no
+    run has made progress.
     """
 
     def __init__(self, mirror: Mirror, runs: Sequence[RunConfig]) -> None:
         self._mirror, self._runs = mirror, runs
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._thread = threading.Thread(target=self._follow, name="tracking", daemon=True)
 
     def __enter__(self) -> Self:
         self._before = self._progress()
@@ -38,8 +38,8 @@ class Follower:
         self._stop.set()
         self._thread.join(PATIENCE_SECONDS if self._mirror.leaving else None)
 
-    def _work(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS):
+    def _follow(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
             self._bring_all()
         if not self._mirror.leaving or self._mirror.opened or self._progress() != self._before:
             self._bring_all(last=True)

@@ -8,8 +8,8 @@ from typing import Any
 from dash_core.cost import Cost
 from dash_core.records import ChunkRecord
 
-MARK = "steps"  # sent as the last metric of a record: MLflow has the record whole if it has this point
-MEASURED = ("images", "test_accuracy", "test_loss", "train_accuracy", "train_loss", "epochs", "converged", MARK)
+LAST_METRIC = "steps"  # sent as the last metric of a record: if MLflow has this point, it has the whole record
+MEASURED = ("images", "test_accuracy", "test_loss", "train_accuracy", "train_loss", "epochs", "converged", LAST_METRIC)
 
 
 @dataclass
@@ -26,10 +26,10 @@ class Totals:
 
 
 def metrics_of(record: ChunkRecord, totals: Totals) -> Iterator[tuple[str, float]]:
-    """Yield a record's metrics by name, with the totals up to it; MARK is the last.
+    """Yield a record's metrics by name, with the totals up to it; LAST_METRIC is the last.
 
     MLflow's pages show the groups "phases" and "plasticity" in sections of their own. An infinite value becomes NaN:
-    MLflow would store the largest float, and no chart survives that.
+    MLflow would store the largest float, which spoils every chart.
     """
     metrics: dict[str, float] = {
         "total_steps": totals.steps,
@@ -37,7 +37,7 @@ def metrics_of(record: ChunkRecord, totals: Totals) -> Iterator[tuple[str, float
         "total_seconds": totals.cost.seconds,
     }
     for phase, cost in record.cost.items():
-        if cost.seconds:  # a phase that did not run is not a point at zero
+        if cost.seconds:  # a phase that did not run has no point, rather than one at zero
             metrics[f"phases/{phase}_seconds"] = cost.seconds
             metrics[f"phases/{phase}_flops"] = cost.flops
             metrics[f"phases/{phase}_peak_memory_bytes"] = cost.peak_memory

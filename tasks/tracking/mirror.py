@@ -1,4 +1,4 @@
-"""MLflow as the mirror of the run folders: it is brought to what each folder says, and nothing is sent twice.
+"""MLflow as the mirror of the run folders: each folder's content is sent to MLflow, and nothing twice.
 
 The live command, `sync`, `report` and a command after a kill all call `Mirror.bring`. A record is read once and sent
 once, so the cost is linear in the records.
@@ -21,7 +21,7 @@ from tasks.store.runs import RunFolders, commit, final_model, input_example, is_
 from tasks.tracking import charts, client
 from tasks.tracking.address import artifact_root, check_uri, tracking_uri
 from tasks.tracking.failures import Failures
-from tasks.tracking.metrics import MARK, Totals, flatten, metrics_of, tags_of
+from tasks.tracking.metrics import LAST_METRIC, Totals, flatten, metrics_of, tags_of
 from tasks.tracking.models import ModelsUnknown, log_model
 from tasks.tracking.moved import LocationsUnknown, own_artifacts
 from tasks.tracking.reasons import without_password
@@ -34,22 +34,22 @@ STATUS = {"failed": "FAILED", "stopped": "KILLED"}  # of a run that is not compl
 
 
 @dataclass
-class _Shown:
+class _ShownRun:
     """What MLflow shows of one run, as far as this process knows."""
 
     records: NewRecords
     run_id: str = ""
-    points: set[tuple[int, int]] = field(default_factory=set)  # (experiment, time) that MLflow had at the first look
+    points: set[tuple[int, int]] = field(default_factory=set)  # (experiment, time) that MLflow had at first
     totals: Totals = field(default_factory=Totals)
     newest: ChunkRecord | None = None
     status: tuple[str, str | None] | None = None  # with the reason of a failure
-    closed: bool = False  # nothing is left to send in this command
+    closed: bool = False  # this command has nothing left to send
 
 
 class Mirror:
     """One comparison in MLflow.
 
-    Nothing is opened, nor mlflow imported, before there is something to show. What MLflow does not take is noted in
+    Nothing is opened, nor mlflow imported, before there is something to show. What MLflow fails to take is noted in
     `failures`. Only one thread may use a mirror at a time.
     """
 
@@ -61,7 +61,7 @@ class Mirror:
         failures: Failures,
         folders: RunFolders | None = None,
     ) -> None:
-        """ConfigError if MLflow's address cannot be one; no server is asked.
+        """ConfigError if MLflow's address is not valid; no server is asked.
 
         open_data: called for the first model. folders: of the runs, if they are not those of the place.
         """
@@ -72,9 +72,9 @@ class Mirror:
         self.folders: RunFolders = folders or place
         self._params, self._place, self._open_data = params, place, open_data
         self._comparison: client.TrackedComparison | None = None
-        self._whole: dict[str, str] = {}  # the runs that MLflow shows whole, and of which training
+        self._complete_runs: dict[str, str] = {}  # time of the last record of each run that MLflow has completely
         self._forgotten: set[str] = set()
-        self._shown: dict[str, _Shown] = {}
+        self._shown: dict[str, _ShownRun] = {}
 
     @property
     def address(self) -> str:
@@ -87,9 +87,10 @@ class Mirror:
         return self._comparison is not None
 
     def bring(self, run: RunConfig, wait: bool = False) -> bool:
-        """Make MLflow show what the run's folder says now; tell whether this made the run whole there.
+        """Make MLflow show what the run's folder says now; return whether this call completed the run there.
 
-        wait: for another command that holds a complete run; otherwise its files and model are left to the next call.
+        wait: wait for another command that holds a complete run's lock, instead of leaving its files and model to the
+        next call.
         """
         if self.failures.off("metrics"):
             return False
@@ -98,17 +99,17 @@ class Mirror:
                 comparison = self._open()  # before a client is made, which would create the database
                 client.delete_run(self._client, comparison.experiment_id, run.id)
                 self._forgotten.remove(run.id)
-            shown, records = self._look(run)
+            shown, records = self._read_new(run)
             if shown is None or shown.closed:
                 return False
-            self._log(shown, records)
+            self._send_metrics(shown, records)
             if is_complete(run, self.folders):
-                return not self.leaving and self._close(run, shown, wait)
+                return not self.leaving and self._complete(run, shown, wait)
             self._show_status(shown, read_progress(self.folders.run_folder(run)))
         return False
 
     def forget(self, run: RunConfig) -> None:
-        """Have the run deleted in MLflow before anything else is said of it: it is trained again."""
+        """Have the next `bring` delete the run in MLflow, because it is trained again; then send it anew."""
         self._forgotten.add(run.id)
 
     def describe(self, table: str, accuracies: Sequence[float], folder: Path, status: str) -> None:
@@ -137,7 +138,7 @@ class Mirror:
             params, store = self._params, self._place.store
             with locked_tracking(store):
                 client.open_database(self.uri)
-            self._take_artifacts(store)
+            self._adopt_artifacts(store)
             with locked_tracking(store):
                 self._comparison = client.open_comparison(
                     self.uri,
@@ -148,41 +149,41 @@ class Mirror:
                     ),
                     artifact_root=artifact_root(store),
                 )
-            self._whole = client.whole_runs(self._client, self._comparison.experiment_id)
+            self._complete_runs = client.complete_runs(self._client, self._comparison.experiment_id)
         return self._comparison
 
-    def _take_artifacts(self, store: Path) -> None:
-        """Keep artifacts in this store: into the original of a copy nothing is ever written."""
+    def _adopt_artifacts(self, store: Path) -> None:
+        """Send artifacts to this store alone: a copy of a store never writes into the original."""
         try:
             own_artifacts(self.uri, store)
         except LocationsUnknown as error:
             self.failures.note("artifacts", error)
             self.failures.note("models", error)
 
-    def _look(self, run: RunConfig) -> tuple[_Shown | None, list[ChunkRecord]]:
-        """Return what MLflow shows of a run, and the records that are new since the last look; None: not begun."""
+    def _read_new(self, run: RunConfig) -> tuple[_ShownRun | None, list[ChunkRecord]]:
+        """Return what MLflow shows of a run (None: the run has not started), and its records since the last call."""
         if shown := self._shown.get(run.id):
-            another, records = shown.records.read()
-            if not another:
+            replaced, records = shown.records.read()
+            if not replaced:
                 return shown, records
         facts = run_facts(self.folders.run_folder(run), run)
         if facts is None:
             self._shown.pop(run.id, None)
             return None, []
-        shown = self._shown[run.id] = _Shown(NewRecords(self.folders.run_folder(run)))
-        return shown, self._first_look(run, facts, shown)
+        shown = self._shown[run.id] = _ShownRun(NewRecords(self.folders.run_folder(run)))
+        return shown, self._compare_with_mlflow(run, facts, shown)
 
-    def _first_look(self, run: RunConfig, facts: dict[str, Any], shown: _Shown) -> list[ChunkRecord]:
-        """Ask MLflow what it has of a run, once; what it shows of an earlier training is deleted."""
+    def _compare_with_mlflow(self, run: RunConfig, facts: dict[str, Any], shown: _ShownRun) -> list[ChunkRecord]:
+        """Ask MLflow once what it has of a run, delete what is left of an earlier training, and return the records."""
         comparison = self._open()
         _, records = shown.records.read()
-        if records and self._whole.get(run.id) == str(records[-1].finished_at):
+        if records and self._complete_runs.get(run.id) == str(records[-1].finished_at):
             shown.closed = True
             return []
         shown.run_id = self._open_run(run, facts)
-        shown.points = client.logged_points(self._client, shown.run_id, MARK)
-        another, later = shown.records.read()  # what another command has sent meanwhile was on disk before
-        records = later if another else records + later
+        shown.points = client.logged_points(self._client, shown.run_id, LAST_METRIC)
+        replaced, later = shown.records.read()  # what another command has sent meanwhile was on disk before
+        records = later if replaced else records + later
         if shown.points - {(record.experiment, record.finished_at) for record in records}:
             client.delete_run(self._client, comparison.experiment_id, run.id)
             shown.run_id, shown.points = self._open_run(run, facts), set()
@@ -191,14 +192,14 @@ class Mirror:
     def _open_run(self, run: RunConfig, facts: dict[str, Any]) -> str:
         comparison, method = self._open(), run.method.label
         tags = tags_of(kind="run", method=method, dataset=run.dataset.name, model=run.model.name, seed=run.seed)
-        tags |= tags_of(run_id=run.id, **facts) | {client.SUMMARY: comparison.summary_run_id}
+        tags |= tags_of(run_id=run.id, **facts) | {client.SUMMARY_TAG: comparison.summary_run_id}
         params = flatten(run.model_dump(mode="json"))
         with locked_tracking(self._place.store):
             return client.open_run(
                 self._client, comparison.experiment_id, run.id, f"{method} · seed {run.seed}", params, tags
             )
 
-    def _log(self, shown: _Shown, records: Sequence[ChunkRecord]) -> None:
+    def _send_metrics(self, shown: _ShownRun, records: Sequence[ChunkRecord]) -> None:
         """Send the metrics of the records that MLflow does not have, many at once."""
         from mlflow.entities import Metric
 
@@ -212,32 +213,32 @@ class Mirror:
         for start in range(0, len(points), METRICS_AT_ONCE):
             self._client.log_batch(shown.run_id, metrics=points[start : start + METRICS_AT_ONCE])
 
-    def _show_status(self, shown: _Shown, progress: Progress) -> None:
+    def _show_status(self, shown: _ShownRun, progress: Progress) -> None:
         status = STATUS.get(progress.state, "RUNNING"), progress.reason
         if status != shown.status:
             client.set_status(self._client, shown.run_id, *status)
             shown.status = status
 
-    def _close(self, run: RunConfig, shown: _Shown, wait: bool) -> bool:
-        """Send the files and the model of a complete run, and close it; nobody trains it again meanwhile."""
+    def _complete(self, run: RunConfig, shown: _ShownRun, wait: bool) -> bool:
+        """Send the files and the model of a complete run, and close it; no other command trains it meanwhile."""
         try:
             with locked_run(run, self._place, wait=wait):
-                another, records = shown.records.read()
-                if another or not is_complete(run, self.folders):
+                replaced, records = shown.records.read()
+                if replaced or not is_complete(run, self.folders):
                     del self._shown[run.id]
                     return False
-                self._log(shown, records)
+                self._send_metrics(shown, records)
                 training = str(shown.newest.finished_at)
-                known = self._client.get_run(shown.run_id).data.tags.get(client.LAST_RECORD) == training
-                added = not known and self._send_rest(run, shown.run_id, training)
+                had_all = self._client.get_run(shown.run_id).data.tags.get(client.LAST_RECORD_TAG) == training
+                added = not had_all and self._send_files_and_model(run, shown.run_id, training)
                 client.set_status(self._client, shown.run_id, "FINISHED")
                 shown.closed = True
                 return added
         except Busy:
             return False
 
-    def _send_rest(self, run: RunConfig, run_id: str, training: str) -> bool:
-        """Send a complete run's files and model; a tag says when MLflow has all of it."""
+    def _send_files_and_model(self, run: RunConfig, run_id: str, training: str) -> bool:
+        """Send a complete run's files and model; return whether MLflow took all, and record it in a tag."""
         self._send_files(run_id, self.folders.run_folder(run))
         if not self.failures.off("models"):
             with self.failures.apart("models"):
@@ -247,10 +248,10 @@ class Mirror:
                     log_model(self.uri, run_id, model, example=example)
                 except ModelsUnknown as error:
                     self.failures.lack("models", error)
-        whole = self.failures.whole
-        if whole:
-            self._client.set_tag(run_id, client.LAST_RECORD, training)
-        return whole
+        took_all = self.failures.whole
+        if took_all:
+            self._client.set_tag(run_id, client.LAST_RECORD_TAG, training)
+        return took_all
 
     def _send_files(self, run_id: str, folder: Path) -> None:
         if not self.failures.off("artifacts"):
@@ -259,7 +260,7 @@ class Mirror:
 
 
 def _shared(params: Params) -> dict[str, Any]:
-    """Return what all of a comparison's runs have in common, and its methods: no more than its name stands for."""
+    """Return the parameters that all runs of a comparison share, and its seeds and methods."""
     shared = params.model_dump(mode="json", include={*Setting.model_fields, "diagnostics"})
     methods = {label: params.method(label).parameters for label in params.compare.methods}
     return {**shared, "seeds": sorted(params.seeds), "methods": methods}

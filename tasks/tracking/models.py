@@ -23,36 +23,36 @@ def log_model(uri: str, run_id: str, model: "nn.Module", *, example: "Tensor", n
 
     It is stored as an exported graph (pt2) in eval mode: it loads without our code and without unpickling, by
     `mlflow.pytorch.load_model("runs:/<run_id>/<name>")`, and takes any batch size. The first call in a process costs
-    the import of torch's exporter, some seconds. The model is left as it was found. A model that an earlier call left
-    unfinished is deleted. ModelsUnknown if the server is older than MLflow 3.
+    the import of torch's exporter, some seconds. The model is left as it was found. An incomplete model of an earlier
+    call is deleted. ModelsUnknown if the server is older than MLflow 3.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, ErrorCode
 
     client = client_of(uri)
     try:
-        return _log_once(client, run_id, model, example, name)
+        return _find_or_log(client, run_id, model, example, name)
     except MlflowException as error:
         if error.error_code == ErrorCode.Name(ENDPOINT_NOT_FOUND):
             raise ModelsUnknown("the server is older than MLflow 3 and keeps no models") from None
         raise
 
 
-def _log_once(client: "MlflowClient", run_id: str, model: "nn.Module", example: "Tensor", name: str) -> str:
-    """Return the id of the run's one whole model, logged if there is none."""
+def _find_or_log(client: "MlflowClient", run_id: str, model: "nn.Module", example: "Tensor", name: str) -> str:
+    """Return the id of the run's complete model; log the model if there is none, and delete incomplete ones."""
     run = client.get_run(run_id)
-    whole = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
-    kept = next((found for found in _models_of(client, run, name) if found in whole), None)
-    if kept is None:
-        kept = _log(client, run, model, example.detach().cpu()[:1], name)
-    for found in _models_of(client, run, name):
-        if found != kept:
-            client.delete_logged_model(found)
-    return kept
+    complete = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+    model_id = next((logged for logged in _models_of(client, run, name) if logged in complete), None)
+    if model_id is None:
+        model_id = _log(client, run, model, example.detach().cpu()[:1], name)
+    for logged in _models_of(client, run, name):
+        if logged != model_id:
+            client.delete_logged_model(logged)
+    return model_id
 
 
 def _models_of(client: "MlflowClient", run: "Run", name: str) -> list[str]:
-    """Return the ids of the run's models of this name, whole or not."""
+    """Return the ids of the run's models of this name, complete or not."""
     condition = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
     return [model.model_id for model in client.search_logged_models([run.info.experiment_id], condition)]
 
@@ -77,7 +77,9 @@ def _log(client: "MlflowClient", run: "Run", model: "nn.Module", example: "Tenso
         )
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
         client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])  # last: only a whole model is found
+        client.log_outputs(
+            run_id, [LoggedModelOutput(logged.model_id, step=0)]
+        )  # last, so that only complete models are among the outputs
     return logged.model_id
 
 
@@ -101,7 +103,7 @@ def _requirements() -> list[str]:
 
 @contextmanager
 def _eval_on_cpu(model: "nn.Module") -> Iterator[None]:
-    """Put the model on the CPU in eval mode, and back where and as it was."""
+    """Put the model on the CPU in eval mode within the block, then restore its device and mode."""
     from dash_core.shrinking import in_mode
 
     device = next((tensor.device for tensor in model.parameters()), None)

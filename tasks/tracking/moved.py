@@ -33,9 +33,8 @@ class LocationsUnknown(DashError):
 def own_artifacts(uri: str, store: Path) -> None:
     """Make the addresses in the store's own database name the artifacts in this store, and not in the original.
 
-    Nothing is done where `uri` is another database or a server. Only folders that a comparison of ours was given are
-    replaced; addresses of experiments that the user made stay as they are. LocationsUnknown where the database has
-    other tables.
+    Nothing changes if `uri` is another database or a server. Only the folders of our own comparisons are replaced;
+    addresses of experiments that the user made stay as they are. LocationsUnknown if the database has other tables.
     """
     database = database_of(store)
     if uri != f"{EMBEDDED}{database}" or not database.exists():
@@ -53,7 +52,7 @@ def _foreign_roots(connection: sqlite3.Connection, database: Path, store: Path) 
     try:
         for table, columns in LOCATIONS.items():
             connection.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 0")
-        locations = connection.execute(OURS, (charts.TAG,)).fetchall()
+        locations = connection.execute(OURS, (charts.VIEW_TAG,)).fetchall()
     except sqlite3.OperationalError as error:
         if not str(error).startswith("no such"):  # the database is locked, or damaged
             raise

@@ -1,4 +1,4 @@
-"""A comparison that is complete as far as it goes: written to its folder, and shown in MLflow."""
+"""Publish the complete runs of a comparison: write its folder, and show it in MLflow."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What went wrong with MLflow, said in one short line that tells no password."""
+"""Errors of MLflow as one short line without passwords."""
 
 import re
 

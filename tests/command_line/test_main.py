@@ -15,7 +15,7 @@ from dash_core.errors import ConfigError, DashError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS
 from flows.command_line import compare
-from flows.command_line.main import UNWRITTEN, app
+from flows.command_line.main import UNWRITTEN_EXIT, app
 from flows.command_line.settings import load_params
 from flows.services.prefect_server import PrivateServer
 from tasks.store.datasets import open_plan
@@ -278,7 +278,7 @@ def test_a_command_whose_words_do_not_fit_on_the_disk_says_so_and_does_not_end_w
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with FULL.open("w") as full:
         done = subprocess.run([*MAIN, "methods"], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered)
-    assert done.returncode == UNWRITTEN
+    assert done.returncode == UNWRITTEN_EXIT
     assert done.stderr == "the end of the output could not be written: [Errno 28] No space left on device\n"
 
 

@@ -49,16 +49,16 @@ BEFORE_THE_DATA = {
     "a model for larger images, with mnist": (["dataset.name=mnist", "model.name=vgg16_bn"], "and mnist has 28x28"),
     "svhn with mlp and augmentation": (
         ["dataset.name=svhn", "model.name=mlp", "training.augmentation=crop_flip"],
-        "training.augmentation: crop_flip mirrors images, and a mirrored digit of svhn is none",
+        "training.augmentation: crop_flip mirrors images, and a mirrored digit of svhn is no digit",
     ),
-    "the recipe's augmentation of digits": (["training.recipe=sota"], "a mirrored digit of digits is none"),
+    "the recipe's augmentation of digits": (["training.recipe=sota"], "a mirrored digit of digits is no digit"),
     "more warm-up than epochs": (
         ["training.warmup_epochs=6", "training.max_epochs=5"],
         "training.warmup_epochs: 6 is more than the 5 of max_epochs",
     ),
     "chunks that are not the classes": (
         ["protocol.name=class_incremental", "chunks=9"],
-        "chunks: 9 is not what the 10 classes of digits make in class_incremental, 1 in each chunk: set chunks=10",
+        "chunks: 9 does not fit the 10 classes of digits, since class_incremental has 1 in each chunk: set chunks=10",
     ),
     "a schedule for single epochs": (
         ["protocol.name=continuous", "protocol.interval=2", "training.schedule=multistep"],

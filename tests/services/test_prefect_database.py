@@ -12,7 +12,7 @@ import pytest
 
 from flows.services import prefect_database
 from flows.services.prefect_database import create_database, prepare_template, template_folder
-from flows.services.prefect_process import DATABASE, server_environment
+from flows.services.prefect_process import DATABASE_FILE, server_environment
 from flows.services.prefect_server import PrivateServer
 
 
@@ -36,37 +36,37 @@ def migrations(monkeypatch) -> list:
 
 
 def test_the_first_server_makes_the_template_and_later_ones_copy_it(tmp_path, cache, migrations):
-    contents = [prepare_template(tmp_path / DATABASE) for _ in range(3)]
+    contents = [prepare_template(tmp_path / DATABASE_FILE) for _ in range(3)]
     assert contents == [b"database 0"] * 3
     assert len(migrations) == 1
     (template,) = cache.iterdir()
     assert template.read_bytes() == b"database 0"
-    create_database(tmp_path / DATABASE, contents[0])
-    assert prepare_template(tmp_path / DATABASE) is None
-    create_database(tmp_path / DATABASE, b"of another process, a moment later")
-    assert (tmp_path / DATABASE).read_bytes() == b"database 0"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", DATABASE]
+    create_database(tmp_path / DATABASE_FILE, contents[0])
+    assert prepare_template(tmp_path / DATABASE_FILE) is None
+    create_database(tmp_path / DATABASE_FILE, b"of another process, a moment later")
+    assert (tmp_path / DATABASE_FILE).read_bytes() == b"database 0"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", DATABASE_FILE]
 
 
 def test_a_template_is_found_by_its_versions_only(tmp_path, migrations, monkeypatch):
-    prepare_template(tmp_path / DATABASE)
+    prepare_template(tmp_path / DATABASE_FILE)
     monkeypatch.setattr(prefect_database.metadata, "version", lambda name: "4.0.0")
-    assert prepare_template(tmp_path / DATABASE) == b"database 1"
+    assert prepare_template(tmp_path / DATABASE_FILE) == b"database 1"
 
 
 @pytest.mark.parametrize("damage", [b"", b"database", b"databasf 0"])
 def test_a_damaged_template_is_made_again(tmp_path, cache, migrations, damage):
-    prepare_template(tmp_path / DATABASE)
+    prepare_template(tmp_path / DATABASE_FILE)
     (template,) = cache.iterdir()
     template.write_bytes(damage)
-    assert prepare_template(tmp_path / DATABASE) == b"database 1"
+    assert prepare_template(tmp_path / DATABASE_FILE) == b"database 1"
     (template,) = cache.iterdir()
     assert template.read_bytes() == b"database 1"
 
 
 def test_without_a_cache_each_new_database_is_migrated(tmp_path, migrations):
     (tmp_path / "cache").write_text("no folder")
-    assert [prepare_template(tmp_path / DATABASE) for _ in range(2)] == [b"database 0", b"database 1"]
+    assert [prepare_template(tmp_path / DATABASE_FILE) for _ in range(2)] == [b"database 0", b"database 1"]
 
 
 def test_where_the_migrations_cannot_be_called_the_server_itself_migrates(tmp_path, monkeypatch, capsys):
@@ -74,7 +74,7 @@ def test_where_the_migrations_cannot_be_called_the_server_itself_migrates(tmp_pa
         raise ImportError("temporary_database_config")
 
     monkeypatch.setattr(prefect_database, "_migrated", moved)
-    assert prepare_template(tmp_path / DATABASE) is None
+    assert prepare_template(tmp_path / DATABASE_FILE) is None
     assert "migrated in place" in capsys.readouterr().err
 
 
@@ -83,7 +83,7 @@ def test_a_file_system_without_links_has_the_server_migrate(tmp_path, monkeypatc
         raise PermissionError("no links")
 
     monkeypatch.setattr(os, "link", refused)
-    create_database(tmp_path / DATABASE, b"contents")
+    create_database(tmp_path / DATABASE_FILE, b"contents")
     assert "migrated in place" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -129,7 +129,7 @@ def test_a_template_is_what_the_migrations_leave_and_an_older_database_is_migrat
 
 
 def _python(program: str, store: Path) -> None:
-    words = [sys.executable, "-P", "-c", textwrap.dedent(program), str(store / DATABASE)]
+    words = [sys.executable, "-P", "-c", textwrap.dedent(program), str(store / DATABASE_FILE)]
     subprocess.run(words, env=server_environment(store), check=True)
 
 
@@ -137,7 +137,7 @@ _LAYOUT = str.maketrans("", "", " ,\t")
 
 
 def _schema(store: Path) -> tuple:
-    with contextlib.closing(sqlite3.connect(store / DATABASE)) as database:
+    with contextlib.closing(sqlite3.connect(store / DATABASE_FILE)) as database:
         rows = database.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
         revision = database.execute("SELECT version_num FROM alembic_version").fetchall()
     # the order of a table's constraints differs from one migration to the next

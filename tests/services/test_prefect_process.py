@@ -55,6 +55,6 @@ def test_a_server_that_cannot_be_started_again_is_tried_some_times_and_that_is_s
     server._keeper.join(30)
     assert tries == [(), (4200,), (4200,)]
     assert capsys.readouterr().err.splitlines() == [
-        f"warning: {prefect_server.GIVEN_UP}; its log: {server.store / prefect_server.LOG}"
+        f"warning: {prefect_server.GIVEN_UP_WARNING}; its log: {server.store / prefect_server.LOG_FILE}"
     ]
     server._process.stdin.close()

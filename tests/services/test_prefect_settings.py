@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from flows.services import workers
-from flows.services.prefect_process import SETTINGS, server_environment
+from flows.services.prefect_process import SERVER_SETTINGS, server_environment
 from flows.services.prefect_server import configured_url
-from flows.services.prefect_settings import CLIENT, HOME, is_private, private_environment
+from flows.services.prefect_settings import CLIENT_SETTINGS, EMPTY_HOME, is_private, private_environment
 from flows.services.workers import WorkerPool
 from tests import jobs
 from tests.system import shell
@@ -111,7 +111,7 @@ def test_a_private_server_touches_its_own_database_only_and_no_setting_of_the_us
     assert (done.stdout, done.stderr) == (f"{CLEAN} 0\n", "")
     assert sorted(path.name for path in hostile.iterdir()) == before
     assert shell.sql(tmp_path, "SELECT state_type FROM task_run") == [("COMPLETED",)]
-    assert sorted(path.name for path in HOME.iterdir()) == ["profiles.toml"]  # nothing is written to the package
+    assert sorted(path.name for path in EMPTY_HOME.iterdir()) == ["profiles.toml"]  # nothing is written to the package
     assert len(list((tmp_path / ".dashpipe" / "prefect-errors").iterdir())) == 1
 
 
@@ -127,7 +127,7 @@ def test_every_spelling_of_a_database_is_kept_from_a_private_server(name, tmp_pa
     environment = server_environment(tmp_path)
     assert "theirs" not in environment.values()
     ours = {name for name in environment if name.upper().startswith("PREFECT_")}
-    assert ours == {*SETTINGS, "PREFECT_SERVER_DATABASE_CONNECTION_URL"}
+    assert ours == {*SERVER_SETTINGS, "PREFECT_SERVER_DATABASE_CONNECTION_URL"}
 
 
 def test_settings_of_the_user_are_back_after_the_private_ones(tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ def test_settings_of_the_user_are_back_after_the_private_ones(tmp_path, monkeypa
     with private_environment(tmp_path):
         assert is_private()
         with private_environment(tmp_path):
-            assert {name: os.environ[name] for name in CLIENT} == CLIENT
+            assert {name: os.environ[name] for name in CLIENT_SETTINGS} == CLIENT_SETTINGS
         assert "PREFECT_TASKS_DEFAULT_RETRIES" not in os.environ
     assert dict(os.environ) == before
 

@@ -85,7 +85,7 @@ def test_layers_of_torch_call_the_convolution_that_ours_replace():
 def test_without_a_way_to_empty_prefects_queues_they_are_waited_for(monkeypatch):
     importlib.import_module("prefect")
     monkeypatch.setattr(prefect_server, "UNDRAINED_SECONDS", 0.2)
-    monkeypatch.setattr(prefect_server, "gone", lambda: None)
+    monkeypatch.setattr(prefect_server, "lost_server_error", lambda: None)
     monkeypatch.setitem(sys.modules, "prefect._internal.concurrency.services", None)
     started = time.monotonic()
     prefect_server.send_everything()
@@ -112,6 +112,6 @@ def test_without_prefects_list_of_sources_the_environment_is_still_ours(tmp_path
     from prefect.settings import Settings
 
     monkeypatch.setenv("PREFECT_TASKS_DEFAULT_RETRIES", "2")
-    monkeypatch.setattr(prefect_settings, "SOURCES", "moved_elsewhere")
+    monkeypatch.setattr(prefect_settings, "SETTINGS_SOURCES", "moved_elsewhere")
     with private_environment(tmp_path), private_settings():
         assert Settings().tasks.default_retries == 0

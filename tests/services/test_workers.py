@@ -57,7 +57,7 @@ def test_answers_and_errors_travel_and_a_killed_worker_fails_its_own_call_only()
             pool.call(jobs.divide, 1, 0)
         assert pool.call(jobs.whoami) == first
 
-        with pytest.raises(WorkerDied, match=r"died without a word.*the same command goes on"):
+        with pytest.raises(WorkerDied, match=r"died without a word.*the same command continues"):
             pool.call(jobs.die)
         second = pool.call(jobs.whoami)
         assert second != first
@@ -131,7 +131,7 @@ def test_what_does_not_stop_in_time_is_ended_and_that_is_said(monkeypatch, capsy
         assert within(30, lambda: said("takes no notice"))
         raise KeyError
     assert isinstance(call.exception(), Ended)
-    assert said("1 of the runs came to no step's end")
+    assert said("1 of the runs did not finish a step")
 
 
 def test_a_pool_that_was_stopped_begins_no_run():

@@ -165,6 +165,6 @@ def test_a_run_that_another_command_does_is_asked_for_until_it_is_free_and_said_
             if isinstance(answer := next(answers), Busy):
                 raise answer
 
-    compare._call(Pool(), "train", "run 1")
+    compare._train_when_free(Pool(), "train", "run 1")
     assert list(answers) == []
     assert capsys.readouterr().err == "waiting for run 1\n"

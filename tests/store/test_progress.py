@@ -54,7 +54,7 @@ def test_before_a_chunk_is_finished_nobody_knows_what_is_left(tmp_path):
 def test_after_a_chunk_its_epochs_are_expected_of_each_chunk_to_come(tmp_path):
     writer = ProgressWriter(tmp_path, PLAN, SCHEDULE)
     writer.after_epoch(report(1, 4, images=10))
-    writer.after_chunk(record(1, epochs=4))
+    writer.after_experiment(record(1, epochs=4))
     now = read_progress(tmp_path)
     assert (now.finished, now.experiment, now.epoch, now.steps, now.test_accuracy) == (1, 1, 4, 8, 0.75)
     assert now.seconds_left == pytest.approx(4 * (30 + 60) / 10)
@@ -63,7 +63,7 @@ def test_after_a_chunk_its_epochs_are_expected_of_each_chunk_to_come(tmp_path):
 def test_within_a_chunk_the_epochs_that_are_done_are_subtracted(tmp_path):
     writer = ProgressWriter(tmp_path, PLAN, SCHEDULE)
     writer.after_epoch(report(1, 4, images=10))
-    writer.after_chunk(record(1, epochs=4))
+    writer.after_experiment(record(1, epochs=4))
     writer.after_epoch(report(2, 1, images=30, seconds=3.0, steps=2))
     now = read_progress(tmp_path)
     assert (now.finished, now.experiment, now.steps) == (1, 2, 8 + 2)
@@ -74,7 +74,7 @@ def test_within_a_chunk_the_epochs_that_are_done_are_subtracted(tmp_path):
 def test_a_chunk_that_takes_longer_than_the_last_is_about_to_end(tmp_path):
     writer = ProgressWriter(tmp_path, PLAN, SCHEDULE)
     writer.after_epoch(report(1, 2, images=10))
-    writer.after_chunk(record(1, epochs=2))
+    writer.after_experiment(record(1, epochs=2))
     writer.after_epoch(report(2, 9, images=10))
     assert read_progress(tmp_path).seconds_left == pytest.approx(2 * 60 / 10)
 
@@ -84,7 +84,7 @@ def test_where_the_protocol_fixes_the_epochs_they_are_expected_and_not_those_of_
     plan = ChunkPlan("toy", "digest", 0, torch.arange(30).split((10, 20)))
     writer = ProgressWriter(tmp_path, plan, [protocol.experiment(number, 2, "warm") for number in (1, 2)])
     writer.after_epoch(report(1, 2, images=10))
-    writer.after_chunk(record(1, epochs=2))
+    writer.after_experiment(record(1, epochs=2))
     assert read_progress(tmp_path).seconds_left == pytest.approx(5 * 30 / 10)
     writer.after_epoch(report(2, 3, images=30, seconds=3.0))
     assert read_progress(tmp_path).seconds_left == pytest.approx(2 * 30 / 10)
@@ -129,5 +129,5 @@ def test_within_a_chunk_the_file_is_written_at_most_at_every_interval(tmp_path, 
     writer.resumed([])
     writer.after_epoch(report(1, 1, images=10))
     assert json.loads((tmp_path / PROGRESS_FILE).read_text())["epoch"] == 0
-    writer.after_chunk(record(1, epochs=4))
+    writer.after_experiment(record(1, epochs=4))
     assert read_progress(tmp_path).epoch == 4

@@ -15,7 +15,7 @@ import psutil
 
 from dash_core.records import ChunkRecord, read_records
 from flows.command_line.settings import load_params
-from flows.services.prefect_process import DATABASE
+from flows.services.prefect_process import DATABASE_FILE
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("dashpipe")
@@ -143,7 +143,7 @@ def begun(store: Path) -> list[Path]:
 
 def sql(store: Path, query: str) -> list[tuple]:
     """Return the rows of a query on the private Prefect server's database."""
-    with contextlib.closing(sqlite3.connect(store / ".dashpipe" / DATABASE)) as database:
+    with contextlib.closing(sqlite3.connect(store / ".dashpipe" / DATABASE_FILE)) as database:
         return database.execute(query).fetchall()
 
 

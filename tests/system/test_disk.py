@@ -1,4 +1,4 @@
-"""A disk that fills up while the program works: one message, nothing half-written, and the same command goes on."""
+"""A disk that fills up while the program works: one message, nothing half-written, and the same command continues."""
 
 import subprocess
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_a_run_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_space(
     assert stopped.code == 1
     assert stopped.err.splitlines()[0] == "error: 1 of 1 runs failed:"
     assert f"  {run.id}: {runs / run.id}" in stopped.err
-    assert "No space left on device; free some space; the same command goes on" in stopped.err
+    assert "No space left on device; free some space; the same command continues" in stopped.err
     assert "Traceback" not in stopped.err
     assert not list((runs / run.id).glob(".*"))
     stuffing.unlink()

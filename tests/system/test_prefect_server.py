@@ -74,7 +74,7 @@ def test_every_task_run_is_recorded_nothing_is_printed_and_no_process_stays(tmp_
     assert _counts(store, "task_run") == {"COMPLETED": 150}
     assert _counts(store, "flow_run") == {"COMPLETED": 1}
     assert _rows(store, "SELECT count(*) FROM log")[0][0] >= 150
-    assert (store / prefect_process.LOG).read_text() == ""
+    assert (store / prefect_process.LOG_FILE).read_text() == ""
     assert within(30, lambda: _servers_of(store) == [])
 
 
@@ -158,7 +158,7 @@ def test_ctrl_c_ends_the_parent_and_its_server(tmp_path):
 
 @pytest.mark.slow
 def test_server_that_cannot_start_names_its_log(tmp_path):
-    (tmp_path / prefect_process.DATABASE).write_text("this is no database")
+    (tmp_path / prefect_process.DATABASE_FILE).write_text("this is no database")
     server = PrivateServer(tmp_path).start()
     with pytest.raises(ServerError, match=r"prefect-server\.log"):
         server.wait_ready(60)
@@ -235,13 +235,13 @@ def _servers_of(store):
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         alive = process.info["status"] != psutil.STATUS_ZOMBIE
-        if alive and (process.info["cmdline"] or [])[-2:] == [prefect_process.MODULE, mine]:
+        if alive and (process.info["cmdline"] or [])[-2:] == [prefect_process.SERVER_MODULE, mine]:
             found.append(process.pid)
     return found
 
 
 def _rows(store, query):
-    with contextlib.closing(sqlite3.connect(store / prefect_process.DATABASE)) as database:
+    with contextlib.closing(sqlite3.connect(store / prefect_process.DATABASE_FILE)) as database:
         return database.execute(query).fetchall()
 
 

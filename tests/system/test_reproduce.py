@@ -76,5 +76,5 @@ def test_an_item_that_fails_does_not_take_the_others_down(tmp_path):
     empty.write_text("no folder")  # nothing can be downloaded into a file
     ended = dashpipe(tmp_path / "store", "reproduce", "figure-18", "table-7", "--data-root", str(empty), settings=())
     assert ended.code == 1
-    assert "1 of 2 items are not whole" in ended.err
+    assert "1 of 2 items are incomplete" in ended.err
     assert (ended.store / "reproduction" / "table-7" / "small" / "index.html").exists()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from dash_core.result import WEIGHTS_FILE
-from flows.services.prefect_process import DATABASE
+from flows.services.prefect_process import DATABASE_FILE
 from flows.services.prefect_server import PrivateServer
 from tasks.store.progress import read_progress
 from tests import crashing
@@ -44,7 +44,7 @@ def test_a_run_stopped_in_mid_chunk_is_not_retried_and_ends_as_if_undisturbed(tm
         assert shell.weights(running.store, SETTINGS) == {}
         again = shell.dashpipe(running.store, *RUN, settings=SETTINGS, **theirs)
         assert again.code == 0, again.err
-    with contextlib.closing(sqlite3.connect(tmp_path / "theirs" / DATABASE)) as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "theirs" / DATABASE_FILE)) as database:
         for table in ("task_run", "flow_run"):
             assert database.execute(f"SELECT max(run_count) FROM {table}").fetchall() == [(1,)]
     (run,) = (run for run in shell.params(SETTINGS).runs() if run.method.label == "dash")

@@ -105,10 +105,10 @@ def test_run_made_twice_by_a_request_that_was_repeated_is_one_again(uri, compari
 
 def test_whole_runs_are_told_with_the_time_of_their_last_record(uri, comparison, client):
     run = _run(uri, comparison, "told")
-    client.set_tag(run, tracking.LAST_RECORD, "17")
+    client.set_tag(run, tracking.LAST_RECORD_TAG, "17")
     tracking.set_status(client, run, "FINISHED")
     _run(uri, comparison, "under way")
-    found = tracking.whole_runs(client, comparison.experiment_id)
+    found = tracking.complete_runs(client, comparison.experiment_id)
     assert found["told"] == "17"
     assert "under way" not in found
 

@@ -1,4 +1,4 @@
-"""MLflow away, slow or failing: runs go on, one warning says so, and `dashpipe sync` completes it from the records."""
+"""MLflow away, slow or failing: runs continue, one warning says so, and `dashpipe sync` completes it from records."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from dash_core.errors import ConfigError
-from flows.services.prefect_server import LOST
+from flows.services.prefect_server import RESTARTED_WARNING
 from tasks.store.place import Place
 from tasks.tracking import client as tracking
 from tasks.tracking import mirror as mirror_module
@@ -232,7 +232,7 @@ def test_comparison_whose_prefect_server_is_killed_goes_on_with_a_new_one_to_the
     ended = hurt.end()
     assert ended.code == 0
     log = hurt.store / ".dashpipe" / "prefect-server.log"
-    assert ended.err == f"warning: {LOST}; its log: {log}\n"
+    assert ended.err == f"warning: {RESTARTED_WARNING}; its log: {log}\n"
     assert shell.within(10, lambda: hurt.survivors() == [])
     assert dict(shell.sql(hurt.store, "SELECT name, state_type FROM flow_run"))[shell.params().name] == "COMPLETED"
     whole = dashpipe(tmp_path / "whole", "compare", settings=settings)

@@ -40,7 +40,7 @@ class Looked:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(follower_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(follower_module, "POLL_SECONDS", 0.01)
     return Place(store=tmp_path, data_root=tmp_path, device="cpu")
 
 
@@ -66,14 +66,14 @@ def test_runs_are_looked_at_while_the_block_works_and_once_more_when_it_ends(mir
 
 
 def test_runs_are_looked_at_once_also_where_the_block_is_short(mirror, monkeypatch):
-    monkeypatch.setattr(follower_module, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(follower_module, "POLL_SECONDS", 60)
     with Follower(mirror, RUNS):
         pass
     assert mirror.brought == [(0, True, "tracking"), (1, True, "tracking")]
 
 
 def test_a_block_that_is_left_by_an_error_closes_its_runs_and_opens_nothing_for_it(mirror, place, monkeypatch):
-    monkeypatch.setattr(follower_module, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(follower_module, "POLL_SECONDS", 60)
     with pytest.raises(KeyboardInterrupt):
         interrupt(mirror, place)
     assert mirror.brought == []
@@ -111,7 +111,7 @@ def test_mlflow_is_imported_only_when_a_run_has_begun(tmp_path):
         from tasks.tracking.failures import Failures
         from tasks.tracking.mirror import Mirror
         from tests import toy
-        follower.LOOK_SECONDS = 0.05
+        follower.POLL_SECONDS = 0.05
         place = Place(store={str(tmp_path)!r}, data_root={str(tmp_path)!r}, device="cpu")
         mirror = Mirror(toy.params(), place, toy.dataset, Failures(print))
         (run,) = toy.params(**{{"compare": {{"methods": ["warm"]}}}}).runs()

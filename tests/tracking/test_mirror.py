@@ -18,7 +18,7 @@ from tasks.store.locks import locked_run
 from tasks.store.progress import mark_progress
 from tasks.store.runs import write_facts
 from tasks.tracking import charts, client
-from tasks.tracking.metrics import MARK, Totals, metrics_of
+from tasks.tracking.metrics import LAST_METRIC, Totals, metrics_of
 from tests.tracking.training import (
     FACTS,
     OTHER,
@@ -85,7 +85,7 @@ def test_a_later_command_leaves_the_axes_of_the_charts_as_they_were_fitted(place
     mirror.describe("| table |", [0.5, 0.75], place.store / "runs", "FINISHED")
 
     def view():
-        return mirror._client.get_experiment(mirror._open().experiment_id).tags[charts.TAG]
+        return mirror._client.get_experiment(mirror._open().experiment_id).tags[charts.VIEW_TAG]
 
     fitted = view()
     assert '"yMax": 0.76' in fitted
@@ -278,4 +278,4 @@ def test_metrics_are_finite_or_nan_and_those_of_phases_that_ran():
     assert {name for name in metrics if name.startswith("phases/")} == {
         f"phases/train_{kind}" for kind in ("seconds", "flops", "peak_memory_bytes")
     }
-    assert list(metrics)[-1] == MARK
+    assert list(metrics)[-1] == LAST_METRIC
