@@ -7,8 +7,13 @@ import torch
 
 from tests.instruction_sets import CORE, SETS, InstructionSet, run_tests
 
+ALWAYS = ("AVX2", "AVX-512")  # the sets of most machines; .ci/run has them all, with all the marked tests
 
-@pytest.mark.parametrize("chosen", SETS, ids=lambda chosen: chosen.name)
+
+@pytest.mark.parametrize(
+    "chosen",
+    [pytest.param(each, marks=[] if each.name in ALWAYS else [pytest.mark.slow], id=each.name) for each in SETS],
+)
 def test_convolutions_golden_tensors_and_optimisers_under_another_instruction_set(chosen: InstructionSet):
     """All other marked tests are run under each set by .ci/run."""
     if not chosen.is_here():

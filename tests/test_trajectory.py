@@ -12,6 +12,7 @@ from dash_core.config import ConfigError
 from dash_core.data import ChunkPlan, evaluation_indices
 from dash_core.errors import StopRequested
 from dash_core.interventions import INTERVENTIONS
+from dash_core.interventions.controls import CONTROLS
 from dash_core.models import MODELS
 from dash_core.records import RECORDS_FILE, read_records
 from dash_core.result import WEIGHTS_FILE, read_result
@@ -19,9 +20,17 @@ from dash_core.trajectory import Steps, Trajectory, Watch
 from tests import toy
 
 METHODS = list(INTERVENTIONS)
+
+
+def is_quick(model: str, method: str) -> bool:
+    """Tell whether a pair is tested every time; vgg16_bn has 134 million weights, which take ten seconds a method."""
+    control = INTERVENTIONS[method] in CONTROLS
+    return method == "dash" or (model != "vgg16_bn" and (model == "cnn3_small" or not control))
+
+
 PAIRS = [
-    pytest.param(model, method, marks=[pytest.mark.slow] if model == "vgg16_bn" and method != "dash" else [])
-    for model in MODELS  # vgg16_bn has 134 million weights: ten seconds a method
+    pytest.param(model, method, marks=[] if is_quick(model, method) else [pytest.mark.slow])
+    for model in MODELS
     for method in METHODS
 ]
 

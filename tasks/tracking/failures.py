@@ -35,13 +35,8 @@ class Failures:
         self._lacking: set[Kind] = set()
         self._say = say
 
-    @property
-    def whole(self) -> bool:
-        """Whether MLflow took everything that it has a place for."""
-        return not set(self.reasons) - self._lacking
-
     def lack(self, kind: Kind, error: Exception) -> None:
-        """Turn a kind off that the server has no place for, and say so; nothing will ever complete it."""
+        """Turn a kind off that the server has no place for, and say so; only a newer server completes it."""
         if not self.off(kind):
             self._lacking.add(kind)
             self.note(kind, error)
@@ -65,7 +60,7 @@ class Failures:
             self.note(kind, error)
 
     def check(self) -> None:
-        """Raise TrackerAway if anything failed that a later command can complete."""
-        if not self.whole:
+        """Raise TrackerAway if anything failed that the same server can still take."""
+        if set(self.reasons) - self._lacking:
             reasons = "; ".join(f"{WHAT_FAILED[kind]}: {reason}" for kind, reason in self.reasons.items())
             raise TrackerAway(f"{reasons}; nothing is lost: repeat this command when MLflow answers")

@@ -248,7 +248,7 @@ class Mirror:
                     log_model(self.uri, run_id, model, example=example)
                 except ModelsUnknown as error:
                     self.failures.lack("models", error)
-        took_all = self.failures.whole
+        took_all = not self.failures.reasons
         if took_all:
             self._client.set_tag(run_id, client.LAST_RECORD_TAG, training)
         return took_all

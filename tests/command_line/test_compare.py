@@ -41,7 +41,13 @@ def test_a_comparison_that_fails_without_a_table_says_why(tmp_path, monkeypatch,
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("command", [["compare"], ["run", "--method", "dash"]], ids=["compare", "run"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["compare"], id="compare"),
+        pytest.param(["run", "--method", "dash"], id="run", marks=pytest.mark.slow),
+    ],
+)
 def test_a_command_opens_the_data_once(tmp_path, command):
     overrides = [word for setting in TINY for word in ("--set", setting)]
     words = [sys.executable, "-c", COUNTED, *command, "--store", str(tmp_path), *overrides]
