@@ -5,13 +5,15 @@ the command is killed is still on disk: the next command brings it there.
 """
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Self
 
 from dash_core.config import RunConfig
-from tasks.store.progress import read_progress
+from tasks.store.progress import Progress, read_progress
 from tasks.tracking.mirror import Mirror
 
+QUIET_SECONDS = 10.0  # before MLflow is opened, unless a record exists: its import would slow the first steps down
 POLL_SECONDS = 1.0  # between two readings of the runs' folders
 PATIENCE_SECONDS = 10.0  # how long a stopped command waits for MLflow
 
@@ -39,8 +41,10 @@ class Follower:
         self._thread.join(PATIENCE_SECONDS if self._mirror.leaving else None)
 
     def _follow(self) -> None:
+        started = time.monotonic()
         while not self._stop.wait(POLL_SECONDS):
-            self._bring_all()
+            if self._mirror.opened or self._recorded() or time.monotonic() - started > QUIET_SECONDS:
+                self._bring_all()
         if not self._mirror.leaving or self._mirror.opened or self._progress() != self._before:
             self._bring_all(last=True)
 
@@ -49,5 +53,8 @@ class Follower:
             if last or not self._stop.is_set():
                 self._mirror.bring(run, wait=last)
 
-    def _progress(self) -> list[object]:
+    def _recorded(self) -> bool:
+        return any(progress.finished for progress in self._progress())
+
+    def _progress(self) -> list[Progress]:
         return [read_progress(self._mirror.folders.run_folder(run)) for run in self._runs]
