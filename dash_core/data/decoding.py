@@ -97,12 +97,7 @@ class ImageFiles:
             rest = range(len(prints), len(self.files))
             raise _all_damaged(self.damaged(progress, rest), len(self.files)) from None
         repeats = count_repeats(prints, self.labels, self.train)
-        counted = replace(
-            self.noticed,
-            test_images_in_training=repeats.test_images_in_training,
-            images_in_two_classes=repeats.images_in_two_classes,
-        )
-        return self.statistics or sums.statistics(), counted
+        return self.statistics or sums.statistics(), replace(self.noticed, **repeats.counts)
 
     def damaged(self, progress: ProgressCallback, among: range | None = None) -> dict[int, str]:
         """Return why files cannot be decoded, by index, in order; every file of `among` (None: all) is decoded."""

@@ -79,7 +79,7 @@ class DashControl(Dash):
             for name, weight, dims in parameters:
                 used = self.factors_used(learner, data, name, weight, gradient[name], dims, found[name])
                 measured[f"norm_ratio/{name}"] = _scale_(weight, used)
-                changes.append((used - found[name]).abs().expand_as(torch.broadcast_tensors(used, found[name])[0]))
+                changes.append((used - found[name]).abs())
         vectors = sum(change.numel() for change in changes)
         measured["factor_change"] = float(sum(change.double().sum() for change in changes)) / vectors
         if measured["factor_change"] == 0 and self.floor < 1:
