@@ -69,8 +69,21 @@ class DatasetConfig(Section):
 class ModelConfig(Section):
     """Which network; `dashpipe models` lists the names."""
 
+    later: ClassVar = frozenset(("width",))
+
     name: str = "cnn3_small"
-    normalisation: Literal["batch", "layer", "group"] = "batch"  # resnet18 and resnet18_sota; others have their own
+    normalisation: Literal["batch", "layer", "group"] = "batch"  # of ResNets; others have their own
+    width: Annotated[int, Field(ge=1, le=1024)] = 64  # channels of a ResNet's first stage; others have their own
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords of `model_spec` and `build_model` beside the name."""
+        return {"normalisation": self.normalisation, "width": self.width}
+
+    @property
+    def title(self) -> str:
+        """The name, and the width if it is not the default: resnet18 of width 16."""
+        return self.name if self.width == 64 else f"{self.name} of width {self.width}"
 
 
 class OptimizerConfig(Section):

@@ -79,7 +79,7 @@ def forget(run: RunConfig, place: Place) -> None:
 def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:
     """Return a complete run's model with its final weights, on the CPU."""
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    model = build_model(run.model.name, shape, classes, seed=run.seed, normalisation=run.model.normalisation)
+    model = build_model(run.model.name, shape, classes, seed=run.seed, **run.model.options)
     folder = place.run_folder(run)
     check_weights(folder, read_result(folder, run))
     model.load_state_dict(load_file(folder / WEIGHTS_FILE))
