@@ -6,13 +6,15 @@ from functools import partial
 import torch
 from torch import nn
 
+from dash_core.config import WIDTHS
+
 GROUPS = 32  # of channels, as in Wu & He 2018
 NORMALISATIONS = {  # of a convolution's channels
     "batch": nn.BatchNorm2d,
     "layer": partial(nn.GroupNorm, 1),
     "group": partial(nn.GroupNorm, GROUPS),
 }
-WIDTH = 64  # channels of the first stage in the paper; later stages have 2, 4 and 8 times as many
+WIDTH = 64  # torchvision's, of the first stage; later stages have 2, 4 and 8 times as many channels
 EIGHTEEN, TEN = (2, 2, 2, 2), (1, 1, 1, 1)  # blocks of each stage
 
 
@@ -45,9 +47,9 @@ def resnet18_sota(
 
 
 def resnet10(
-    image_shape: tuple[int, int, int], classes: int, normalisation: str = "batch", width: int = WIDTH
+    image_shape: tuple[int, int, int], classes: int, normalisation: str = "batch", width: int = WIDTHS["resnet10"]
 ) -> nn.Module:
-    """Return `resnet18` with one block a stage instead of two, and otherwise like it."""
+    """Return `resnet18` with one block a stage instead of two and a quarter of the channels, and otherwise like it."""
     return _resnet(TEN, image_shape, classes, normalisation, width)
 
 

@@ -116,7 +116,7 @@ def test_models_are_listed_in_the_width_that_is_asked_for():
     assert all(words in narrow for words in ("701,466", "18.2", "model.width=16"))
     (own,) = [line for line in lines if line.startswith("cnn3 ")]
     assert "373,834" in own
-    assert "width" not in own
+    assert "model.width" not in own
 
 
 def test_methods_are_listed_with_their_parameters():
