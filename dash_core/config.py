@@ -36,6 +36,7 @@ UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic'
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
 IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
+WIDTHS = {"resnet18": 64, "resnet18_sota": 64, "resnet10": 16}  # channels of the first stage, unless model.width says
 MOST_MISTAKES = 20  # listed in one message
 
 
@@ -69,8 +70,27 @@ class DatasetConfig(Section):
 class ModelConfig(Section):
     """Which network; `dashpipe models` lists the names."""
 
+    later: ClassVar = frozenset(("width",))
+
     name: str = "cnn3_small"
-    normalisation: Literal["batch", "layer", "group"] = "batch"  # resnet18 and resnet18_sota; others have their own
+    normalisation: Literal["batch", "layer", "group"] = "batch"  # of ResNets; others have their own
+    width: Annotated[int, Field(ge=1, le=1024)] | None = None  # channels of a ResNet's first stage; None: as in WIDTHS
+
+    @field_validator("width")
+    @classmethod
+    def _one_name_for_a_width(cls, width: int | None, info: ValidationInfo) -> int | None:
+        """Return None for a model's own width, so that equal networks are one run."""
+        return None if width == WIDTHS.get(info.data.get("name", "")) else width
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords of `model_spec` and `build_model` beside the name."""
+        return {"normalisation": self.normalisation, "width": self.width}
+
+    @property
+    def title(self) -> str:
+        """The name, and the width if it is not the model's own: resnet18 of width 16."""
+        return self.name if self.width is None else f"{self.name} of width {self.width}"
 
 
 class OptimizerConfig(Section):

@@ -113,9 +113,8 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    build_model(
-        params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation
-    )  # an error here, before any worker starts
+    options = params.model.options
+    build_model(params.model.name, shape, classes, seed=0, **options)  # an error here, before any worker starts
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
     for run in runs:

@@ -78,7 +78,7 @@ def forget(run: RunConfig, place: Place) -> None:
 def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:
     """Return a complete run's model with its final weights, on the CPU."""
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    model = build_model(run.model.name, shape, classes, seed=run.seed, normalisation=run.model.normalisation)
+    model = build_model(run.model.name, shape, classes, seed=run.seed, **run.model.options)
     folder = place.run_folder(run)
     result = read_result(folder, run)
     if result is None:
