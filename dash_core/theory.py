@@ -14,7 +14,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -29,6 +29,15 @@ MAX_TABLE_ENTRIES = 2**28  # points x features, 1 GiB in float32
 class TheoryConfig(Section):
     """The settings of the simulation, with the paper's letters; the defaults are those of figure 3."""
 
+    symbols: ClassVar = {
+        "C": "classes",
+        "K": "features",
+        "n": "points",
+        "N": "points",
+        "J": "experiments",
+        "γ": "gamma",
+        "τ": "tau",
+    }
     classes: Count = 2  # C
     features: Count = 50  # K, of each class
     points: Count = 1000  # n: new points an experiment, equally many of each class
