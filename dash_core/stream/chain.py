@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 
+SET_DIGITS = 32  # hex digits of the digest of a set of ids
 BEGINNING = ""  # the digest before the first chunk
 
 
@@ -20,4 +21,4 @@ def digest_of_ids(ids: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for image in sorted(ids):
         digest.update(image)
-    return digest.hexdigest()
+    return digest.hexdigest()[:SET_DIGITS]

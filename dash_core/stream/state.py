@@ -2,15 +2,15 @@
 
 The ledger is the truth. An entry is a mapping with `kind`, `at` (Unix time in seconds) and the fields of its kind:
 
-    created    name, contract (the whole of it), inbox-independent; the first entry, and only the first
+    created    name, contract (the whole of it); the first entry, and only the first
     contract   contract, reason: a person changed it, for example by adding a class
     arrival    arrival, source, outcome, counts; where it became a chunk: chunk, chain, train; where images were held
                out: held_out, held_digest
-    trained    model, chunk, parent, weights_sha256, chain, and what it cost
-    generation number, last (arrival): the hold-out images of arrivals up to `last`, and after those of the generation before
-    look       number, generation, challenger, champion: written before the two are compared
-    verdict    model, look (or none), verdict, details; where it passed: release, the number of the release
-    released   number, model, by, reason: by a person, or taken back
+    trained    model: its weights_sha256, chunk and parent, and what it cost
+    generation last, images: the held-out images of the arrivals after the generation before, up to `last`
+    look       challenger, champion: written before the two are compared
+    verdict    model, verdict, details; the end of a look that is not finished; where it passed: the release of the model
+    released   model, by, reason: by a person, or taken back
     decided    a person's decisions on images that were set aside
 
 Light to import: nothing here needs torch.
@@ -23,6 +23,7 @@ from typing import Any
 from dash_core.errors import RecordError
 
 Entry = Mapping[str, Any]
+ID_LENGTH = 12  # hex digits of the weights' hash that name a model
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def state_of(entries: Sequence[Entry], hashes: Sequence[str]) -> StreamState:
     for number, entry in enumerate(entries[1:], start=2):
         try:
             getattr(history, f"add_{entry['kind']}")(entry)
-        except (AttributeError, KeyError, TypeError, IndexError) as error:
+        except (AttributeError, KeyError, TypeError, IndexError, StopIteration) as error:
             raise RecordError(f"line {number}: no valid entry of a ledger ({error!r})") from None
     return StreamState(
         name=first["name"],
@@ -281,7 +282,9 @@ class _History:
         self.arrivals.append(Arrival(number=len(self.arrivals) + 1, at=entry["at"], **entry["arrival"]))
 
     def add_trained(self, entry: Entry) -> None:
-        model = ModelEntry(at=entry["at"], **entry["model"])
+        about = entry["model"]
+        chunk = next(arrival for arrival in reversed(self.arrivals) if arrival.chunk == about["chunk"])
+        model = ModelEntry(id=about["weights_sha256"][:ID_LENGTH], chain=chunk.chain, at=entry["at"], **about)
         self.models[model.id] = model
 
     def add_generation(self, entry: Entry) -> None:
@@ -296,7 +299,7 @@ class _History:
         self.looks.append(Look(number, current.number, entry["challenger"], entry["champion"], entry["at"]))
 
     def add_verdict(self, entry: Entry) -> None:
-        look = self.looks[-1] if entry["looked"] else None
+        look = self.looks[-1] if self.looks and self.looks[-1].verdict is None else None
         if look:
             self.looks[-1] = Look(**{**vars(look), "verdict": entry["verdict"]})
         numbers = (look.number, look.generation) if look else (None, None)
@@ -305,7 +308,7 @@ class _History:
         if entry["verdict"] == "pass":
             by = "gate" if self.releases else "first"
             self._release(entry["model"], by, entry.get("reason", ""), entry["at"])
-            if entry["anchor"]:
+            if entry.get("anchor"):
                 self.anchor = entry["model"]
 
     def add_released(self, entry: Entry) -> None:

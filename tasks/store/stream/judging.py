@@ -41,14 +41,14 @@ def judge(
         return state
     if state.champion is None:
         verdict = _first(stream, state, contract, place, model.id, prepare)
-        _record(stream, ledger, model.id, verdict, looked=False)
+        _record(stream, ledger, model.id, verdict)
     elif state.unfinished_look is None and (unable := _open_generation(stream, ledger, contract)):
-        _record(stream, ledger, model.id, Verdict([unable]), looked=False)
+        _record(stream, ledger, model.id, Verdict([unable]))
     else:
         if stream.state(ledger).unfinished_look is None:
             ledger.append("look", challenger=model.id, champion=state.champion)
         verdict = _compare(stream, stream.state(ledger), contract, place, prepare)
-        _record(stream, ledger, model.id, verdict, looked=True)
+        _record(stream, ledger, model.id, verdict)
     state = stream.state(ledger)
     stream.point(state)
     return state
@@ -185,18 +185,14 @@ def _cost(state: StreamState, contract: Contract, model: str) -> Mapping[str, fl
     }
 
 
-def _record(stream: StreamFolder, ledger: Ledger, model: str, verdict: Verdict, *, looked: bool) -> None:
+def _record(stream: StreamFolder, ledger: Ledger, model: str, verdict: Verdict) -> None:
     """Write the verdict's sentences and numbers to a file, then the verdict to the ledger."""
     content = (json.dumps(verdict.as_dict(), indent=2) + "\n").encode()
     write_atomically(verdict_file(stream, model), content)
-    ledger.append(
-        "verdict",
-        model=model,
-        verdict=verdict.verdict,
-        details=hashlib.sha256(content).hexdigest()[:32],
-        looked=looked,
-        anchor=verdict.moves_anchor or not stream.state(ledger).releases,
-    )
+    anchor = verdict.moves_anchor or not stream.state(ledger).releases
+    moved = {"anchor": True} if anchor and verdict.verdict == "pass" else {}
+    details = hashlib.sha256(content).hexdigest()[:32]
+    ledger.append("verdict", model=model, verdict=verdict.verdict, details=details, **moved)
 
 
 def verdict_file(stream: StreamFolder, model: str) -> Path:

@@ -31,7 +31,7 @@ from dash_core.records import RECORDS_FILE
 from dash_core.result import WEIGHTS_FILE
 from dash_core.stream.contract import Contract
 from dash_core.stream.predicting import probabilities
-from dash_core.stream.state import Arrival, StreamState
+from dash_core.stream.state import ID_LENGTH, Arrival, StreamState
 from dash_core.trajectory import Earlier, Trajectory, Watch
 from tasks.store import stopping
 from tasks.store.code import code_digest
@@ -42,7 +42,6 @@ from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.ledger import Ledger
 
 LEARNER_FILE, ABOUT_FILE, GOLDEN_FILE, STATE_FILE = "learner.ckpt", "model.json", "golden.npz", "state.ckpt"
-ID_LENGTH = 12  # hex digits of the weights' hash that name a model
 GOLDEN_IMAGES = 16
 GOLDEN_TOLERANCE = 1e-4  # of a probability
 
@@ -162,13 +161,11 @@ def seal(stream: StreamFolder, ledger: Ledger, contract: Contract, trajectory: T
     ledger.append(
         "trained",
         model={
-            "id": model,
             "weights_sha256": digest,
             "chunk": arrival.chunk,
-            "chain": arrival.chain[:32],
             "parent": about["parent"],
             "experiment": record.experiment,
-            "accuracy": record.test_accuracy,
+            "accuracy": round(record.test_accuracy, 6),
             "images": record.images,
             "steps": record.steps,
             "epochs": record.epochs,

@@ -73,7 +73,10 @@ def receive(stream: StreamFolder, ledger: Ledger, contract: Contract, delivery: 
         mark = [("accepted", "")] if delivery.accepted else []  # or it would be the arrival it was set aside from
         digest = arrival_digest(received.pairs + mark)
         entry: dict = {"digest": digest, "source": delivery.source[:100]}
-        if any(arrival.digest == digest for arrival in state.arrivals):
+        same = [arrival for arrival in state.arrivals if arrival.digest == digest]
+        if any(arrival.source == entry["source"] for arrival in same):
+            return state  # it is recorded: only its times have changed, or a killed pass did not note that it is
+        if same:
             entry["outcome"] = "duplicate"
         else:
             entry |= _admit(stream, state, contract, received, delivery, digest)
