@@ -34,9 +34,7 @@ def open_training(
 
 
 @step(task_run_name="seal the model")
-def seal(
-    stream: StreamFolder, ledger: Ledger, contract: Contract, trajectory: Trajectory, place: Place
-) -> StreamState:
+def seal(stream: StreamFolder, ledger: Ledger, contract: Contract, trajectory: Trajectory, place: Place) -> StreamState:
     """Move a trained model into its folder, and record it."""
     return models.seal(stream, ledger, contract, trajectory, place)
 

@@ -125,7 +125,7 @@ class ChunkPlan:
 def _as_arrived(train: ImageSet, config: DatasetConfig, chunks: int, protocol: Protocol) -> tuple[Tensor, ...]:
     """Return the chunks in which the images arrived; ConfigError for settings that would divide them otherwise."""
     if chunks != len(train.arrived):
-        raise ConfigError(f"chunks: {config.name} arrived in {len(train.arrived)} chunks, got {chunks}: set that number")
+        raise ConfigError(f"chunks: {config.name} arrived in {len(train.arrived)}, got {chunks}: set that number")
     if protocol.division or config.train_size is not None:
         key = "protocol.name" if protocol.division else "dataset.train_size"
         raise ConfigError(f"{key}: {config.name} arrived in chunks, which cannot be cut otherwise: leave it out")

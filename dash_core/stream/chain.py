@@ -8,7 +8,7 @@ BEGINNING = ""  # the digest before the first chunk
 
 
 def chained(previous: str, images: Iterable[tuple[bytes, int]]) -> str:
-    """Return the digest of a chunk: SHA-256 of the previous chunk's digest and the ordered (32-byte id, label) pairs."""
+    """Return the digest of a chunk: SHA-256 of the previous digest and the ordered (32-byte id, label) pairs."""
     digest = hashlib.sha256(f"chunk after {previous}:".encode())
     for image, label in images:
         digest.update(image)

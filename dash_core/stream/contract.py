@@ -90,7 +90,9 @@ class Contract(Section):
 
     def run(self, name: str, chunks: int) -> RunConfig:
         """Return the run of the stream's model after so many chunks, as the bench would train it over `name`."""
-        fields: dict[str, Any] = {key: getattr(self, key) for key in ("model", "optimizer", "training", "method", "seed")}
+        fields: dict[str, Any] = {
+            key: getattr(self, key) for key in ("model", "optimizer", "training", "method", "seed")
+        }
         return RunConfig(dataset=DatasetConfig(name="stream", folder=f"streams/{name}"), chunks=chunks, **fields)
 
     def with_class(self, name: str) -> Self:

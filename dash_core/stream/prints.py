@@ -29,7 +29,7 @@ def image_print(pixels: np.ndarray) -> int:
 
 
 def near(prints: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return whether each hash differs in at most NEAR_BITS bits from one of the others, bool (N,); 0 is near nothing."""
+    """Return whether each hash is within NEAR_BITS bits of one of the others, bool (N,); 0 is near nothing."""
     found = np.zeros(len(prints), dtype=bool)
     others = np.unique(others[others != 0])
     if not len(others):

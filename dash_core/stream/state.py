@@ -9,7 +9,7 @@ The ledger is the truth. An entry is a mapping with `kind`, `at` (Unix time in s
     trained    model: its weights_sha256, chunk and parent, and what it cost
     generation last, images: the held-out images of the arrivals after the generation before, up to `last`
     look       challenger, champion: written before the two are compared
-    verdict    model, verdict, details; the end of a look that is not finished; where it passed: the release of the model
+    verdict    model, verdict, details; it ends an unfinished look, and releases the model if it passed
     released   model, by, reason: by a person, or taken back
     decided    a person's decisions on images that were set aside
 

@@ -41,7 +41,9 @@ def command(*options: str) -> Any:
 def create(
     options: SharedOptions,
     name: Name,
-    source: Annotated[str, typer.Option("--from", help="A folder with a folder of images a class, or a dataset's name.")],
+    source: Annotated[
+        str, typer.Option("--from", help="A folder with a folder of images a class, or a dataset's name.")
+    ],
     inbox: Annotated[Path | None, typer.Option(help="Folder in which deliveries will land.")] = None,
     method: Annotated[str, typer.Option(help="The method: a name in `methods` of the parameters.")] = "dash",
     share: Annotated[float, typer.Option(min=0.001, max=0.999, help="Share of all images that is held out.")] = 0.2,

@@ -56,7 +56,14 @@ def open_trajectory(
     progress = ProgressWriter(folder, plan, run.schedule)
     watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
     trajectory = Trajectory(
-        run, dataset, plan, folder, device=device, code=code_digest(), watch=watch, resident=resident_bytes(place, device)
+        run,
+        dataset,
+        plan,
+        folder,
+        device=device,
+        code=code_digest(),
+        watch=watch,
+        resident=resident_bytes(place, device),
     )
     progress.resumed(trajectory.records)
     return trajectory, progress

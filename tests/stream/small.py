@@ -45,7 +45,9 @@ def contract(folder: Path, method: str = "dash", share: float = 0.3, **gate: obj
     return contract_for(first_delivery(folder), params, method, hold_out, {"margin": 0.2} | gate, "latest", None)
 
 
-def create(store: Path, *, method: str = "dash", images: int = 120, name: str = "toy", **options: object) -> StreamFolder:
+def create(
+    store: Path, *, method: str = "dash", images: int = 120, name: str = "toy", **options: object
+) -> StreamFolder:
     """Create a stream from toy images, and train its first champion."""
     first = deliver(store / "first", images, seed=0)
     (store / "inbox").mkdir()

@@ -40,7 +40,10 @@ def test_a_manifest_names_files_labels_and_groups_in_its_order_and_waits_for_mis
     assert "a.png" in delivery(monday, CLASSES, 0).waiting
     write(monday, "a.png")
     found = delivery(monday, CLASSES, 60)
-    assert [(item.file, item.label, item.group) for item in found.items] == [("b.png", "dog", "p1"), ("a.png", "cat", "p2")]
+    assert [(item.file, item.label, item.group) for item in found.items] == [
+        ("b.png", "dog", "p1"),
+        ("a.png", "cat", "p2"),
+    ]
     (monday / "b.png").write_bytes(b"longer than it says")
     assert "b.png" in delivery(monday, CLASSES, 0).waiting
 
@@ -67,7 +70,9 @@ def test_a_delivery_that_is_seen_is_not_opened_again_until_it_changes(tmp_path):
     assert changed not in Seen(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a\nb.png", "x" * 250 + ".png", "a..png", b"\xff.png".decode(errors="surrogateescape")])
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "x" * 250 + ".png", "a..png", b"\xff.png".decode(errors="surrogateescape")]
+)
 def test_strange_names_are_listed(tmp_path, name):
     write(tmp_path / "monday", f"cat/{name}")
     assert [item.file for item in delivery(tmp_path / "monday", CLASSES, 0).items] == [f"cat/{name}"]

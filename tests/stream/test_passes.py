@@ -2,21 +2,18 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from dash_core.data import ChunkPlan, Dataset, load_dataset
+from dash_core.data import ChunkPlan, load_dataset
 from dash_core.data.arrived import arrived_files, read_arrived
-from dash_core.errors import ConfigError, DataError, RecordError
+from dash_core.errors import DataError, RecordError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.trajectory import Trajectory
-from tasks.store.stream.ledger import Ledger
 from tasks.store.stream.pending import next_step, pending_deliveries
-from tasks.store.stream.quarantine import decide, set_aside
 from tasks.store.stream.releasing import release, roll_back
 from tests import toy
 from tests.stream import small
@@ -46,7 +43,6 @@ def _moved(stream, store):
     from tasks.store.stream.folder import StreamFolder
 
     copy = StreamFolder(store / "streams" / stream.name)
-    _, state = copy.read()
     contract = stream.contract(stream.read()[1])
     copy.write_contract(contract, {"inbox": str(store / "inbox"), "settle_seconds": 0.0})
     return copy
@@ -83,9 +79,7 @@ def test_a_pass_takes_every_delivery_as_a_chunk_and_compares_the_last_model_alon
     _, state = stream.read()
     assert [arrival.source for arrival in state.chunks] == ["first", "day-1", "day-2", "day-3"]
     assert [model.chunk for model in state.models.values()] == [1, 2, 3, 4]
-    assert [(look.challenger, look.champion) for look in state.looks] == [
-        (state.latest.id, next(iter(state.models)))
-    ]
+    assert [(look.challenger, look.champion) for look in state.looks] == [(state.latest.id, next(iter(state.models)))]
 
 
 def test_a_second_pass_finds_nothing_to_do_and_writes_nothing(grown):

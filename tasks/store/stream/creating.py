@@ -26,7 +26,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 def first_delivery(folder: Path) -> Delivery:
     """Return the folder of the first images as a delivery; DataError if it is none."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; --from names a dataset, or a folder with a folder of images a class")
+        raise DataError(
+            f"{folder}: no such folder; --from names a dataset, or a folder with a folder of images a class"
+        )
     found = delivery(folder, (), 0.0)
     if found.waiting:
         raise DataError(f"{folder}: {found.waiting}")

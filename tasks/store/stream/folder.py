@@ -35,7 +35,7 @@ STREAMS, CONTRACT_FILE, POINTER_FILE = "streams", "stream.yaml", "champion.json"
 SETTLE_SECONDS = 5.0
 SETTINGS: dict[str, Any] = {  # of stream.yaml, which a person may change at any time
     "inbox": None,  # folder of deliveries
-    "settle_seconds": SETTLE_SECONDS,  # a delivery without manifest or marker is complete after so long without a change
+    "settle_seconds": SETTLE_SECONDS,  # a delivery without manifest or marker is complete after so long a rest
     "drift": "report",  # or "hold": a delivery unlike earlier ones waits for a person
     "dvc": False,  # add chunks, hold-out and models to DVC after each pass
 }
@@ -54,7 +54,9 @@ class StreamFolder:
         if not folder.ledger_file.exists():
             known = sorted(path.parent.name for path in (store / STREAMS).glob(f"*/{LEDGER_FILE}"))
             listing = f"known: {', '.join(known)}" if known else "none was created here"
-            raise ConfigError(f"no stream {name!r} in {store / STREAMS} ({listing}): `dashpipe stream create` makes one")
+            raise ConfigError(
+                f"no stream {name!r} in {store / STREAMS} ({listing}): `dashpipe stream create` makes one"
+            )
         return folder
 
     @property

@@ -110,8 +110,9 @@ def delivery(path: Path, classes: Sequence[str], settle_seconds: float, *, accep
     if listed is not None:
         items, missing = listed
         if missing:
-            return Delivery(path, signature, waiting=f"{missing[0]} and {len(missing)} in all of its manifest are missing"
-                            if len(missing) > 1 else f"{missing[0]} of its manifest is missing", seconds=float("inf"))
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            why = f"{missing[0]}{more} of its manifest is missing"
+            return Delivery(path, signature, waiting=why, seconds=float("inf"))
         return Delivery(path, signature, items=items, accepted=accepted)
     items = [_item(name, stamp) for name, stamp in stamps.items() if name != MARKER]
     quiet = time.time() - newest
@@ -141,7 +142,7 @@ def _item(name: str, stamp: tuple[int, int, int]) -> Item:
 
 
 def _manifest(path: Path, stamps: dict[str, tuple[int, int, int]]) -> tuple[list[Item], list[str]] | None:
-    """Return the files of the manifest in its order, and those that are missing or of another size; None without one."""
+        reason = "its manifest cannot be read" if not isinstance(error, OSError) else "it changes"
     name = next((name for name in MANIFESTS if name in stamps), None)
     if name is None:
         return None

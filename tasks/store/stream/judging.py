@@ -117,9 +117,7 @@ def _first(
     )
 
 
-def _compare(
-    stream: StreamFolder, state: StreamState, contract: Contract, place: Place, prepare: Prepare
-) -> Verdict:
+def _compare(stream: StreamFolder, state: StreamState, contract: Contract, place: Place, prepare: Prepare) -> Verdict:
     look, arrivals = state.unfinished_look, tested_arrivals(state)
     names = {"challenger": look.challenger, "champion": look.champion, "anchor": state.anchor or look.champion}
     found = {
@@ -161,9 +159,7 @@ def outcomes_of(
     return outcomes([bytes(row).hex() for row in ids], labels, said)
 
 
-def _faults(
-    stream: StreamFolder, state: StreamState, contract: Contract, model: str, prepare: Prepare
-) -> list[str]:
+def _faults(stream: StreamFolder, state: StreamState, contract: Contract, model: str, prepare: Prepare) -> list[str]:
     """Return what is wrong with a model's files: it must load, answer its golden images, and be exported."""
     try:
         check_answers(stream, state, contract, model)

@@ -115,7 +115,9 @@ def held_out_parts(stream: StreamFolder, arrivals: Sequence[Arrival]) -> list[Ar
         check_arrived(file, arrival.held_digest)
         parts.append(read_arrived(file))
     if not parts:
-        raise DataError(f"stream {stream.name} has no held-out image: deliver more images, or create it with a larger share")
+        raise DataError(
+            f"stream {stream.name} has no held-out image: deliver more images, or create it with a larger share"
+        )
     return parts
 
 
@@ -216,7 +218,9 @@ def read_about(stream: StreamFolder, model: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be read ({error}); bring the model's folder back, e.g. with `dvc pull`") from None
+        raise RecordError(
+            f"{path} cannot be read ({error}); bring the model's folder back, e.g. with `dvc pull`"
+        ) from None
 
 
 def load_model(stream: StreamFolder, state: StreamState, contract: Contract, model: str) -> nn.Module:

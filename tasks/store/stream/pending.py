@@ -1,4 +1,4 @@
-"""What a stream has to do next, from its ledger and its inbox alone. Light to import: a pass over nothing new is quick."""
+"""What a stream has to do next, from its ledger and its inbox alone. Light to import: an idle pass is quick."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -121,7 +121,7 @@ def decide(
         if one.label not in state.contract["classes"]:
             known = ", ".join(state.contract["classes"])
             raise ConfigError(
-                f"{one.name}: {one.label!r} is no class of this stream ({known}): give one with --label {one.name}=CLASS, "
+                f"{one.name}: {one.label!r} is no class of this stream ({known}): give one, --label {one.name}=CLASS, "
                 f"or add it with `dashpipe stream add-class {stream.name} {one.label}`"
             )
     if chosen:

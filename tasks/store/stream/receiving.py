@@ -27,7 +27,8 @@ from dash_core.data.arrived import (
     write_arrived,
 )
 from dash_core.data.image_file import decode, opened
-from dash_core.data.image_folder import SUFFIXES, UNREADABLE as PHOTOS
+from dash_core.data.image_folder import SUFFIXES
+from dash_core.data.image_folder import UNREADABLE as PHOTOS
 from dash_core.device import usable_cores
 from dash_core.errors import DataError
 from dash_core.stream import guards

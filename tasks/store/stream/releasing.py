@@ -28,7 +28,9 @@ def roll_back(
     return _pointed(stream, ledger)
 
 
-def release(stream: StreamFolder, ledger: Ledger, contract: Contract, reason: str, model: str | None = None) -> StreamState:
+def release(
+    stream: StreamFolder, ledger: Ledger, contract: Contract, reason: str, model: str | None = None
+) -> StreamState:
     """Make the latest model, or the given one, the champion by a person's decision; return the new state."""
     state = stream.state(ledger)
     target = _named(model, list(state.models)) if model else state.challenger
