@@ -11,17 +11,17 @@ from typing import Any, Protocol
 import torch
 import yaml
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.errors import RecordError
+from dash_core.exporting import ModelCard, ModelInput
 from dash_core.files import write_atomically
 from dash_core.memory import free_memory
 from dash_core.models import build_model
 from dash_core.result import RESULT_KEYS, WEIGHTS_FILE, read_result
-from dash_core.run_images import input_normalisation
 from dash_core.trajectory import Trajectory, Watch
 from tasks.store import stopping
 from tasks.store.code import ROOT, code_digest
@@ -100,10 +100,10 @@ def check_weights(folder: Path, result: Mapping[str, Any]) -> None:
         raise RecordError(f"{path} is not what the run wrote; train it again with --again")
 
 
-def input_example(run: RunConfig, dataset: Dataset) -> Tensor:
-    """Return two test images, normalised as the run's model takes them."""
-    normalise = input_normalisation(run.model.name, dataset.train, torch.device("cpu"))
-    return normalise(dataset.test.images[:2].permute(0, 3, 1, 2))
+def input_example(run: RunConfig, dataset: Dataset) -> ModelInput:
+    """Return what the export of a run's model needs: its card, and a few raw test images."""
+    card = ModelCard.of(run.model.name, dataset.train, run.dataset.background, run=run.id, dataset=dataset.name)
+    return ModelInput(card, dataset.test.images[:8])
 
 
 def facts(place: Place) -> dict[str, Any]:
