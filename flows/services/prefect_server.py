@@ -16,7 +16,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from dash_core.errors import ConfigError, DashError
-from dash_core.files import telling_when_full
+from dash_core.files import check_space, telling_when_full
 from flows.services.child import run_in_background, start_child, wait_healthy
 from flows.services.prefect_access import new_auth_string
 from flows.services.prefect_database import check_database
@@ -276,10 +276,11 @@ class PrivateServer:
         print(f"warning: {warning}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True)
 
     def _failure(self, what: str) -> ServerError:
-        """End the process and return an error with the last line of its log."""
+        """End the process and return an error with the last line of its log; DiskError if the disk is full."""
         process, self._process = self._process, None
         process.kill()
         process.communicate()
+        check_space(self.store)
         lines = (self.store / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "(nothing was logged)")
         return ServerError(

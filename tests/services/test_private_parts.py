@@ -32,6 +32,7 @@ PARTS = {
     "prefect.server.database.dependencies": "temporary_database_config",
     "prefect.server.services.task_run_recorder": "record_bulk_task_run_events",
     "prefect.server.utilities.messaging.memory": "METRICS",
+    "uvicorn": "Server.capture_signals",
     "multiprocessing.forkserver": "ensure_running",
     "torch": "_foreach_mul_ _foreach_clamp_min_ _foreach_norm _foreach_add_",
     "torch.utils.flop_counter": "_FlopCounterMode.__torch_dispatch__",
