@@ -28,6 +28,7 @@ START_SECONDS = 120.0  # generous: a loaded machine imports and migrates slowly
 ORDER_SECONDS = 60.0  # for a process that stands by to open its port
 HEALTH_SECONDS = 10.0  # between two questions to a server that has answered before
 SILENT_SECONDS = 60.0  # without an answer, after which a server is ended and started again
+SENDING_SECONDS = 30.0  # for the answer of a busy server, before a process gives up what it still has to send
 UNDRAINED_SECONDS = 2.0  # for Prefect's queues, where they cannot be asked to empty themselves
 RESTARTS = 5  # of a private server that ends unasked
 RESTARTED_WARNING = "the private Prefect server ended and is started again, the runs continue"
@@ -104,7 +105,7 @@ def send_everything() -> None:
     Every worker process calls it before it ends: the server knows a task run by its events alone. If the server is
     lost, nothing is sent, because Prefect would try for seconds with each event.
     """
-    if "prefect" not in sys.modules or lost_server_error():
+    if "prefect" not in sys.modules or lost_server_error(SENDING_SECONDS):
         return
     try:
         from prefect._internal.concurrency.services import QueueService

@@ -87,7 +87,7 @@ def test_layers_of_torch_call_the_convolution_that_ours_replace():
 def test_without_a_way_to_empty_prefects_queues_they_are_waited_for(monkeypatch):
     importlib.import_module("prefect")
     monkeypatch.setattr(prefect_server, "UNDRAINED_SECONDS", 0.2)
-    monkeypatch.setattr(prefect_server, "lost_server_error", lambda: None)
+    monkeypatch.setattr(prefect_server, "lost_server_error", lambda seconds: None)
     monkeypatch.setitem(sys.modules, "prefect._internal.concurrency.services", None)
     started = time.monotonic()
     prefect_server.send_everything()
