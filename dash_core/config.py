@@ -35,6 +35,7 @@ from dash_core.section import (
 UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic's names for parts of `X | "auto"`
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
+IN_FOLDERS = ("image_folder", "stream")  # datasets that dataset.folder names
 IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
 MOST_MISTAKES = 20  # listed in one message
 
@@ -56,8 +57,8 @@ class DatasetConfig(Section):
 
     @model_validator(mode="after")
     def _folder_and_size_belong_to_the_dataset(self) -> Self:
-        if (self.name == "image_folder") != (self.folder is not None):
-            raise ValueError("`folder` is needed by, and only used with, the dataset image_folder")
+        if (self.name in IN_FOLDERS) != (self.folder is not None):
+            raise ValueError(f"`folder` is needed by, and only used with, the datasets {' and '.join(IN_FOLDERS)}")
         if self.image_size is not None and self.name not in RESIZED:
             raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
         changed = self.later & self.identity.keys()

@@ -56,13 +56,20 @@ def open_trajectory(
     progress = ProgressWriter(folder, plan, run.schedule)
     watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
     trajectory = Trajectory(
-        run, dataset, plan, folder, device=device, code=code_digest(), watch=watch, resident=_resident(place, device)
+        run,
+        dataset,
+        plan,
+        folder,
+        device=device,
+        code=code_digest(),
+        watch=watch,
+        resident=resident_bytes(place, device),
     )
     progress.resumed(trajectory.records)
     return trajectory, progress
 
 
-def _resident(place: Place, device: torch.device) -> int | None:
+def resident_bytes(place: Place, device: torch.device) -> int | None:
     """Return the limit of a run's images on its device, in bytes: the place's, or a quarter of a run's free memory."""
     if place.resident_gib is not None:
         return int(place.resident_gib * 2**30)
