@@ -108,9 +108,9 @@ class Trajectory:
         optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
-        name, normalisation, shape = run.model.name, run.model.normalisation, dataset.train.image_shape
+        name, options, shape = run.model.name, run.model.options, dataset.train.image_shape
         self.learner = Learner(
-            build=lambda seed: build_model(name, shape, self._classes, seed=seed, normalisation=normalisation),
+            build=lambda seed: build_model(name, shape, self._classes, seed=seed, **options),
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,

@@ -46,11 +46,14 @@ class Subject:
             yield self.data.normalise(images), labels
 
     @torch.no_grad()
-    def predict(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return outputs (N, classes) and labels (N,) at the positions in eval mode; modes are left as found."""
+    def predict(self, positions: Tensor, size: int = EVALUATION_BATCH) -> tuple[Tensor, Tensor]:
+        """Return outputs (N, classes) and labels (N,) at the positions in eval mode; modes are left as found.
+
+        size: images of a batch.
+        """
         outputs, labels = [], []
         with in_mode(self.learner.model, training=False):
-            for inputs, given in self.batches(positions, EVALUATION_BATCH):
+            for inputs, given in self.batches(positions, size):
                 with self.learner.meter.counted(("evaluate", len(given))):
                     outputs.append(self.learner.model(inputs))
                 labels.append(given)

@@ -25,6 +25,7 @@ class Dash(Intervention):
     name: ClassVar = "dash"
     summary: ClassVar = "DASH: shrink each weight vector by its alignment with the negative loss gradient"
     source: ClassVar = "Shin et al. 2024, algorithm 1"
+    symbols: ClassVar = {"lambda": "floor", "λ": "floor", "α": "alpha"}
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.3  # weight of the newest chunk's gradient
     floor: Share = 0.3  # the paper's lambda
