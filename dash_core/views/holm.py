@@ -19,6 +19,11 @@ def surviving(p_values: Sequence[PValues | None]) -> list[bool]:
     return [one or other for one, other in zip(above, below, strict=True)]
 
 
+def holm_words(tested: bool, survives: bool) -> str:
+    """Return a table's cell: whether a verdict survives, or a dash if there was no test."""
+    return ("yes" if survives else "no") if tested else "–"
+
+
 def _rejected(p_values: Sequence[float | None]) -> list[bool]:
     """Tell which null hypotheses Holm's procedure rejects at ERROR_OF_A_SIDE; None is no hypothesis."""
     tested = sorted((p, number) for number, p in enumerate(p_values) if p is not None)
