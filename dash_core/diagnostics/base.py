@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dash_core.evaluation import EVALUATION_BATCH
+from dash_core.evaluation import evaluation_batch
 from dash_core.interventions import Intervention
 from dash_core.learner import Learner
 from dash_core.loading import GrowingData
@@ -49,8 +49,9 @@ class Subject:
     def predict(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs (N, classes) and labels (N,) at the positions in eval mode; modes are left as found."""
         outputs, labels = [], []
+        few, _ = next(self.batches(positions[:2], 2))
         with in_mode(self.learner.model, training=False):
-            for inputs, given in self.batches(positions, EVALUATION_BATCH):
+            for inputs, given in self.batches(positions, evaluation_batch(self.learner.model, few)):
                 with self.learner.meter.counted(("evaluate", len(given))):
                     outputs.append(self.learner.model(inputs))
                 labels.append(given)

@@ -18,8 +18,8 @@ class ModelsUnknown(DashError):
     """The tracking server is older than logged models."""
 
 
-def log_model(uri: str, run_id: str, model: "nn.Module", *, example: "Tensor", name: str = "model") -> str:
-    """Log the model as the run's `name` and return its MLflow id; a model logged before is left as it is.
+def log_model(uri: str, run_id: str, model: "nn.Module", *, example: "Tensor", name: str) -> str:
+    """Log the model as the run's `name` and return its MLflow id; a model logged before, by any name, is left as it is.
 
     It is stored as an exported graph (pt2) in eval mode: it loads without our code and without unpickling, by
     `mlflow.pytorch.load_model("runs:/<run_id>/<name>")`, and takes any batch size. The first call in a process costs
@@ -42,18 +42,18 @@ def _find_or_log(client: "MlflowClient", run_id: str, model: "nn.Module", exampl
     """Return the id of the run's complete model; log the model if there is none, and delete incomplete ones."""
     run = client.get_run(run_id)
     complete = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
-    model_id = next((logged for logged in _models_of(client, run, name) if logged in complete), None)
+    model_id = next((logged for logged in _models_of(client, run) if logged in complete), None)
     if model_id is None:
         model_id = _log(client, run, model, example.detach().cpu()[:1], name)
-    for logged in _models_of(client, run, name):
+    for logged in _models_of(client, run):
         if logged != model_id:
             client.delete_logged_model(logged)
     return model_id
 
 
-def _models_of(client: "MlflowClient", run: "Run", name: str) -> list[str]:
-    """Return the ids of the run's models of this name, complete or not."""
-    condition = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
+def _models_of(client: "MlflowClient", run: "Run") -> list[str]:
+    """Return the ids of the run's models, complete or not."""
+    condition = f"source_run_id = '{run.info.run_id}'"
     return [model.model_id for model in client.search_logged_models([run.info.experiment_id], condition)]
 
 

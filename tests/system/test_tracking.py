@@ -140,9 +140,11 @@ def test_model_loads_in_a_fresh_process_without_our_code_and_takes_any_batch(uri
     images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    identity = log_model(uri, run, model, example=images[:1])
-    client.create_logged_model(comparison.experiment_id, name="model", source_run_id=run)  # a logging that broke off
-    assert log_model(uri, run, model, example=images[:1]) == identity
+    identity = log_model(uri, run, model, example=images[:1], name="dash-seed-0")
+    client.create_logged_model(
+        comparison.experiment_id, name="dash-seed-0", source_run_id=run
+    )  # a logging that broke off
+    assert log_model(uri, run, model, example=images[:1], name="dash-seed-0") == identity
     models = client.search_logged_models([comparison.experiment_id], f"source_run_id = '{run}'")
     assert [found.model_id for found in models] == [identity]
     assert torch.equal(before[0], torch.get_rng_state())
@@ -214,7 +216,7 @@ def _check_in_a_fresh_process(uri, run, folder):
     program = f"""
         import mlflow, sys, torch
         mlflow.set_tracking_uri({uri!r})
-        model = mlflow.pytorch.load_model("runs:/{run}/model")
+        model = mlflow.pytorch.load_model("runs:/{run}/dash-seed-0")
         expected = torch.load("expected.pt", weights_only=True)
         assert torch.allclose(model(expected["images"]), expected["logits"], atol=1e-6)
         assert model(expected["images"][:1]).shape == (1, 10)
