@@ -34,7 +34,9 @@ from dash_core.section import (
 
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
+IN_FOLDERS = ("image_folder", "stream")  # datasets that dataset.folder names
 IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
+WIDTHS = {"resnet18": 64, "resnet18_sota": 64, "resnet10": 16}  # channels of the first stage, unless model.width says
 
 
 class DatasetConfig(Section):
@@ -54,8 +56,8 @@ class DatasetConfig(Section):
 
     @model_validator(mode="after")
     def _folder_and_size_belong_to_the_dataset(self) -> Self:
-        if (self.name == "image_folder") != (self.folder is not None):
-            raise ValueError("`folder` is needed by, and only used with, the dataset image_folder")
+        if (self.name in IN_FOLDERS) != (self.folder is not None):
+            raise ValueError(f"`folder` is needed by, and only used with, the datasets {' and '.join(IN_FOLDERS)}")
         if self.image_size is not None and self.name not in RESIZED:
             raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
         changed = self.later & self.identity.keys()
@@ -67,8 +69,27 @@ class DatasetConfig(Section):
 class ModelConfig(Section):
     """Which network; `dashpipe models` lists the names."""
 
+    later: ClassVar = frozenset(("width",))
+
     name: str = "cnn3_small"
-    normalisation: Literal["batch", "layer", "group"] = "batch"  # resnet18 and resnet18_sota; others have their own
+    normalisation: Literal["batch", "layer", "group"] = "batch"  # of ResNets; others have their own
+    width: Annotated[int, Field(ge=1, le=1024)] | None = None  # channels of a ResNet's first stage; None: as in WIDTHS
+
+    @field_validator("width")
+    @classmethod
+    def _one_name_for_a_width(cls, width: int | None, info: ValidationInfo) -> int | None:
+        """Return None for a model's own width, so that equal networks are one run."""
+        return None if width == WIDTHS.get(info.data.get("name", "")) else width
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords of `model_spec` and `build_model` beside the name."""
+        return {"normalisation": self.normalisation, "width": self.width}
+
+    @property
+    def title(self) -> str:
+        """The name, and the width if it is not the model's own: resnet18 of width 16."""
+        return self.name if self.width is None else f"{self.name} of width {self.width}"
 
 
 class OptimizerConfig(Section):

@@ -138,6 +138,11 @@ class Points:
         self.columns = np.ascontiguousarray(holds.transpose(0, 2, 1))  # (classes, features, points of a class)
 
 
+# The sums below are of small whole numbers and exact; some BLAS kernels still say "invalid value", of the part of a
+# register that no sum uses.
+_EXACT = np.errstate(invalid="ignore")
+
+
 class _State:
     """The learned features, how many of them each point has, and the count of each unlearned feature in N.
 
@@ -153,6 +158,7 @@ class _State:
         self.totals = np.zeros((classes, features), np.float32)  # counts in all points so far
         self.one = np.ones(count, np.float32)
 
+    @_EXACT
     def begin(self, keeps: Keeps, new: slice) -> None:
         """Forget what is not kept, and count the new points that have fewer than tau learned features."""
         rows = self.points.rows[:, new]
@@ -166,6 +172,7 @@ class _State:
         nonzero = (self.found[:, new] < self.tau).astype(np.float32)
         self.counts += (nonzero[:, None] @ rows)[:, 0]
 
+    @_EXACT
     def learn_next(self, window: slice) -> tuple[int, int] | None:
         """Learn the most frequent feature and remove points that leave N from the counts; None if it is too rare."""
         kind, feature = best = divmod(int(self.counts.argmax()), self.counts.shape[1])
@@ -224,6 +231,7 @@ def training_points(config: TheoryConfig, seed: int) -> tuple[np.ndarray, np.nda
     return np.stack(probabilities), np.stack(holds)
 
 
+@_EXACT
 def accuracies_on_test(learned: np.ndarray, probabilities: np.ndarray, config: TheoryConfig) -> np.ndarray:
     """Return the test accuracy in percent for each (classes, features) of `learned`, in order; shape (len(learned),).
 

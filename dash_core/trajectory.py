@@ -67,6 +67,25 @@ NO_WATCH = Watch()
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """The state after the first chunks of the same run, from which a run over more chunks starts.
+
+    file: a checkpoint. identity: what it must be of: the run over those chunks, their plan and the precision; the code
+    may have changed since.
+    """
+
+    file: Path
+    identity: Mapping[str, Any]
+
+    def load(self) -> dict[str, Any]:
+        """Return the state; RecordError unless it is the expected one."""
+        state = load_checkpoint(self.file, keep_damaged=True)
+        if state is None or any(state["identity"].get(key) != value for key, value in self.identity.items()):
+            raise RecordError(f"{self.file} is not the state of the model that training continues from; bring it back")
+        return state
+
+
+@dataclass(frozen=True)
 class Intervened:
     """An experiment that is ready to be trained.
 
@@ -90,7 +109,8 @@ class Trajectory:
 
     A new trajectory over the folder of an interrupted run continues that run, with the results of a run that never
     stopped. code: digest of the code that decides results; a state that other code saved is not used. resident: bytes
-    of images that the device may hold; a larger set is streamed to it, with the same results.
+    of images that the device may hold; a larger set is streamed to it, with the same results. earlier: where to start
+    instead of at the first experiment, if the folder has no usable state.
     """
 
     def __init__(
@@ -104,6 +124,7 @@ class Trajectory:
         code: str = "",
         watch: Watch = NO_WATCH,
         resident: int | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         self.images = RunImages(run, dataset, plan, device, resident)
         self.run = run
@@ -112,14 +133,15 @@ class Trajectory:
         self.plan = plan
         self._classes = dataset.train.classes
         self._watch = watch
+        self._earlier = earlier
         self._checkpoint = folder / "state.ckpt"
         self._writer = CheckpointWriter(self._checkpoint)
         optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
-        name, normalisation, shape = run.model.name, run.model.normalisation, dataset.train.image_shape
+        name, options, shape = run.model.name, run.model.options, dataset.train.image_shape
         self.learner = Learner(
-            build=lambda seed: build_model(name, shape, self._classes, seed=seed, normalisation=normalisation),
+            build=lambda seed: build_model(name, shape, self._classes, seed=seed, **options),
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,
@@ -129,7 +151,7 @@ class Trajectory:
         flops = forward_flops(self.learner.model, shape)
         precision = resolve_precision(training.precision, device, flops)  # part of the identity: a run keeps to one
         self._training = training.model_copy(update={"precision": precision})
-        self._identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
+        self.identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         self.records: list[ChunkRecord] = []
         self._interrupted: dict[int, Intervened] = {}  # the experiment, if any, whose training a saved state is in
         self._begun = 0  # the last experiment that this object has begun; it begins none twice
@@ -241,7 +263,7 @@ class Trajectory:
         if self.pending:
             missing = ", ".join(map(str, self.pending))
             raise RuntimeError(f"run {self.run.id} cannot finish: experiments {missing} are not recorded")
-        write_result(self.folder, self.run, self._identity, self.learner.model.state_dict(), facts)
+        write_result(self.folder, self.run, self.identity, self.learner.model.state_dict(), facts)
         remove_checkpoint(self._checkpoint)
 
     def _memory_told(self, doing: str, remedy: str = "") -> AbstractContextManager:
@@ -272,7 +294,7 @@ class Trajectory:
     def _save(self, diagnostics: Mapping[str, float], moment: Moment | None) -> None:
         """Begin to write everything that the rest of the run depends on; moment: where the training is, if it began."""
         state = {
-            "identity": self._identity,
+            "identity": self.identity,
             "learner": self.learner.state_dict(),
             "records": [record.to_json() for record in self.records],
             "meter": self.learner.meter.state_dict(),
@@ -285,14 +307,16 @@ class Trajectory:
     def _resume(self) -> None:
         """Continue from the checkpoint, and make the records agree with it; without a usable one, start anew."""
         state = load_checkpoint(self._checkpoint)
-        if not isinstance(state, dict) or state.get("identity") != self._identity:
+        if not isinstance(state, dict) or state.get("identity") != self.identity:
             remove_result(self.folder)
             records = self.folder / RECORDS_FILE
             if state is not None or (records.exists() and records.stat().st_size):
                 why = "it has no usable checkpoint" if state is None else "its checkpoint is of other data or code"
                 logger.warning("run %s starts anew from its first experiment: %s", self.run.id, why)
-            rewrite_records(self.folder, [])
-            return
+            if self._earlier is None:
+                rewrite_records(self.folder, [])
+                return
+            state = self._earlier.load()
         try:
             self._load(state)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

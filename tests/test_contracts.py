@@ -18,7 +18,11 @@ VIEWS = (
     "dash_core.views.report",
     "dash_core.views.reproduction",
     "dash_core.views.statistics",
-)  # of records: training needs none
+    "dash_core.views.stream_report",
+    "dash_core.stream.paired",
+    "dash_core.stream.gate",
+    "dash_core.stream.drift",
+)  # of records, and of a stream's models: training needs none
 
 WITHOUT_THE_SHELL = """
 import pkgutil, sys

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import typer
 
-from flows.command_line import compare, doctor, listings, mlflow_ui, pipeline, reproduce
+from flows.command_line import compare, doctor, listings, mlflow_ui, pipeline, reproduce, stream
 from flows.command_line.output import accept_every_character
 from flows.services.environment import prepare_environment
 
@@ -96,3 +96,4 @@ def prepare() -> None:
 
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(stream.app, name="stream")

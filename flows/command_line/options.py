@@ -78,8 +78,10 @@ class SharedOptions:
 
     @property
     def store_folder(self) -> Path:
-        """The store as it was given, or the parameters' folder."""
-        return self.store or self.params.parent
+        """The store as it was given, or the parameters' folder; never a copy that DVC makes for an experiment."""
+        from flows.command_line.under_dvc import own_project
+
+        return self.store or own_project(self.params.parent)
 
     @property
     def compare_command(self) -> str:

@@ -114,7 +114,7 @@ def check_data(settings: "Params", place: "Place", console: "Console") -> "Datas
         for label in settings.compare.methods:
             check_plan(plan, settings.run(label, seed), dataset)
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    build_model(settings.model.name, shape, classes, seed=0, normalisation=settings.model.normalisation)
+    build_model(settings.model.name, shape, classes, seed=0, **settings.model.options)
     return dataset
 
 

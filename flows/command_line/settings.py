@@ -73,9 +73,8 @@ def check(params: Params) -> None:
     from dash_core.data import dataset_spec
     from dash_core.models import model_spec
 
-    _check_contradictions(
-        params, dataset_spec(params.dataset.name), model_spec(params.model.name, params.model.normalisation)
-    )
+    model = model_spec(params.model.name, **params.model.options)
+    _check_contradictions(params, dataset_spec(params.dataset.name), model)
     for label in {*params.methods, *params.compare.methods}:
         params.method(label)
 

@@ -3,6 +3,7 @@
 As a module it runs a program and ends it with its parent: `python -P -m flows.services.child PROGRAM ...`.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -71,11 +72,27 @@ def end_group(child: "subprocess.Popen[bytes]") -> None:
     child.wait()
 
 
-class ParentWatch:
-    """Watches the parent of this process in a thread, and calls `end` when the parent is gone."""
+def ancestors() -> list[int]:
+    """Return the ids of the processes above this one, nearest first; only the parent's if the system has no /proc."""
+    processes = [os.getppid()]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        while processes[-1] > 1:
+            status = Path(f"/proc/{processes[-1]}/stat").read_text(encoding="utf-8", errors="replace")
+            processes.append(int(status.rpartition(")")[2].split()[1]))
+    return processes
 
-    def __init__(self, end: Callable[[], None] = lambda: os._exit(1)) -> None:
-        self._parent = os.getppid()
+
+class ParentWatch:
+    """Watches the parent of this process in a thread, and calls `end` when the parent is gone.
+
+    is_gone: tells that; None: another process has become the parent since this object was made.
+    """
+
+    def __init__(
+        self, end: Callable[[], None] = lambda: os._exit(1), is_gone: Callable[[], bool] | None = None
+    ) -> None:
+        parent = os.getppid()
+        self._is_gone = is_gone or (lambda: os.getppid() != parent)
         self._end = end
         self._stopped = threading.Event()
         self._thread = run_in_background(self._watch)
@@ -87,7 +104,7 @@ class ParentWatch:
 
     def _watch(self) -> None:
         while not self._stopped.wait(PARENT_POLL_SECONDS):
-            if os.getppid() != self._parent:
+            if self._is_gone():
                 self._end()
                 return
 

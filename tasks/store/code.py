@@ -32,6 +32,8 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/section.py",
     "dash_core/seeding.py",
     "dash_core/shrinking.py",
+    "dash_core/stream/chain.py",
+    "dash_core/stream/identities.py",
     "dash_core/training.py",
     "dash_core/trajectory.py",
     "tasks/store/datasets.py",

@@ -51,6 +51,7 @@ READ = {
 }  # views take records as they are
 NAMED = {"dash_core.interventions"}  # for their names
 TINY = {
+    "model": {"name": "cnn3_small"},
     "chunks": 2,
     "seeds": [0, 1],
     "dataset": {"train_size": 120},

@@ -20,6 +20,7 @@ from tests.system import shell
 RETRIES = {"PREFECT_TASKS_DEFAULT_RETRIES": "2", "PREFECT_FLOWS_DEFAULT_RETRIES": "2"}
 EPOCHS = 40
 SETTINGS = (
+    shell.MODEL,
     "chunks=2",
     "seeds=[0]",
     "dataset.train_size=400",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dash_core.config import ModelConfig
 from dash_core.views.report.content import ReportContent
 from dash_core.views.statistics import (
     CLEAR_SEEDS,
@@ -61,7 +62,7 @@ def _protocol(settings: Mapping[str, Any]) -> str:
     words = {
         **protocol,
         "chunks": settings["chunks"],
-        "model": settings["model"]["name"],
+        "model": ModelConfig(**settings["model"]).title,
         "how": f"with {settings['optimizer']['name']} and the {training['recipe']} recipe",
         "share": 100 * protocol.get("share", 1),
         "pretrained": _end(training, protocol.get("pretrain_epochs"), protocol.get("pretrain_accuracy")),
