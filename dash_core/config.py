@@ -105,6 +105,8 @@ class OptimizerConfig(Section):
 class TrainingConfig(Section):
     """How each chunk is trained to convergence (paper, section 5 and appendix)."""
 
+    later: ClassVar = frozenset(("class_weights", "label_smoothing"))
+
     recipe: Literal["standard", "sota"] = "standard"
     batch_size: Batch = 128
     stop_accuracy: Accuracy | None = 0.999  # running train accuracy that ends a chunk; None: max_epochs alone does
@@ -114,6 +116,8 @@ class TrainingConfig(Section):
     augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
     precision: Literal["auto", "exact", "bf16"] = "auto"  # of a training step; auto: bf16 where the hardware has it
     compile: bool = False  # full batches by torch.compile, on CUDA as CUDA graphs
+    class_weights: Literal["none", "balanced"] = "none"  # of the loss; balanced: each class counts as much in all
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the target that all classes have equally
 
 
 class MethodConfig(Section):
@@ -152,6 +156,12 @@ class Setting(Section):
                 raise ValueError(f"{experiments} is more than the {most} that {protocol.name} has with chunks={chunks}")
             protocol.check_intervenes(min(experiments, chunks))
         return experiments
+
+    @property
+    def intervenes(self) -> bool:
+        """Whether a method that changes the learner between experiments has an occasion to."""
+        numbers = range(1, self.experiment_count + 1)
+        return any(self.protocol.experiment(number, self.chunks, "warm").intervene for number in numbers)
 
     @property
     def experiment_count(self) -> int:

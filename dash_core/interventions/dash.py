@@ -65,6 +65,7 @@ class Dash(Intervention):
                     cutoff=self.cutoff,
                     mode=self.mode,
                     micro_batch_size=size,
+                    loss=learner.loss(data.labels),
                     transform=data.normalise,
                     around_batch=lambda images: learner.meter.counted(("dash", images)),
                 )

@@ -19,6 +19,7 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/interventions",
     "dash_core/learner.py",
     "dash_core/loading.py",
+    "dash_core/loss.py",
     "dash_core/memory.py",
     "dash_core/models",
     "dash_core/optim",

@@ -52,7 +52,7 @@ def open_trajectory(
     write_atomically(folder / "config.yaml", to_yaml(run.model_dump(mode="json")))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
-    progress = ProgressWriter(folder, plan, run.schedule)
+    progress = ProgressWriter(folder, plan, run.schedule, run.training)
     watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
     trajectory = Trajectory(
         run,

@@ -30,6 +30,7 @@ from tasks.tracking.moved import LocationsUnknown, own_artifacts
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+DIVERGED_TAG = "diverged"  # of a run: its experiments whose training diverged
 METRICS_AT_ONCE = 1000  # MLflow's limit for a batch
 STATUS = {"failed": "FAILED", "stopped": "KILLED"}  # of a run that is not complete, by its state; others are RUNNING
 
@@ -43,6 +44,7 @@ class _ShownRun:
     points: set[tuple[int, int]] = field(default_factory=set)  # (experiment, time) that MLflow had at first
     totals: Totals = field(default_factory=Totals)
     newest: ChunkRecord | None = None
+    diverged: list[str] = field(default_factory=list)  # numbers of the experiments whose training diverged
     status: tuple[str, str | None] | None = None  # with the reason of a failure
     closed: bool = False  # this command has nothing left to send
 
@@ -215,6 +217,9 @@ class Mirror:
         from mlflow.entities import Metric
 
         points = []
+        if lost := [str(record.experiment) for record in records if record.diverged]:
+            shown.diverged += lost
+            self._client.set_tag(shown.run_id, DIVERGED_TAG, f"experiments {', '.join(shown.diverged)}")
         for record in records:
             shown.totals.add(record)
             shown.newest = record
@@ -256,7 +261,7 @@ class Mirror:
                 dataset = self._open_data()
                 model, example = final_model(run, dataset, self.folders), input_example(run, dataset)
                 try:
-                    log_model(self.uri, run_id, model, example=example)
+                    log_model(self.uri, run_id, model, example=example, name=model_name(run))
                 except ModelsUnknown as error:
                     self.failures.lack("models", error)
         took_all = not self.failures.reasons
@@ -268,6 +273,11 @@ class Mirror:
         if not self.failures.off("artifacts"):
             with self.failures.apart("artifacts"):
                 self._client.log_artifacts(run_id, str(folder))
+
+
+def model_name(run: RunConfig) -> str:
+    """Return the name of a run's model among those of its comparison: method and seed."""
+    return f"{run.method.label}-seed-{run.seed}"
 
 
 def status_of(kind: type[BaseException]) -> str:

@@ -20,7 +20,8 @@ class ModelsUnknown(DashError):
 
 
 def log_model(uri: str, run_id: str, model: "nn.Module", *, example: ModelInput, name: str = "model") -> str:
-    """Log the model as the run's `name` and return its MLflow id; a model logged before is left as it is.
+    """Log the model as the run's `name` and return its MLflow id; a model logged before is left as it is,
+    whatever its name.
 
     It is stored as an exported graph (pt2) that takes raw uint8 images (N, H, W, C) of any size and returns
     probabilities. It loads without our code and without unpickling, by `mlflow.pytorch.load_model` and as a
@@ -43,7 +44,7 @@ def log_model(uri: str, run_id: str, model: "nn.Module", *, example: ModelInput,
 def _find_or_log(client: "MlflowClient", run_id: str, model: "nn.Module", example: ModelInput, name: str) -> str:
     """Return the id of the run's complete model; complete the one that a killed call began, or log it."""
     run = client.get_run(run_id)
-    logged = _models_of(client, run, name)
+    logged = _models_of(client, run)
     outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
     kept = max(logged, key=lambda model: (model.model_id in outputs, _is_ready(model)), default=None)
     if kept is None:
@@ -58,9 +59,9 @@ def _find_or_log(client: "MlflowClient", run_id: str, model: "nn.Module", exampl
     return kept.model_id
 
 
-def _models_of(client: "MlflowClient", run: "Run", name: str) -> "list[LoggedModel]":
-    """Return the run's models of this name, complete or not."""
-    condition = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
+def _models_of(client: "MlflowClient", run: "Run") -> "list[LoggedModel]":
+    """Return the run's models, complete or not."""
+    condition = f"source_run_id = '{run.info.run_id}'"
     return client.search_logged_models([run.info.experiment_id], condition)
 
 
