@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from dash_core.interventions import Intervention, l2_init_penalty, l2_init_penalty_authors
     from dash_core.learner import Learner
     from dash_core.optim import SAM
-    from dash_core.shrinking import ShrinkReport, averaged_gradient, dash_, shrink_, shrink_along_, shrink_perturb_
+    from dash_core.shrinking import (
+        LeftAloneWarning,
+        ShrinkReport,
+        ShrinkReports,
+        averaged_gradient,
+        dash_,
+        find_weights,
+        shrink_,
+        shrink_along_,
+        shrink_perturb_,
+    )
     from dash_core.trajectory import Steps, Trajectory, Watch
 
 __all__ = [
@@ -29,14 +39,17 @@ __all__ = [
     "ImageSet",
     "Intervention",
     "Learner",
+    "LeftAloneWarning",
     "MethodConfig",
     "RunConfig",
     "ShrinkReport",
+    "ShrinkReports",
     "Steps",
     "Trajectory",
     "Watch",
     "averaged_gradient",
     "dash_",
+    "find_weights",
     "l2_init_penalty",
     "l2_init_penalty_authors",
     "shrink_",
@@ -49,7 +62,10 @@ _NAMES_BY_MODULE = {
     "interventions": ("Intervention", "l2_init_penalty", "l2_init_penalty_authors"),
     "learner": ("Learner",),
     "optim": ("SAM",),
-    "shrinking": ("ShrinkReport", "averaged_gradient", "dash_", "shrink_", "shrink_along_", "shrink_perturb_"),
+    "shrinking": (
+        *("LeftAloneWarning", "ShrinkReport", "ShrinkReports"),
+        *("averaged_gradient", "dash_", "find_weights", "shrink_", "shrink_along_", "shrink_perturb_"),
+    ),
     "trajectory": ("Steps", "Trajectory", "Watch"),
 }
 _MODULES = {name: f"dash_core.{module}" for module, names in _NAMES_BY_MODULE.items() for name in names}

@@ -30,7 +30,7 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/run_images.py",
     "dash_core/section.py",
     "dash_core/seeding.py",
-    "dash_core/shrinking.py",
+    "dash_core/shrinking",
     "dash_core/training.py",
     "dash_core/trajectory.py",
     "tasks/store/datasets.py",
