@@ -1,9 +1,10 @@
 """DASH and its baselines in plain PyTorch, usable from any training loop.
 
 The methods: `dash_` shrinks a model's weights in place by their alignment with the negative loss gradient;
-`averaged_gradient` and `shrink_along_` are its two halves. `shrink_` and `shrink_perturb_` shrink without direction;
-the penalties `l2_init_penalty` and `l2_init_penalty_authors` keep weights near their initialisation. `SAM` is
-sharpness-aware SGD.
+`averaged_gradient` and `shrink_along_` are its two halves, and `dash_batches_` does it for any loaders and loss.
+`shrink_` and `shrink_perturb_` shrink without direction; the penalties `l2_init_penalty` and
+`l2_init_penalty_authors` keep weights near their initialisation. `find_weights` says which weights are shrunk. `SAM`
+is sharpness-aware SGD.
 
 The loop: a `Trajectory` trains one run, which a `RunConfig` describes, on a `Dataset` that a `ChunkPlan` splits. Its
 `advance` does the next experiment; `Steps` wraps the four steps of an experiment, `Watch` follows a run. A subclass of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         ShrinkReports,
         averaged_gradient,
         dash_,
+        dash_batches_,
         find_weights,
         shrink_,
         shrink_along_,
@@ -49,6 +51,7 @@ __all__ = [
     "Watch",
     "averaged_gradient",
     "dash_",
+    "dash_batches_",
     "find_weights",
     "l2_init_penalty",
     "l2_init_penalty_authors",
@@ -64,7 +67,7 @@ _NAMES_BY_MODULE = {
     "optim": ("SAM",),
     "shrinking": (
         *("LeftAloneWarning", "ShrinkReport", "ShrinkReports"),
-        *("averaged_gradient", "dash_", "find_weights", "shrink_", "shrink_along_", "shrink_perturb_"),
+        *("averaged_gradient", "dash_", "dash_batches_", "find_weights", "shrink_", "shrink_along_", "shrink_perturb_"),
     ),
     "trajectory": ("Steps", "Trajectory", "Watch"),
 }

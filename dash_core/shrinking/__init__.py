@@ -4,6 +4,7 @@
 kind of batch; `weight_vectors` says which weights, and `parts` how the losses of the parts of a chunk are combined.
 """
 
+from dash_core.shrinking.batches import dash_batches_
 from dash_core.shrinking.equations import (
     ShrinkReport,
     ShrinkReports,
@@ -34,6 +35,7 @@ __all__ = [
     "chunk_weights",
     "cosine_similarity",
     "dash_",
+    "dash_batches_",
     "find_weights",
     "in_mode",
     "scale_",

@@ -156,6 +156,7 @@ class ChunkMean:
     def __init__(self, tensors: list[Tensor]) -> None:
         self.tensors = tensors
         self.size: float = 0  # of all batches so far: images, or what the loss counts in their place
+        self.total: float | None = None  # the size of the whole chunk, if other processes read a share of it
 
     def __enter__(self) -> ChunkMean:
         self.earlier = [tensor.grad for tensor in self.tensors]
@@ -169,10 +170,17 @@ class ChunkMean:
         for gradient in (tensor.grad for tensor in self.tensors if tensor.grad is not None):
             gradient.mul_(1 - size / self.size)
 
+    def share_with(self, total: float) -> None:
+        """Scale the mean to the share of this process in a chunk of this size; the shares then sum to the mean."""
+        self.total = total
+        if total and total != self.size:
+            for gradient in (tensor.grad for tensor in self.tensors if tensor.grad is not None):
+                gradient.mul_(self.size / total)
+
     def __exit__(self, kind: type | None, *error: object) -> None:
         if kind is not None:
             return
-        if not self.size:
+        if not (self.size if self.total is None else self.total):
             raise ValueError("a chunk without images has no gradient: its iterable is empty, or was read before")
         for tensor, gradient in zip(self.tensors, self.earlier, strict=True):
             if tensor.grad is None:
