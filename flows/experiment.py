@@ -10,7 +10,7 @@ from prefect import flow, tags
 from prefect.context import hydrated_context
 
 from dash_core.config import RunConfig
-from dash_core.errors import DashError, StopRequested
+from dash_core.errors import DashError, StopRequested, without_password
 from dash_core.files import naming, remove_unfinished, write_atomically
 from dash_core.result import read_result
 from dash_core.trajectory import Steps, Trajectory
@@ -79,17 +79,19 @@ def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
             _record_end(folder, "stopped" if isinstance(error, StopRequested) else "failed", error)
             raise
         except Exception as error:
-            _record_end(folder, "failed", error, traceback.format_exc())
+            _record_end(folder, "failed", error, without_password(traceback.format_exc()))
             if lost := lost_server_error():
                 raise lost from None
-            reason = f"{type(error).__name__}: {error} (the traceback is in {folder / 'error.txt'})"
+            reason = (
+                f"{type(error).__name__}: {without_password(str(error))} (the traceback is in {folder / 'error.txt'})"
+            )
             raise RunFailed(reason) from None
 
 
 def _record_end(folder: Path, state: State, error: Exception, details: str | None = None) -> None:
     """Write to the run's folder how the run ended, unless the disk itself fails."""
     with contextlib.suppress(OSError):
-        mark_progress(folder, state, str(error) if state == "failed" else None)
+        mark_progress(folder, state, without_password(str(error)) if state == "failed" else None)
         if details:
             write_atomically(folder / "error.txt", details.encode())
 

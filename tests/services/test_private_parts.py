@@ -32,6 +32,7 @@ PARTS = {
     "prefect.server.database.dependencies": "temporary_database_config",
     "prefect.server.services.task_run_recorder": "record_bulk_task_run_events",
     "prefect.server.utilities.messaging.memory": "METRICS",
+    "uvicorn": "Server.capture_signals",
     "multiprocessing.forkserver": "ensure_running",
     "torch": "_foreach_mul_ _foreach_clamp_min_ _foreach_norm _foreach_add_",
     "torch.utils.flop_counter": "_FlopCounterMode.__torch_dispatch__",
@@ -85,7 +86,7 @@ def test_layers_of_torch_call_the_convolution_that_ours_replace():
 def test_without_a_way_to_empty_prefects_queues_they_are_waited_for(monkeypatch):
     importlib.import_module("prefect")
     monkeypatch.setattr(prefect_server, "UNDRAINED_SECONDS", 0.2)
-    monkeypatch.setattr(prefect_server, "lost_server_error", lambda: None)
+    monkeypatch.setattr(prefect_server, "lost_server_error", lambda seconds: None)
     monkeypatch.setitem(sys.modules, "prefect._internal.concurrency.services", None)
     started = time.monotonic()
     prefect_server.send_everything()
