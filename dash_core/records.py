@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -33,7 +33,8 @@ class ChunkRecord:
 
     experiment: j, counted from 1. images: number of training images. Accuracies are in [0, 1], losses in nats.
     steps, epochs: of this experiment. converged: it reached the stop accuracy or, where the number of epochs is fixed,
-    did them all. cost: by phase. diagnostics: by name. finished_at: Unix time in milliseconds.
+    did them all. cost: by phase. diagnostics: by name. finished_at: Unix time in milliseconds. taken_from: id of the
+    run that trained it, or its first epochs, if this run began with that one's state; its cost counts as this run's.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -51,6 +52,7 @@ class ChunkRecord:
     cost: Mapping[str, Cost] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     finished_at: int = 0
+    taken_from: str | None = None
 
     @property
     def total_cost(self) -> Cost:
@@ -58,16 +60,22 @@ class ChunkRecord:
         return sum(self.cost.values(), Cost())
 
     def result(self) -> dict[str, Any]:
-        """Return the values that are equal in two equal runs: all but seconds, memory and time of day."""
+        """Return the values that are equal in two equal runs: all but seconds, memory, time of day and source."""
         row = asdict(self)
-        del row["finished_at"]
+        del row["finished_at"], row["taken_from"]
         row["cost"] = {phase: cost.flops for phase, cost in self.cost.items()}
         return row
 
     def to_json(self) -> str:
         """Return the record as one line."""
         row = asdict(self)
+        if self.taken_from is None:
+            del row["taken_from"]
         return json.dumps({NUMBER_KEY: row.pop("experiment"), **row}, allow_nan=False)
+
+    def taken(self, source: str) -> "ChunkRecord":
+        """Return the record as that of a run which took it from the run `source`, or from where that one took it."""
+        return replace(self, taken_from=self.taken_from or source)
 
     @classmethod
     def from_json(cls, line: str) -> "ChunkRecord":
@@ -100,6 +108,13 @@ def append_record(folder: Path, record: ChunkRecord) -> None:
         except BaseException:
             file.truncate(end)
             raise
+
+
+def check_present(folder: Path) -> None:
+    """Raise RecordError if the records of a run were removed while it trains: they are there from its beginning."""
+    path = folder / RECORDS_FILE
+    if not path.exists():
+        raise RecordError(f"{path} was removed while its run trained; the same command trains the run again")
 
 
 def read_records(folder: Path) -> list[ChunkRecord]:
