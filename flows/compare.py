@@ -62,14 +62,15 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
     """
     trained = _train(params, params.runs(), place, again)
     splits = {seed: plan.digest for seed, plan in trained.plans.items()}
-    evidence = gather(params, place, splits, describe(trained.dataset))
-    present = {run.id for run in evidence.runs}
-    if removed := [run.id for run in params.runs() if run.id not in present and run.id not in trained.failures]:
-        raise ComparisonFailed(
-            f"{len(removed)} of {trained.run_count} runs were removed by another command ({', '.join(removed)}); "
-            "repeat this command"
-        )
-    published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
+    with trained.mirror.closed_on_error():
+        evidence = gather(params, place, splits, describe(trained.dataset))
+        present = {run.id for run in evidence.runs}
+        if removed := [run.id for run in params.runs() if run.id not in present and run.id not in trained.failures]:
+            raise ComparisonFailed(
+                f"{len(removed)} of {trained.run_count} runs were removed by another command ({', '.join(removed)}); "
+                "repeat this command"
+            )
+        published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.run_count, trained.failures)
 
 
@@ -116,9 +117,8 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    build_model(
-        params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation
-    )  # an error here, before any worker starts
+    options = params.model.options
+    build_model(params.model.name, shape, classes, seed=0, **options)  # an error here, before any worker starts
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
     for run in runs:
