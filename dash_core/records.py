@@ -42,7 +42,8 @@ class ChunkRecord:
     steps, epochs: of this experiment. converged: it reached the stop accuracy or, where the number of epochs is fixed,
     did them all. cost: by phase. diagnostics: by name. finished_at: Unix time in milliseconds.
     evaluation_batch: images in one forward pass of the test. balanced_accuracy: mean of class_accuracy; None in
-    records older than this key.
+    records older than this key. validation_accuracy: after each epoch, empty without validation images. picked_epoch:
+    the epoch, counted from 1, whose weights were kept; None: the last.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -62,6 +63,8 @@ class ChunkRecord:
     finished_at: int = 0
     evaluation_batch: int = 512
     balanced_accuracy: float | None = None
+    validation_accuracy: tuple[float, ...] = ()
+    picked_epoch: int | None = None
 
     @property
     def balanced(self) -> float:
