@@ -4,7 +4,8 @@ The live command, `sync`, `report` and a command after a kill all call `Mirror.b
 once, so the cost is linear in the records.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dash_core.comparison import Params
 from dash_core.config import RunConfig, Setting
 from dash_core.data import Dataset
+from dash_core.errors import StopRequested, without_password
 from dash_core.recipes import effective, resolved
 from dash_core.records import ChunkRecord
 from tasks.store.locks import Busy, locked_run, locked_tracking
@@ -25,7 +27,6 @@ from tasks.tracking.failures import Failures
 from tasks.tracking.metrics import LAST_METRIC, Totals, flatten, metrics_of, tags_of
 from tasks.tracking.models import ModelsUnknown, log_model
 from tasks.tracking.moved import LocationsUnknown, own_artifacts
-from tasks.tracking.reasons import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -126,11 +127,21 @@ class Mirror:
             self.close(status)
 
     def close(self, status: str) -> None:
-        """Close the comparison's own run as FINISHED or FAILED."""
+        """Close the comparison's own run as FINISHED, FAILED or KILLED."""
         if not self.failures.off("metrics"):
             with self.failures.apart("metrics"):
                 comparison = self._open()
                 client.set_status(self._client, comparison.summary_run_id, status)
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the comparison's own run if the block fails and MLflow shows the run."""
+        try:
+            yield
+        except BaseException as error:
+            if self.opened:
+                self.close(status_of(type(error)))
+            raise
 
     @property
     def _client(self) -> "MlflowClient":
@@ -268,6 +279,11 @@ class Mirror:
 def model_name(run: RunConfig) -> str:
     """Return the name of a run's model among those of its comparison: method and seed."""
     return f"{run.method.label}-seed-{run.seed}"
+
+
+def status_of(kind: type[BaseException]) -> str:
+    """Return MLflow's status of a run that ended with an exception of this class: KILLED if the user stopped it."""
+    return "KILLED" if issubclass(kind, KeyboardInterrupt | StopRequested) else "FAILED"
 
 
 def _shared(params: Params) -> dict[str, Any]:

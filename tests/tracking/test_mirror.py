@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from dash_core.cost import Cost
+from dash_core.errors import RecordError, StopRequested
 from dash_core.records import ChunkRecord, append_record, rewrite_records
 from tasks.store.locks import locked_run
 from tasks.store.progress import mark_progress
@@ -301,3 +302,20 @@ def test_metrics_are_finite_or_nan_and_those_of_phases_that_ran():
         f"phases/train_{kind}" for kind in ("seconds", "flops", "peak_memory_bytes")
     }
     assert list(metrics)[-1] == LAST_METRIC
+
+
+@pytest.mark.parametrize(("error", "status"), [(StopRequested, "KILLED"), (RecordError, "FAILED")])
+def test_an_error_closes_the_comparisons_own_run_which_mlflow_shows_and_opens_none_for_it(place, error, status):
+    def fail(opened):
+        with mirror.closed_on_error():
+            if opened:
+                mirror._open()
+            raise error("no matter why")
+
+    mirror = mirror_of(place)
+    for opened in (False, True):
+        with pytest.raises(error):
+            fail(opened)
+        assert mirror.opened == opened
+    summary = client.client_of(mirror.uri).get_run(mirror._open().summary_run_id)
+    assert summary.info.status == status

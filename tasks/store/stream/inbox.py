@@ -105,7 +105,7 @@ def delivery(path: Path, classes: Sequence[str], settle_seconds: float, *, accep
         signature = digest.hexdigest()
         listed = _manifest(path, stamps)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = "its manifest cannot be read" if isinstance(error, ValueError | KeyError | TypeError) else "it changes"
+        reason = "it changes" if isinstance(error, OSError) else "its manifest cannot be read"
         return Delivery(path, "", waiting=f"{reason} ({error})", seconds=float("inf"))
     if listed is not None:
         items, missing = listed
@@ -142,7 +142,7 @@ def _item(name: str, stamp: tuple[int, int, int]) -> Item:
 
 
 def _manifest(path: Path, stamps: dict[str, tuple[int, int, int]]) -> tuple[list[Item], list[str]] | None:
-        reason = "its manifest cannot be read" if not isinstance(error, OSError) else "it changes"
+    """Return the files of the manifest in its order, and what is missing or of another size; None without it."""
     name = next((name for name in MANIFESTS if name in stamps), None)
     if name is None:
         return None

@@ -6,7 +6,7 @@ the same look. The verdict and the release are one entry. Every input is a file,
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,30 +24,28 @@ from dash_core.stream.predicting import outcomes, probabilities
 from dash_core.stream.state import Arrival, StreamState
 from dash_core.stream.verdict import Check, Verdict
 from tasks.store.place import Place
+from tasks.store.stream.exported import export
 from tasks.store.stream.folder import StreamFolder
+from tasks.store.stream.inspecting import checks_of_arrivals
 from tasks.store.stream.ledger import Ledger
 from tasks.store.stream.models import check_answers, held_out_parts, load_model, tested_arrivals
 
-Prepare = Callable[[str], Sequence[str]]  # exports a model for its release; returns what is wrong with it
 
-
-def judge(
-    stream: StreamFolder, ledger: Ledger, contract: Contract, place: Place, prepare: Prepare = lambda model: ()
-) -> StreamState:
+def judge(stream: StreamFolder, ledger: Ledger, contract: Contract, place: Place) -> StreamState:
     """Say whether the latest model may be released, and release it; return the new state."""
     state = stream.state(ledger)
     model = state.unjudged
     if model is None:
         return state
     if state.champion is None:
-        verdict = _first(stream, state, contract, place, model.id, prepare)
+        verdict = _first(stream, state, contract, place, model.id)
         _record(stream, ledger, model.id, verdict)
     elif state.unfinished_look is None and (unable := _open_generation(stream, ledger, contract)):
         _record(stream, ledger, model.id, Verdict([unable]))
     else:
         if stream.state(ledger).unfinished_look is None:
             ledger.append("look", challenger=model.id, champion=state.champion)
-        verdict = _compare(stream, stream.state(ledger), contract, place, prepare)
+        verdict = _compare(stream, stream.state(ledger), contract, place)
         _record(stream, ledger, model.id, verdict)
     state = stream.state(ledger)
     stream.point(state)
@@ -99,9 +97,7 @@ def _open_generation(stream: StreamFolder, ledger: Ledger, contract: Contract) -
     return None if found.can_pass else Check("size", "hold", " ".join(found.sentences), found.numbers)
 
 
-def _first(
-    stream: StreamFolder, state: StreamState, contract: Contract, place: Place, model: str, prepare: Prepare
-) -> Verdict:
+def _first(stream: StreamFolder, state: StreamState, contract: Contract, place: Place, model: str) -> Verdict:
     arrivals = tested_arrivals(state)
     found = outcomes_of(stream, state, contract, place, model, arrivals, 0)
     return decide(
@@ -113,11 +109,11 @@ def _first(
         class_names=contract.classes,
         budget=contract.budget,
         cost=_cost(state, contract, model),
-        faults=_faults(stream, state, contract, model, prepare),
+        faults=_faults(stream, state, contract, model),
     )
 
 
-def _compare(stream: StreamFolder, state: StreamState, contract: Contract, place: Place, prepare: Prepare) -> Verdict:
+def _compare(stream: StreamFolder, state: StreamState, contract: Contract, place: Place) -> Verdict:
     look, arrivals = state.unfinished_look, tested_arrivals(state)
     names = {"challenger": look.challenger, "champion": look.champion, "anchor": state.anchor or look.champion}
     found = {
@@ -134,7 +130,7 @@ def _compare(stream: StreamFolder, state: StreamState, contract: Contract, place
         class_names=contract.classes,
         budget=contract.budget,
         cost=_cost(state, contract, look.challenger),
-        faults=_faults(stream, state, contract, look.challenger, prepare),
+        faults=_faults(stream, state, contract, look.challenger),
     )
 
 
@@ -159,13 +155,14 @@ def outcomes_of(
     return outcomes([bytes(row).hex() for row in ids], labels, said)
 
 
-def _faults(stream: StreamFolder, state: StreamState, contract: Contract, model: str, prepare: Prepare) -> list[str]:
+def _faults(stream: StreamFolder, state: StreamState, contract: Contract, model: str) -> list[str]:
     """Return what is wrong with a model's files: it must load, answer its golden images, and be exported."""
     try:
         check_answers(stream, state, contract, model)
-        return list(prepare(model))
+        export(stream, state, contract, model)
     except DashError as error:
         return [str(error)]
+    return []
 
 
 def _cost(state: StreamState, contract: Contract, model: str) -> Mapping[str, float]:
@@ -183,6 +180,10 @@ def _cost(state: StreamState, contract: Contract, model: str) -> Mapping[str, fl
 
 def _record(stream: StreamFolder, ledger: Ledger, model: str, verdict: Verdict) -> None:
     """Write the verdict's sentences and numbers to a file, then the verdict to the ledger."""
+    if stream.settings["drift"] == "hold":
+        verdict = Verdict(
+            [*verdict.checks, *checks_of_arrivals(stream, stream.state(ledger), model)], verdict.moves_anchor
+        )
     content = (json.dumps(verdict.as_dict(), indent=2) + "\n").encode()
     write_atomically(verdict_file(stream, model), content)
     anchor = verdict.moves_anchor or not stream.state(ledger).releases

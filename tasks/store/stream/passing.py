@@ -17,6 +17,7 @@ from tasks.store.place import Place
 from tasks.store.progress import ProgressWriter
 from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.inbox import Delivery, Seen
+from tasks.store.stream.inspecting import inspect
 from tasks.store.stream.judging import judge, outlook
 from tasks.store.stream.ledger import Ledger
 from tasks.store.stream.models import open_training, seal
@@ -71,6 +72,7 @@ def one_pass(
             if len(state.arrivals) == before:
                 continue  # it is in the ledger already
             yield from told_arrival(stream, state, delivery)
+            yield from inspect(stream, state, contract)
             if state.untrained and state.champion:
                 yield from outlook(stream, state, contract).sentences
         elif step == "judge":

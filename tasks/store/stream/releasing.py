@@ -3,6 +3,7 @@
 from dash_core.errors import ConfigError
 from dash_core.stream.contract import Contract
 from dash_core.stream.state import StreamState
+from tasks.store.stream.exported import export
 from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.ledger import Ledger
 from tasks.store.stream.models import check_answers
@@ -24,6 +25,7 @@ def roll_back(
     if target == state.champion:
         raise ConfigError(f"{target} is the champion already")
     check_answers(stream, state, contract, target)
+    export(stream, state, contract, target)
     ledger.append("released", model=target, by="rollback", reason=reason)
     return _pointed(stream, ledger)
 
@@ -39,6 +41,7 @@ def release(
     if target == state.champion:
         raise ConfigError(f"{target} is the champion already")
     check_answers(stream, state, contract, target)
+    export(stream, state, contract, target)
     ledger.append("released", model=target, by="person", reason=reason)
     return _pointed(stream, ledger)
 
