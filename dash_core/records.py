@@ -43,7 +43,8 @@ class ChunkRecord:
     did them all. cost: by phase. diagnostics: by name. finished_at: Unix time in milliseconds.
     evaluation_batch: images in one forward pass of the test. balanced_accuracy: mean of class_accuracy; None in
     records older than this key. taken_from: id of the run that trained it, or its first epochs, if this run began with
-    that one's state; its cost counts as this run's.
+    that one's state; its cost counts as this run's. validation_accuracy: after each epoch, empty without validation
+    images. picked_epoch: the epoch, counted from 1, whose weights were kept; None: the last.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -64,6 +65,8 @@ class ChunkRecord:
     evaluation_batch: int = 512
     balanced_accuracy: float | None = None
     taken_from: str | None = None
+    validation_accuracy: tuple[float, ...] = ()
+    picked_epoch: int | None = None
 
     @property
     def balanced(self) -> float:

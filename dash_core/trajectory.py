@@ -32,10 +32,11 @@ from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
 from dash_core.loss import training_loss
 from dash_core.memory import running_out_told
-from dash_core.models import build_model, forward_flops, model_spec
+from dash_core.models import forward_flops, model_spec
+from dash_core.models.pretrained import InitialModel
 from dash_core.optim import build_optimizer
 from dash_core.precision import resolve_precision
-from dash_core.recipes import resolve
+from dash_core.recipes import resolve_run
 from dash_core.records import (
     RECORDS_FILE,
     ChunkRecord,
@@ -140,17 +141,18 @@ class Trajectory:
         self._earlier = earlier
         self._checkpoint = folder / "state.ckpt"
         self._writer = CheckpointWriter(self._checkpoint)
-        optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
+        optimizer, training = resolve_run(run)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
-        name, options, shape = run.model.name, run.model.options, dataset.train.image_shape
+        shape = dataset.train.image_shape
         self.learner = Learner(
-            build=lambda seed: build_model(name, shape, self._classes, seed=seed, **options),
+            build=InitialModel(run.model, shape, self._classes),
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,
-            head=model_spec(name).head,
+            head=model_spec(run.model.name).head,
             loss=partial(training_loss, training),
+            frozen=run.model.frozen,
         )
         flops = forward_flops(self.learner.model, shape)
         precision = resolve_precision(training.precision, device, flops)  # part of the identity: a run keeps to one
@@ -219,11 +221,24 @@ class Trajectory:
         remedy = "lower training.batch_size (another run, from its first chunk), or "
         meter = self.learner.meter
         with meter.phase("train"), self._memory_told(doing, remedy), self._writer:
-            outcome = train_chunk(self.learner, data, config, self.intervention, observers, intervened.begun)
+            validate = self._validation_of(experiment)
+            outcome = train_chunk(self.learner, data, config, self.intervention, observers, intervened.begun, validate)
             with meter.aside("checkpoint", own_memory=False):
                 self._writer.wait()
         self.intervention.after_chunk(self.learner, data)
         return Trained(outcome, diagnostics | self._diagnose("after_training", experiment, outcome.epochs))
+
+    def _validation_of(self, experiment: int) -> Callable[[], float] | None:
+        """Return a function that measures the accuracy on the experiment's validation images; None without any."""
+        images = self.images.validation(experiment)
+        if images is None:
+            return None
+
+        def validate() -> float:
+            with self.learner.meter.aside("evaluate", own_memory=False):
+                return evaluate(self.learner, images, self._classes).accuracy
+
+        return validate
 
     def evaluate(self, experiment: int) -> Evaluation:
         """Measure test accuracy and loss; only on the classes seen so far if the protocol says so."""
@@ -255,6 +270,8 @@ class Trajectory:
             evaluation_batch=evaluation.batch,
             balanced_accuracy=balanced_accuracy(evaluation.class_accuracy),
             taken_from=self._taken_from,
+            validation_accuracy=outcome.validation,
+            picked_epoch=outcome.picked_epoch,
         )
         self.records.append(record)
         try:

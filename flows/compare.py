@@ -16,7 +16,7 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import DashError
-from dash_core.models import build_model
+from dash_core.models.pretrained import InitialModel
 from flows.experiment import train_run_in_worker
 from flows.services.announce import warned_failures
 from flows.services.executor import Ended, Executor, WorkerDied, open_executor
@@ -117,8 +117,7 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    options = params.model.options
-    build_model(params.model.name, shape, classes, seed=0, **options)  # an error here, before any worker starts
+    InitialModel(params.model, shape, classes)(0)  # an error here, before any worker starts
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
     for run in runs:

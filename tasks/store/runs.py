@@ -21,6 +21,7 @@ from dash_core.exporting import ModelCard, ModelInput
 from dash_core.files import write_atomically
 from dash_core.memory import free_memory
 from dash_core.models import build_model
+from dash_core.recipes import effective
 from dash_core.result import RESULT_KEYS, read_result, read_weights
 from dash_core.trajectory import Trajectory, Watch
 from tasks.store import stopping
@@ -52,7 +53,7 @@ def open_trajectory(
 ) -> tuple[Trajectory, ProgressWriter]:
     """Write the run's configuration, and return the run where it stopped, or with another run's state, or new."""
     folder = place.run_folder(run)
-    write_atomically(folder / "config.yaml", to_yaml(run.model_dump(mode="json")))
+    write_atomically(folder / "config.yaml", to_yaml(effective(run)))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
     progress = ProgressWriter(folder, plan, run.schedule, run.training)

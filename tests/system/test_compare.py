@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from dash_core.data import ChunkPlan, load_dataset
+from dash_core.recipes import effective
 from tests.system import shell
 from tests.system.shell import TINY, dashpipe, start
 
@@ -63,7 +64,7 @@ def test_every_run_has_its_files_and_no_checkpoint_is_left(compared):
     for run in runs:
         folder = compared.store / "runs" / run.id
         assert {path.name for path in folder.iterdir()} == FILES
-        assert yaml.safe_load((folder / "config.yaml").read_text()) == run.model_dump(mode="json")
+        assert yaml.safe_load((folder / "config.yaml").read_text()) == effective(run)
         digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
         assert shell.weights(compared.store)[run.id] == digest
 
