@@ -245,8 +245,8 @@ def preset(card: Card) -> list[str]:
         "",
         *table(["experiment", "test accuracy, %", "steps", "converged"], rows),
         "",
-        f"At this rate the authors' cold run of {AUTHORS_STEPS:,} steps takes {AUTHORS_STEPS * hours:.2f} hours, and all of "
-        f"table 1, one run at once, {table_1_steps() * hours:,.0f} hours.",
+        f"At this rate the authors' cold run of {AUTHORS_STEPS:,} steps takes {AUTHORS_STEPS * hours:.2f} hours, and "
+        f"all of table 1, one run at once, {table_1_steps() * hours:,.0f} hours.",
     ]
 
 
