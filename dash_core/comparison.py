@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator
 
@@ -28,6 +28,14 @@ from dash_core.theory import TheoryConfig
 class Params(Setting):
     """The whole of params.yaml: one comparison of methods over seeds. Methods and runs are resolved once and kept."""
 
+    symbols: ClassVar = {
+        "lambda": "methods.dash.floor",
+        "λ": "methods.dash.floor",
+        "alpha": "methods.dash.alpha",
+        "α": "methods.dash.alpha",
+        "sigma": "methods.shrink_perturb.sigma",
+        "σ": "methods.shrink_perturb.sigma",
+    }
     methods: dict[Label, dict[str, Any]] = Field(default_factory=dict)
     seeds: Annotated[list[Seed], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
     diagnostics: list[str] = Field(default_factory=list)

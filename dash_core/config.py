@@ -4,18 +4,18 @@ Each section of params.yaml is a class here, with the same names. A RunConfig is
 two equal configs are one run. The whole file is `dash_core.comparison.Params`.
 """
 
-import difflib
 import hashlib
 import json
 import re
-import reprlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from dash_core.errors import ConfigError
+from dash_core.mistakes import nearest as nearest
+from dash_core.mistakes import parse as parse
+from dash_core.mistakes import shown as shown
 from dash_core.protocols import STANDARD, Experiment, Protocol, ProtocolConfig
 from dash_core.section import (
     Accuracy,
@@ -32,12 +32,11 @@ from dash_core.section import (
     Threads,
 )
 
-UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic's names for parts of `X | "auto"`
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
 IN_FOLDERS = ("image_folder", "stream")  # datasets that dataset.folder names
 IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
-MOST_MISTAKES = 20  # listed in one message
+WIDTHS = {"resnet18": 64, "resnet18_sota": 64, "resnet10": 16}  # channels of the first stage, unless model.width says
 
 
 class DatasetConfig(Section):
@@ -70,8 +69,27 @@ class DatasetConfig(Section):
 class ModelConfig(Section):
     """Which network; `dashpipe models` lists the names."""
 
+    later: ClassVar = frozenset(("width",))
+
     name: str = "cnn3_small"
-    normalisation: Literal["batch", "layer", "group"] = "batch"  # resnet18 and resnet18_sota; others have their own
+    normalisation: Literal["batch", "layer", "group"] = "batch"  # of ResNets; others have their own
+    width: Annotated[int, Field(ge=1, le=1024)] | None = None  # channels of a ResNet's first stage; None: as in WIDTHS
+
+    @field_validator("width")
+    @classmethod
+    def _one_name_for_a_width(cls, width: int | None, info: ValidationInfo) -> int | None:
+        """Return None for a model's own width, so that equal networks are one run."""
+        return None if width == WIDTHS.get(info.data.get("name", "")) else width
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords of `model_spec` and `build_model` beside the name."""
+        return {"normalisation": self.normalisation, "width": self.width}
+
+    @property
+    def title(self) -> str:
+        """The name, and the width if it is not the model's own: resnet18 of width 16."""
+        return self.name if self.width is None else f"{self.name} of width {self.width}"
 
 
 class OptimizerConfig(Section):
@@ -87,6 +105,8 @@ class OptimizerConfig(Section):
 class TrainingConfig(Section):
     """How each chunk is trained to convergence (paper, section 5 and appendix)."""
 
+    later: ClassVar = frozenset(("class_weights", "label_smoothing"))
+
     recipe: Literal["standard", "sota"] = "standard"
     batch_size: Batch = 128
     stop_accuracy: Accuracy | None = 0.999  # running train accuracy that ends a chunk; None: max_epochs alone does
@@ -96,6 +116,8 @@ class TrainingConfig(Section):
     augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
     precision: Literal["auto", "exact", "bf16"] = "auto"  # of a training step; auto: bf16 where the hardware has it
     compile: bool = False  # full batches by torch.compile, on CUDA as CUDA graphs
+    class_weights: Literal["none", "balanced"] = "none"  # of the loss; balanced: each class counts as much in all
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the target that all classes have equally
 
 
 class MethodConfig(Section):
@@ -134,6 +156,12 @@ class Setting(Section):
                 raise ValueError(f"{experiments} is more than the {most} that {protocol.name} has with chunks={chunks}")
             protocol.check_intervenes(min(experiments, chunks))
         return experiments
+
+    @property
+    def intervenes(self) -> bool:
+        """Whether a method that changes the learner between experiments has an occasion to."""
+        numbers = range(1, self.experiment_count + 1)
+        return any(self.protocol.experiment(number, self.chunks, "warm").intervene for number in numbers)
 
     @property
     def experiment_count(self) -> int:
@@ -189,18 +217,6 @@ class CompareConfig(Section):
         return distinct(methods, "methods")
 
 
-def parse(kind: type[Section], content: object, where: str = "") -> Any:
-    """Return `content` as a checked section of the given kind; ConfigError lists every mistake with its remedy."""
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{where or 'the configuration'} must be a mapping of names to values, got {shown(content)}")
-    try:
-        return kind.model_validate(dict(content))
-    except ValidationError as error:
-        lines = list(dict.fromkeys(_explain(kind, mistake, where) for mistake in error.errors()))
-        more = [f"... and {len(lines) - MOST_MISTAKES} more"] if len(lines) > MOST_MISTAKES else []
-        raise ConfigError("\n".join(lines[:MOST_MISTAKES] + more)) from None
-
-
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with `overlay` laid over it, mapping by mapping; lists and values are replaced whole."""
     merged = dict(base)
@@ -208,12 +224,6 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
     return merged
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return ' (did you mean ...?)' with the known name nearest to `name`, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def digest_of(content: object) -> str:
@@ -227,62 +237,3 @@ def distinct(values: list, name: str) -> list:
     if repeated:
         raise ValueError(f"`{name}` repeats {', '.join(map(str, repeated[:10]))}: name each once")
     return values
-
-
-def shown(value: object) -> str:
-    """Return a value as errors show it: one short line, however long or deep the value is."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:  # Python refuses to write such numbers out
-        return "a number of thousands of digits"
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 80, 80, 40
-
-
-def _explain(kind: type[Section], mistake: Mapping[str, Any], where: str) -> str:
-    """Turn one pydantic error into a line: key, value given, what is allowed."""
-    path, section = _place(kind, mistake["loc"])
-    key = ".".join(([where] if where else []) + path) or "the configuration"
-    if mistake["type"] == "extra_forbidden":
-        known = list(section.model_fields)
-        listing = f"known {_where(section, key)}: {', '.join(known) or 'none'}"
-        return f"unknown key {key}{nearest(path[-1], known)}; {listing}"
-    if mistake["type"] == "union_tag_invalid":
-        name, known = mistake["input"]["name"], list(_members(section, path[-1]))
-        suggestion = nearest(name, known) if isinstance(name, str) else ""
-        return f"{key}.name: unknown {path[-1]} {shown(name)}{suggestion}; known: {', '.join(known)}"
-    message = mistake["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if message[:5] == "Input" else message
-    if mistake["type"] == "value_error":
-        return f"{key}: {message}"
-    return f"{key}: {message}, got {shown(mistake['input'])}"
-
-
-def _place(kind: type[Section], location: Sequence[str | int]) -> tuple[list[str], type[Section]]:
-    """Return the keys of an error's location, without pydantic's words, and the section that contains the last key."""
-    path, section, inner = [], kind, kind
-    for part in (str(part) for part in location if part not in UNION):
-        if path and part in (members := _members(section, path[-1])):
-            inner = members[part]
-            continue
-        path.append(part)
-        section = inner or section
-        annotation = section.model_fields[part].annotation if part in section.model_fields else None
-        inner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    return path, section
-
-
-def _members(section: type[Section], key: str) -> dict[str, type[Section]]:
-    """Return, by name, the sections that a key may hold."""
-    kinds = get_args(section.model_fields[key].annotation) if key in section.model_fields else ()
-    sections = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
-    return {kind.model_fields["name"].default: kind for kind in sections}
-
-
-def _where(section: type[Section], key: str) -> str:
-    """Return 'here' or, for a key of a protocol, the name of the protocol that was chosen."""
-    if not issubclass(section, Protocol):
-        return "here"
-    return f"with {key.rpartition('.')[0]}.name={section.model_fields['name'].default}"

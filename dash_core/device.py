@@ -1,9 +1,12 @@
 """The device that a run trains on: how it is chosen, set up so that equal runs give equal bits, and described."""
 
 import ctypes
+import math
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +14,8 @@ import torch
 from dash_core.errors import ConfigError
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
+CGROUPS = Path("/sys/fs/cgroup")  # where Linux mounts control groups, and containers too
+OWN_CGROUPS = Path("/proc/self/cgroup")  # a line for each hierarchy: number:controllers:path
 
 
 def choose_device(name: str) -> torch.device:
@@ -24,8 +29,41 @@ def choose_device(name: str) -> torch.device:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use: those it may run on, or a container's quota of CPU time, rounded up.
+
+    Python's own count knows no quota: in a container of two cores on a host of 64 it would be 64.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _cpu_quotas())]))
+
+
+def _cpu_quotas() -> Iterator[float]:
+    """Yield the CPU quota, in cores, of each control group that this process is in (Linux, versions 1 and 2)."""
+    for folder in _own_cgroups():
+        try:
+            if (folder / "cpu.max").exists():
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            if quota != "max" and float(quota) > 0:  # version 1 writes -1 for no quota
+                yield float(quota) / float(period)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+
+
+def _own_cgroups() -> Iterator[Path]:
+    """Yield the folders of this process's control groups and of those around them; in a container, the mounted root."""
+    try:
+        lines = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in (parts for parts in lines if len(parts) == 3):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = CGROUPS / "cpu" if controllers else CGROUPS
+        own = root / path.strip("/")
+        yield root
+        yield from (folder for folder in (own, *own.parents) if root in folder.parents)
 
 
 def visible_gpus(name: str) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,10 @@ def remove_result(folder: Path) -> None:
 def read_result(
     folder: Path, run: RunConfig, split: str | None = None, code: str | None = None
 ) -> dict[str, Any] | None:
-    """Return the result of a complete run, or None if the run is not complete. RecordError if the file is damaged.
+    """Return the result of a complete run, or None if the run is not complete.
 
-    split: digest of the chunk plan that the run must have been trained on. code: digest of the code that must have
-    trained it. None allows any.
+    RecordError if the file is damaged, or the weights are not those whose hash it holds. split: digest of the chunk
+    plan that the run must have been trained on. code: digest of the code that must have trained it. None allows any.
     """
     path = folder / RESULT_FILE
     if not path.exists() or not (folder / WEIGHTS_FILE).exists():
@@ -62,4 +63,41 @@ def read_result(
         belongs = result["digest"] == run.digest and split in (None, result["split"]) and code in (None, result["code"])
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}); remove the run's folder to run it again") from None
-    return result if belongs and len(read_records(folder)) == run.experiment_count else None
+    if not belongs or len(read_records(folder)) != run.experiment_count:
+        return None
+    _check_weights(folder, result)
+    return result
+
+
+def read_weights(folder: Path, result: Mapping[str, Any]) -> bytes:
+    """Return the content of a complete run's weights; RecordError unless it has the hash in the run's result."""
+    path = folder / WEIGHTS_FILE
+    with naming(path):
+        content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != result["weights_sha256"]:
+        raise _damaged(path)
+    return content
+
+
+def _check_weights(folder: Path, result: Mapping[str, Any]) -> None:
+    """Raise RecordError unless the run's weights have the hash in its result; an unchanged file is read once."""
+    path = folder / WEIGHTS_FILE
+    with naming(path):
+        status = path.stat()
+        digest = _digest_of_file(path, status.st_ino, status.st_size, status.st_mtime_ns)
+    if digest != result["weights_sha256"]:
+        raise _damaged(path)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of_file(path: Path, inode: int, size: int, changed: int) -> str:
+    """Return a file's SHA-256, computed again when its inode, size or time of change differ."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(path: Path) -> RecordError:
+    return RecordError(
+        f"{path} is not what the run wrote: its SHA-256 is not that in {RESULT_FILE}; "
+        "remove the run's folder to run it again"
+    )

@@ -1,5 +1,6 @@
 """The base class of the sections of the configuration, and the types of value that several sections use."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +23,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     later: ClassVar[frozenset[str]] = frozenset()  # fields that were added after runs had been made without them
+    symbols: ClassVar[Mapping[str, str]] = {}  # the paper's symbols, and the field that each stands for
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -29,6 +29,15 @@ MAX_TABLE_ENTRIES = 2**28  # points x features, 1 GiB in float32
 class TheoryConfig(Section):
     """The settings of the simulation, with the paper's letters; the defaults are those of figure 3."""
 
+    symbols: ClassVar = {
+        "C": "classes",
+        "K": "features",
+        "n": "points",
+        "N": "points",
+        "J": "experiments",
+        "γ": "gamma",
+        "τ": "tau",
+    }
     classes: Count = 2  # C
     features: Count = 50  # K, of each class
     points: Count = 1000  # n: new points an experiment, equally many of each class
@@ -129,6 +138,11 @@ class Points:
         self.columns = np.ascontiguousarray(holds.transpose(0, 2, 1))  # (classes, features, points of a class)
 
 
+# The sums below are of small whole numbers and exact; some BLAS kernels still say "invalid value", of the part of a
+# register that no sum uses.
+_EXACT = np.errstate(invalid="ignore")
+
+
 class _State:
     """The learned features, how many of them each point has, and the count of each unlearned feature in N.
 
@@ -144,6 +158,7 @@ class _State:
         self.totals = np.zeros((classes, features), np.float32)  # counts in all points so far
         self.one = np.ones(count, np.float32)
 
+    @_EXACT
     def begin(self, keeps: Keeps, new: slice) -> None:
         """Forget what is not kept, and count the new points that have fewer than tau learned features."""
         rows = self.points.rows[:, new]
@@ -157,6 +172,7 @@ class _State:
         nonzero = (self.found[:, new] < self.tau).astype(np.float32)
         self.counts += (nonzero[:, None] @ rows)[:, 0]
 
+    @_EXACT
     def learn_next(self, window: slice) -> tuple[int, int] | None:
         """Learn the most frequent feature and remove points that leave N from the counts; None if it is too rare."""
         kind, feature = best = divmod(int(self.counts.argmax()), self.counts.shape[1])
@@ -215,6 +231,7 @@ def training_points(config: TheoryConfig, seed: int) -> tuple[np.ndarray, np.nda
     return np.stack(probabilities), np.stack(holds)
 
 
+@_EXACT
 def accuracies_on_test(learned: np.ndarray, probabilities: np.ndarray, config: TheoryConfig) -> np.ndarray:
     """Return the test accuracy in percent for each (classes, features) of `learned`, in order; shape (len(learned),).
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,20 @@ from dash_core.errors import RecordError, StopRequested, TrainingError
 from dash_core.evaluation import Evaluation, evaluate
 from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
+from dash_core.loss import training_loss
 from dash_core.memory import running_out_told
 from dash_core.models import build_model, forward_flops, model_spec
 from dash_core.optim import build_optimizer
 from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve
-from dash_core.records import RECORDS_FILE, ChunkRecord, append_record, milliseconds, rewrite_records
+from dash_core.records import (
+    RECORDS_FILE,
+    ChunkRecord,
+    append_record,
+    balanced_accuracy,
+    milliseconds,
+    rewrite_records,
+)
 from dash_core.result import remove_result, write_result
 from dash_core.run_images import RunImages
 from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, train_chunk
@@ -130,13 +139,14 @@ class Trajectory:
         optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
-        name, normalisation, shape = run.model.name, run.model.normalisation, dataset.train.image_shape
+        name, options, shape = run.model.name, run.model.options, dataset.train.image_shape
         self.learner = Learner(
-            build=lambda seed: build_model(name, shape, self._classes, seed=seed, normalisation=normalisation),
+            build=lambda seed: build_model(name, shape, self._classes, seed=seed, **options),
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,
             head=model_spec(name).head,
+            loss=partial(training_loss, training),
         )
         flops = forward_flops(self.learner.model, shape)
         precision = resolve_precision(training.precision, device, flops)  # part of the identity: a run keeps to one
@@ -235,6 +245,8 @@ class Trajectory:
             cost=self.learner.meter.take(),
             diagnostics=trained.diagnostics,
             finished_at=milliseconds(),
+            evaluation_batch=evaluation.batch,
+            balanced_accuracy=balanced_accuracy(evaluation.class_accuracy),
         )
         self.records.append(record)
         try:

@@ -61,12 +61,13 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
     """
     trained = _train(params, params.runs(), place, again)
     splits = {seed: plan.digest for seed, plan in trained.plans.items()}
-    evidence = gather(params, place, splits, describe(trained.dataset))
-    if (removed := trained.run_count - len(trained.failures) - len(evidence.runs)) > 0:
-        raise ComparisonFailed(
-            f"{removed} of {trained.run_count} runs were removed by another command; repeat this command"
-        )
-    published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
+    with trained.mirror.closed_on_error():
+        evidence = gather(params, place, splits, describe(trained.dataset))
+        if (removed := trained.run_count - len(trained.failures) - len(evidence.runs)) > 0:
+            raise ComparisonFailed(
+                f"{removed} of {trained.run_count} runs were removed by another command; repeat this command"
+            )
+        published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.run_count, trained.failures)
 
 
@@ -113,16 +114,15 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    build_model(
-        params.model.name, shape, classes, seed=0, normalisation=params.model.normalisation
-    )  # an error here, before any worker starts
-    complete = [run for run in runs if is_complete(run, place, splits[run.seed], place.given_code)]
+    options = params.model.options
+    build_model(params.model.name, shape, classes, seed=0, **options)  # an error here, before any worker starts
+    complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
     for run in runs:
         if again or (run not in complete and is_complete(run, place)):  # trained on other data or by other code
             forget(run, place)
             mirror.forget(run)
-    pending = [run for run in runs if again or run not in complete]
+    pending = [run for run in runs if run not in complete]
     crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
         failures = train_runs(pending, place.model_copy(update={"workers": crew.workers}), crew)
@@ -140,6 +140,9 @@ def train_runs(pending: Sequence[RunConfig], place: Place, crew: Crew) -> dict[s
             try:
                 _train_when_free(executor, train_run_in_worker, run, place, context)
             except DashError as error:
+                if isinstance(error, WorkerDied) and is_complete(run, place):  # it died after its last word was written
+                    mark_progress(place.run_folder(run), "done")
+                    return
                 failures[run.id] = str(error)
                 if isinstance(error, WorkerDied):
                     mark_progress(place.run_folder(run), "failed", str(error))

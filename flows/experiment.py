@@ -21,7 +21,7 @@ from tasks.store.datasets import open_dataset, open_plan
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.progress import ProgressWriter, State, mark_progress
-from tasks.store.runs import check_weights, facts, open_trajectory, remove_facts, write_facts
+from tasks.store.runs import facts, open_trajectory, remove_facts, write_facts
 from tasks.store.stopping import heeding
 
 RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
@@ -40,9 +40,7 @@ def run_experiment(run: RunConfig, place: Place) -> None:
     dataset = open_dataset(run.dataset, place)
     plan = open_plan(run, dataset, place)
     folder = place.run_folder(run)
-    if result := read_result(folder, run, plan.digest, place.given_code):
-        check_weights(folder, result)
-    else:
+    if read_result(folder, run, plan.digest, place.given_code) is None:
         measured_on = facts(place)
         write_facts(folder, plan.digest, measured_on)
         trajectory, progress = open_trajectory(run, dataset, plan, place)
@@ -61,6 +59,11 @@ def train_experiments(trajectory: Trajectory, progress: ProgressWriter) -> None:
             trajectory.advance(steps)
 
 
+def tags_of(run: RunConfig) -> list[str]:
+    """Return a run's tags in Prefect. They are ours alone: a server may limit how many tasks with a tag run at once."""
+    return [f"dashpipe-{word}" for word in (run.method.label, run.dataset.name, run.model.name, f"seed-{run.seed}")]
+
+
 def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
     """Train one run in this process. Every error is raised as a DashError, which can be sent to another process.
 
@@ -70,7 +73,7 @@ def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
         folder = place.run_folder(run)
         remove_unfinished(folder)
         try:
-            with tags(run.method.label, run.dataset.name, run.model.name, f"seed {run.seed}"), naming():
+            with tags(*tags_of(run)), naming():
                 run_experiment(run, place)
         except DashError as error:
             _record_end(folder, "stopped" if isinstance(error, StopRequested) else "failed", error)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dash_core import comparison
 from dash_core.comparison import Params
-from dash_core.config import merge, parse
+from dash_core.config import merge, nearest, parse
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS
 from flows.command_line.settings import check
@@ -45,7 +45,7 @@ def nested(key: str, value: object) -> dict:
         ("dataset.nam", "name"),
         ("dataset.label_nose", "label_noise"),
         ("model.nme", "name"),
-        ("optimizer.learning_rate", None),
+        ("optimizer.learning_rate", "lr"),
         ("optimizer.momentun", "momentum"),
         ("training.batchsize", "batch_size"),
         ("training.max_epoch", "max_epochs"),
@@ -56,8 +56,64 @@ def nested(key: str, value: object) -> dict:
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(key, suggestion):
-    words = f"unknown key {key}" + (f" (did you mean {suggestion!r}?)" if suggestion else ";")
-    assert refusal(nested(key, 1)).startswith(words)
+    assert refusal(nested(key, 1)).startswith(f"unknown key {key} (did you mean {suggestion!r}?)")
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("methods.dash.lambda", "floor is the paper's lambda"),
+        ("methods.dash.α", "alpha is the paper's α"),
+        ("methods.dash_norms.lambda", "floor is the paper's lambda"),
+        ("methods.shrink_perturb.lambda", "shrink is the paper's lambda"),
+        ("methods.l2_init.lambda", "strength is the paper's lambda"),
+        ("lambda", "methods.dash.floor is the paper's lambda"),
+        ("theory.C", "classes is the paper's C"),
+        ("lr", "did you mean optimizer.lr?"),
+        ("tau", "did you mean theory.tau?"),
+        ("training.momentum", "did you mean optimizer.momentum?"),
+        ("dataset.chunks", "did you mean chunks?"),
+        ("epochs", "did you mean training.max_epochs?"),
+        ("arch", "did you mean 'model'?"),
+    ],
+)
+def test_a_symbol_of_the_paper_and_a_key_of_another_section_are_told_where_they_belong(key, hint):
+    assert refusal(nested(key, 1)).startswith(f"unknown key {key} ({hint})")
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ({"model": "resnet18"}, "set model.name=resnet18"),
+        ({"dataset": "cifar10"}, "set dataset.name=cifar10"),
+        ({"optimizer": "adam"}, "set optimizer.name=adam"),
+        ({"protocol": "continuous"}, "set protocol.name=continuous"),
+        ({"training": "sota"}, "set training.recipe=sota"),
+    ],
+)
+def test_a_name_where_a_section_belongs_is_told_its_key(content, remedy):
+    (section, name) = next(iter(content.items()))
+    assert refusal(content) == f"{section} is a section of settings, got {name!r}: {remedy}"
+
+
+def test_a_name_where_a_list_belongs_is_told_its_brackets():
+    words = refusal({"compare": {"methods": "dash"}})
+    assert words == "compare.methods is a list, got 'dash': set compare.methods=[dash]"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("CIFAR10", ["cifar10", "cifar100"], "cifar10"),
+        ("CIFAR-100", ["cifar10", "cifar100"], "cifar100"),
+        ("Tiny-ImageNet", ["imagenet", "tiny_imagenet"], "tiny_imagenet"),
+        ("ResNet18", ["resnet18", "resnet18_sota"], "resnet18"),
+        ("DASH", ["cold", "dash", "dash_norms"], "dash"),
+        ("λ", ["floor"], None),
+    ],
+)
+def test_capitals_and_punctuation_do_not_hide_a_name(name, known, meant):
+    assert nearest(name, known) == (f" (did you mean {meant!r}?)" if meant else "")
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def test_dash_intervenes_at_the_flops_of_a_gradient_over_all_chunks_so_far(tmp_p
     ("name", "first", "second"),  # chunks of 8 images, in images that pass the network
     [
         ("previous_accuracy", 0, 2 * 8 * forward("mlp")),  # 8 previous images at epochs 0 and 1
+        ("previous_accuracy_batch", 0, 2 * 8 * forward("mlp")),
         ("gradient_norm", 8 * gradient("mlp"), 2 * 16 * gradient("mlp")),  # all; all, previous and new
         ("alignment", 0, 16 * gradient("mlp")),
         ("feature_rank", 8 * forward("mlp"), 16 * forward("mlp")),

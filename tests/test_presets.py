@@ -17,6 +17,7 @@ DATASET_NAMES = {"cifar10": "cifar10", "cifar100": "cifar100", "svhn": "svhn", "
 MODEL_NAMES = {"resnet18": "resnet18", "vgg16": "vgg16_bn", "mlp": "mlp"}
 STANDARD = {f"{dataset}-{model}": (dataset, model) for dataset in DATASET_NAMES for model in MODEL_NAMES}
 SOTA = ["cifar10-resnet18-sota", "cifar100-resnet18-sota"]
+THIN = "cifar10-resnet18-thin"
 
 every_preset = pytest.mark.parametrize("name", PRESETS)
 
@@ -35,14 +36,14 @@ def keys(mapping: dict, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
 
 
 def test_there_is_a_preset_for_each_dataset_and_model_of_the_tables() -> None:
-    assert set(PRESETS) == {*STANDARD, *SOTA}
+    assert set(PRESETS) == {*STANDARD, *SOTA, THIN}
 
 
 @every_preset
 def test_every_run_of_a_preset_resolves(name: str) -> None:
     params = laid_over(name)
     runs = params.runs()
-    assert len({run.id for run in runs}) == len(params.seeds) * 5
+    assert len({run.id for run in runs}) == len(params.seeds) * len(params.compare.methods)
     assert params.dataset.name in DATASETS
     assert params.model.name in MODELS
 
@@ -94,3 +95,12 @@ def test_the_sota_protocol(name: str, augmentation: str) -> None:
 
 def test_the_authors_seeds_for_cifar10_with_resnet18() -> None:
     assert laid_over("cifar10-resnet18").seeds == [2021, 2022, 2023, 2024, 2025]
+
+
+def test_the_thin_network_keeps_the_standard_protocol_and_shrinks_what_takes_time() -> None:
+    thin, paper = laid_over(THIN), laid_over("cifar10-resnet18")
+    assert (thin.model.width, paper.model.width) == (16, 64)
+    assert (thin.dataset.train_size, thin.dataset.test_size, thin.chunks, thin.seeds) == (2000, 2000, 5, [0, 1, 2])
+    assert thin.optimizer == paper.optimizer
+    smaller = {"batch_size": 32, "max_epochs": 500}
+    assert thin.training == paper.training.model_copy(update=smaller)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from dash_core.config import nearest
-from dash_core.diagnostics.accuracy import previous_accuracy
+from dash_core.diagnostics.accuracy import previous_accuracy, previous_accuracy_batch
 from dash_core.diagnostics.base import MOST_IMAGES, Diagnostic, Subject, When
 from dash_core.diagnostics.features import feature_rank, norms
 from dash_core.diagnostics.gradients import alignment, gradient_norm
@@ -26,6 +26,13 @@ _ALL = (
         "Shin et al. 2024, figure 13",
         ("before_training", "after_epoch"),
         previous_accuracy,
+    ),
+    Diagnostic(
+        "previous_accuracy_batch",
+        "the same with BatchNorm's statistics of each batch: its running ones are out of date after shrinking",
+        "cf. Shin et al. 2024, figure 13",
+        ("before_training", "after_epoch"),
+        previous_accuracy_batch,
     ),
     Diagnostic(
         "gradient_norm",

@@ -33,6 +33,7 @@ class L2Init(Intervention):
     name: ClassVar = "l2_init"
     summary: ClassVar = "penalise the squared distance of all parameters from the first initialisation"
     source: ClassVar = "Kumar et al. 2023; Shin et al. 2024, table 2"
+    symbols: ClassVar = {"lambda": "strength", "λ": "strength"}
 
     strength: Strength = 0.001  # lambda; ours: the paper does not give the value of its table 2
 
@@ -47,6 +48,7 @@ class L2InitAuthors(Intervention):
     name: ClassVar = "l2_init_authors"
     summary: ClassVar = "L2 INIT as in the DASH authors' code: the square of summed weight distances"
     source: ClassVar = "Shin et al. 2024, released code"
+    symbols: ClassVar = {"lambda": "strength", "λ": "strength"}
 
     strength: Strength = 0.0001  # lambda; ours, see l2_init
 

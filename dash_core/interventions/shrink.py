@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from dash_core.interventions.base import Intervention
+from dash_core.interventions.base import Intervention, weights_to_shrink
 from dash_core.section import Share
-from dash_core.shrinking import shrink_, shrink_perturb_
+from dash_core.shrinking import scale_
 
 
 class Shrink(Intervention):
@@ -16,12 +16,13 @@ class Shrink(Intervention):
     name: ClassVar = "shrink"
     summary: ClassVar = "shrink all weights by one factor, no noise (the control of S&P and DASH)"
     source: ClassVar = "Shin et al. 2024, figure 13"
+    symbols: ClassVar = {"lambda": "shrink", "λ": "shrink"}
 
     shrink: Share = 0.3  # the paper's lambda
 
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Shrink; keep momentum."""
-        shrink_(learner.model, self.shrink)
+        scale_(weights_to_shrink(learner.model), self.shrink)
         return {}
 
 
@@ -31,6 +32,7 @@ class ShrinkPerturb(Intervention):
     name: ClassVar = "shrink_perturb"
     summary: ClassVar = "Shrink & Perturb: shrink all weights by one factor, add Gaussian noise"
     source: ClassVar = "Ash & Adams 2020, as used by Shin et al. 2024, section 5"
+    symbols: ClassVar = {"lambda": "shrink", "λ": "shrink", "σ": "sigma"}
 
     shrink: Share = 0.3  # the paper's lambda
     sigma: Annotated[float, Field(ge=0)] = 0.01  # standard deviation of the noise
@@ -38,7 +40,7 @@ class ShrinkPerturb(Intervention):
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Shrink and perturb; keep momentum."""
         noise = learner.generator("perturb", data.experiment)
-        shrink_perturb_(learner.model, shrink=self.shrink, sigma=self.sigma, generator=noise)
+        scale_(weights_to_shrink(learner.model), self.shrink, self.sigma, noise)
         return {}
 
 
@@ -48,6 +50,7 @@ class ShrinkPerturbAshAdams(Intervention):
     name: ClassVar = "shrink_perturb_ash_adams"
     summary: ClassVar = "Shrink & Perturb in its first form: shrink, then add a scaled fresh initialisation"
     source: ClassVar = "Ash & Adams 2020, section 4 and their code"
+    symbols: ClassVar = {"lambda": "shrink", "λ": "shrink", "gamma": "fresh", "γ": "fresh"}
 
     shrink: Share = 0.4  # their lambda
     fresh: Share = 0.1  # their gamma: the factor of the new initialisation

@@ -10,13 +10,13 @@ from functools import partial
 import torch
 from torch import nn
 
-from dash_core.config import nearest
+from dash_core.config import WIDTHS, nearest
 from dash_core.errors import ConfigError
 from dash_core.models import torchvision_models
 from dash_core.models.cnn import cnn3, cnn3_small
 from dash_core.models.counting import forward_flops, parameter_count
 from dash_core.models.mlp import mlp
-from dash_core.models.resnet import NORMALISATIONS, resnet18, resnet18_sota
+from dash_core.models.resnet import GROUPS, NORMALISATIONS, resnet10, resnet18, resnet18_sota
 from dash_core.models.vgg import vgg16_bn
 from dash_core.seeding import borrowed_global_generator
 
@@ -43,6 +43,11 @@ class ModelSpec:
     normalisations: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
 
+    @property
+    def width(self) -> int | None:
+        """Channels of the first stage, if `build` takes the keyword `width`; None if the network has its own."""
+        return WIDTHS.get(self.name)
+
 
 _TORCHVISION = ("torchvision.models",)
 _SPECS = (
@@ -54,7 +59,6 @@ _SPECS = (
         head=("fc",),
         smallest=8,
         normalisations=tuple(NORMALISATIONS),
-        imports=_TORCHVISION,
     ),
     ModelSpec(
         name="resnet18_sota",
@@ -64,7 +68,15 @@ _SPECS = (
         head=("fc",),
         smallest=8,
         normalisations=tuple(NORMALISATIONS),
-        imports=_TORCHVISION,
+    ),
+    ModelSpec(
+        name="resnet10",
+        summary="resnet18 with one block a stage and a quarter of the width",
+        source="ours; cf. He et al. 2016",
+        build=resnet10,
+        head=("fc",),
+        smallest=8,
+        normalisations=tuple(NORMALISATIONS),
     ),
     ModelSpec(
         name="vgg16_bn",
@@ -82,11 +94,11 @@ _SPECS = (
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 
 
-def model_spec(name: str, normalisation: str = "batch") -> ModelSpec:
+def model_spec(name: str, normalisation: str = "batch", width: int | None = None) -> ModelSpec:
     """Return the specification of a model of MODELS, or of "torchvision:<name>".
 
-    ConfigError if there is no such model, or if it has no such normalisation. Every model has "batch", which changes
-    nothing.
+    ConfigError if there is no such model, or if it has no such normalisation or width. Every model has "batch" and
+    None, which change nothing.
     """
     if name.startswith(torchvision_models.PREFIX):
         spec = _torchvision_spec(name.removeprefix(torchvision_models.PREFIX))
@@ -100,27 +112,45 @@ def model_spec(name: str, normalisation: str = "batch") -> ModelSpec:
         raise ConfigError(
             f"model.normalisation: {name} has no {normalisation!r}, leave it at 'batch'; models that have it: {able}"
         )
+    if width is not None and spec.width is None:
+        able = ", ".join(other.name for other in MODELS.values() if other.width)
+        raise ConfigError(
+            f"model.width: the width of {name} cannot be changed, leave it at null; models whose width can: {able}"
+        )
+    if normalisation == "group" and (channels := width or spec.width) % GROUPS:
+        raise ConfigError(
+            f"model.width: {channels} channels cannot be cut into the {GROUPS} groups of model.normalisation=group; "
+            f"take a multiple of {GROUPS}"
+        )
     return spec
 
 
 def build_model(
-    name: str, image_shape: tuple[int, int, int], classes: int, *, seed: int, normalisation: str = "batch"
+    name: str,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    seed: int,
+    normalisation: str = "batch",
+    width: int | None = None,
 ) -> nn.Module:
     """Return a new network on the CPU for images (C, H, W); equal seeds give equal weights.
 
-    normalisation: "batch" (no change), or "layer" or "group" for models that have them. The global generator, which
-    the initialisers draw from, is left as found. ConfigError if the model is unknown or has no such normalisation, if
-    the images are too small for it, or if there are fewer than two classes.
+    normalisation: "batch" (no change), or "layer" or "group" for models that have them. width: channels of the first
+    stage of a ResNet; None: the model's own. The global generator, which the initialisers draw from, is left as
+    found. ConfigError if the model is unknown or has no such normalisation or width, if the images are too small for
+    it, or if there are fewer than two classes.
     """
-    spec = model_spec(name, normalisation)
-    _, height, width = image_shape
-    if min(height, width) < spec.smallest:
-        least = f"{spec.smallest}x{spec.smallest}"
-        raise ConfigError(f"{name} takes images of at least {least} pixels, got {height}x{width}")
+    spec = model_spec(name, normalisation, width)
+    if min(image_shape[1:]) < spec.smallest:
+        least, got = f"{spec.smallest}x{spec.smallest}", "x".join(map(str, image_shape[1:]))
+        raise ConfigError(f"{name} takes images of at least {least} pixels, got {got}")
     if classes < 2:
         raise ConfigError(f"{name} needs at least 2 classes to tell apart, got {classes}")
+    options = {"normalisation": normalisation} if spec.normalisations else {}
+    options |= {"width": width or spec.width} if spec.width else {}
     with borrowed_global_generator(torch.device("cpu"), seed):
-        return spec.build(image_shape, classes, **({"normalisation": normalisation} if spec.normalisations else {}))
+        return spec.build(image_shape, classes, **options)
 
 
 def _torchvision_spec(name: str) -> ModelSpec:

@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from dash_core.spread import Spread
+from dash_core.views.rules import CLEAR_SEEDS, FIXED_SEEDS, LEVEL, PValues, Rule, t_interval
 from dash_core.views.summary import COLUMNS, Column, MethodRuns, Records, total_cost
 
 FEW_SEEDS = 5  # below this, do not conclude
-CLEAR_SEEDS = 3  # below this, no difference is called clear
-LEVEL = 0.95
 
 _UNITS = {
     "last_accuracy": "points",
@@ -32,8 +30,9 @@ _UNITS = {
 class PairedDifference:
     """Mean over common seeds of method − reference in one column, with its interval; both in the printed unit.
 
-    low, high: Student's t interval at `level`, see t_interval; None with a single common seed. If all differences are
-    equal, low == high == mean: such an interval has no width and says nothing about the spread.
+    low, high: the interval of `rule`: for a fixed number of seeds Student's t at `level`, see t_interval. None with too
+    few common seeds. If all differences are equal, low == high == mean: such an interval has no width and says nothing
+    about the spread. values: the differences, in the order of `seeds`.
     """
 
     label: str
@@ -44,6 +43,8 @@ class PairedDifference:
     low: float | None
     high: float | None
     level: float
+    rule: Rule = FIXED_SEEDS
+    values: tuple[float, ...] = ()
 
     @classmethod
     def of(
@@ -53,6 +54,7 @@ class PairedDifference:
         column: Column,
         differences: Mapping[int, float],
         level: float = LEVEL,
+        rule: Rule = FIXED_SEEDS,
     ) -> "PairedDifference":
         """Return the difference over at least one seed; `differences` are by seed, in the column's printed unit.
 
@@ -62,7 +64,13 @@ class PairedDifference:
         mean, low, high = float(values[0]), None, None
         if len(values) > 1:
             mean, low, high = (float(end) for end in t_interval(values, level))
-        return cls(label, reference, column, tuple(differences), mean, low, high, level)
+        if rule.sequential and low != high:
+            low, high = rule.interval(values) or (None, None)
+        return cls(label, reference, column, tuple(differences), mean, low, high, level, rule, tuple(values.tolist()))
+
+    def p_values(self, bound: float) -> PValues | None:
+        """Return the one-sided p-values against a bound, in the printed unit; None if the rule cannot tell."""
+        return self.rule.p_values(np.array(self.values), bound)
 
     @property
     def tells(self) -> bool:
@@ -70,7 +78,7 @@ class PairedDifference:
 
         Two differences cannot show whether they are normal, and equal ones cannot show how far they scatter.
         """
-        return len(self.seeds) >= CLEAR_SEEDS and self.low != self.high
+        return len(self.seeds) >= CLEAR_SEEDS and self.low is not None and self.low != self.high
 
     @property
     def clear(self) -> bool:
@@ -83,11 +91,12 @@ class PairedDifference:
         unit = _UNITS.get(self.column.key, self.column.title)
         text = f"{self.label} − {self.reference} = {_number(self.mean, '+' + digits)} {unit}"
         if self.low is None or self.high is None:
-            return f"{text}, 1 paired seed: no interval"
+            return f"{text}, {len(self.seeds)} paired seed{'s' if len(self.seeds) > 1 else ''}: no interval"
         if self.low == self.high:
             return f"{text} in each of {len(self.seeds)} paired seeds: without a spread the interval has no width"
         interval = f"[{_number(self.low, digits)}, {_number(self.high, digits)}]"
-        return f"{text}, {100 * self.level:g} % CI {interval}, {len(self.seeds)} paired seeds"
+        kind = "sequential CI" if self.rule.sequential else "CI"
+        return f"{text}, {100 * self.level:g} % {kind} {interval}, {len(self.seeds)} paired seeds"
 
 
 @dataclass(frozen=True)
@@ -138,26 +147,6 @@ class Reach:
 def reference_of(methods: Sequence[MethodRuns]) -> MethodRuns | None:
     """Return the first method whose intervention is "cold", whatever its label; None if there is none."""
     return next((method for method in methods if method.intervention == "cold"), None)
-
-
-def t_interval(differences: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean, low and high over the last axis of (..., n) differences: mean ± t(n − 1, (1 + level)/2) · s/√n.
-
-    It uses Student's t (the quantile of scipy.stats.t) and not the normal distribution, because n is small and the
-    variance unknown: s, with the denominator n − 1, is estimated from the same differences. The interval covers the
-    true mean with probability `level` if the differences are independent and normal. Shapes (...), in their unit.
-    ValueError for n < 2 or a level outside (0, 1).
-    """
-    count = differences.shape[-1]
-    if count < 2:
-        raise ValueError(f"an interval needs at least 2 differences, got {count}: run more seeds")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), got {level}: 0.95 is usual")
-    first = differences[..., :1]
-    from_first = differences - first  # exactly 0 if all are equal, so that the width is exactly 0 too
-    mean = first[..., 0] + from_first.mean(axis=-1)
-    half = stdtrit(count - 1, (1 + level) / 2) * from_first.std(axis=-1, ddof=1) / np.sqrt(count)
-    return mean, mean - half, mean + half
 
 
 def paired_differences(

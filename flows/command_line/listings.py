@@ -52,6 +52,9 @@ def datasets() -> None:
 def models(
     size: Annotated[int, typer.Option(min=1, help="Image side in pixels, for the figures.")] = 32,
     classes: Annotated[int, typer.Option(min=2, help="Classes, for the figures.")] = 10,
+    width: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Channels of a ResNet's first stage. Default: each model's own.")
+    ] = None,
 ) -> None:
     """List the models: name, parameters, FLOPs of a forward pass, what it is, source."""
     with plain_errors():
@@ -62,9 +65,10 @@ def models(
             if size < spec.smallest:
                 figures = (EMPTY_CELL, f"needs {spec.smallest}x{spec.smallest}")
             else:
-                model = build_model(name, (3, size, size), classes, seed=0)
+                model = build_model(name, (3, size, size), classes, seed=0, width=width if spec.width else None)
                 figures = (f"{parameter_count(model):,}", f"{forward_flops(model, (3, size, size)) / 1e6:,.1f}")
-            rows.append((name, *figures, spec.summary, spec.source))
+            summary = f"{spec.summary}; model.width={width or spec.width}" if spec.width else spec.summary
+            rows.append((name, *figures, summary, spec.source))
         rows.append(("torchvision:<name>", "", "", "any classification model of torchvision", "torchvision.models"))
         _print_columns(("model", "parameters", f"MFLOPs, 3x{size}x{size}", "what it is", "source"), rows)
 

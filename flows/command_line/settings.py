@@ -1,54 +1,22 @@
 """Read Params from files and options: params.yaml, a preset laid over it, single values laid over both."""
 
-import re
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from dash_core.comparison import Params
 from dash_core.config import TrainingConfig, merge, nearest, parse, shown
 from dash_core.errors import ConfigError
+from dash_core.interventions import INTERVENTIONS, Intervention
+from dash_core.views.summary import listed
+from flows.command_line.yaml_text import parse_override, read_yaml
 
 if TYPE_CHECKING:
     from dash_core.data.catalog import DatasetSpec
     from dash_core.models import ModelSpec
 
-
-LARGEST_BYTES = 2**20  # of a parameters' file
-MOST_VALUES = 20_000  # in a file or an override; an alias counts wherever it is used
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, with two of its traps closed: 1e-3 is a number, and a repeated key is an error."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Expand merged mappings; an error if merges of merges grow too large."""
-        super().flatten_mapping(node)
-        if len(node.value) > MOST_VALUES:
-            raise yaml.constructor.ConstructorError(None, None, "its merges hold too many values", node.start_mark)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
-
-
-def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    for key, count in Counter(keys).items():
-        if count > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-    loader.flatten_mapping(node)
-    return {loader.construct_object(key): loader.construct_object(value, deep=True) for key, value in node.value}
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
+OTHER_HOOKS = {"penalty", "after_step", "after_chunk"}  # of an intervention, beside that between two experiments
 
 
 def load_params(params_file: Path, preset: str | None = None, overrides: Sequence[str] = ()) -> Params:
@@ -61,6 +29,27 @@ def load_params(params_file: Path, preset: str | None = None, overrides: Sequenc
     params = parse(Params, content)
     check(params)
     return params
+
+
+def cautions(params: Params) -> list[str]:
+    """Return what a person should know about checked parameters before they train: methods that cannot differ."""
+    acts_between = [
+        label
+        for label in params.compare.methods
+        if not OTHER_HOOKS & {name for kind in _classes_of(params, label) for name in vars(kind)}
+    ]
+    if params.intervenes or len(acts_between) < 2:
+        return []
+    return [
+        f"no method intervenes in {params.experiment_count} experiment(s) of the protocol {params.protocol.name}, so "
+        f"{listed(acts_between)} will have the same results: set chunks and experiments to 2 or more"
+    ]
+
+
+def _classes_of(params: Params, label: str) -> list[type]:
+    """Return the classes of a method's intervention, without the base class, whose hooks do nothing."""
+    kind = INTERVENTIONS[params.method(label).intervention]
+    return [parent for parent in kind.__mro__ if issubclass(parent, Intervention) and parent is not Intervention]
 
 
 def complete(params: Params) -> dict[str, Any]:
@@ -84,9 +73,8 @@ def check(params: Params) -> None:
     from dash_core.data import dataset_spec
     from dash_core.models import model_spec
 
-    _check_contradictions(
-        params, dataset_spec(params.dataset.name), model_spec(params.model.name, params.model.normalisation)
-    )
+    model = model_spec(params.model.name, **params.model.options)
+    _check_contradictions(params, dataset_spec(params.dataset.name), model)
     for label in {*params.methods, *params.compare.methods}:
         params.method(label)
 
@@ -140,46 +128,6 @@ def _check_protocol(params: Params, training: TrainingConfig, classes: int | Non
         )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; ConfigError says what is wrong with the file."""
-    try:
-        content = _load_yaml(_text_of(path))
-    except FileNotFoundError:
-        raise ConfigError(f"no file {path}: run inside the project's folder, or name the file with --params") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{path} must hold a mapping of names to values, got {type(content).__name__}")
-    return content
-
-
-def _text_of(path: Path) -> str:
-    """Return the file's text; ValueError if it is too large to be parameters."""
-    with path.open("rb") as file:
-        content = file.read(LARGEST_BYTES + 1)
-    if len(content) > LARGEST_BYTES:
-        raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
-    return content.decode()
-
-
-def _load_yaml(text: str) -> Any:
-    """Return the content of a YAML text; ValueError if aliases or its length make it too large."""
-    content = yaml.load(text, Loader=_Loader)
-    pending, values = [content], 0
-    while pending:
-        value = pending.pop()
-        values += 1
-        if values > MOST_VALUES:
-            raise ValueError(f"it holds more than {MOST_VALUES} values, aliases written out")
-        if isinstance(value, dict):
-            pending += value.values()
-        elif isinstance(value, list | tuple | set):
-            pending += value
-    return content
-
-
 def preset_file(project: Path, name: str) -> Path:
     """Return the file of a preset; ConfigError lists the presets."""
     names = preset_names(project)
@@ -191,18 +139,3 @@ def preset_file(project: Path, name: str) -> Path:
 def preset_names(project: Path) -> list[str]:
     """Return the names of the presets in the project's folder."""
     return sorted(path.stem for path in (project / "presets").glob("*.yaml"))
-
-
-def parse_override(text: str) -> dict[str, Any]:
-    """Return 'model.name=resnet18' as {'model': {'name': 'resnet18'}}; the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    names = key.strip().split(".")
-    if not equals or not all(names):
-        raise ConfigError(f"--set takes section.key=value, got {shown(text)}; for example --set model.name=resnet18")
-    try:
-        content = _load_yaml(value)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"--set {key}: the value {shown(value)} is not valid YAML: {error}") from None
-    for name in reversed(names):
-        content = {name: content}
-    return content

@@ -5,7 +5,6 @@ state stays in the store, because DVC deletes a stage's outputs before it runs. 
 is in the store.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from dash_core.files import make_writable_folder, write_atomically
 from flows.command_line import compare, session
 from flows.command_line.options import SharedOptions
 from flows.command_line.output import say
-from flows.services.child import ParentWatch
 from tasks.store.code import code_digest
 from tasks.store.datasets import open_dataset, open_plan, plan_path
 from tasks.store.evidence import Evidence, gather
@@ -47,13 +45,7 @@ class Stages:
 
     @classmethod
     def of(cls, settings: Params, place: Place, options: SharedOptions, console: Console) -> "Stages":
-        """Return the pipeline; under DVC its commands end when DVC does.
-
-        Otherwise the command of a killed DVC would run on and overwrite the next attempt's files. Its end loses
-        nothing: files on disk are complete, and workers and the Prefect server end with this process.
-        """
-        if "DVC_STAGE" in os.environ:
-            ParentWatch()
+        """Return the pipeline over its results folder, if the options name one."""
         if options.results is None:
             return cls(settings, place, options, None, console)
         results = Results(folder=options.results.resolve())
@@ -191,7 +183,7 @@ class Stages:
         splits = {seed: plan.digest for seed, plan in plans.items()}
         evidence = gather(self.settings, self.results or self.place, splits, data)
         if not evidence.runs:
-            remedy = "dvc repro" if self.results else self.options.compare_command
+            remedy = "dvc repro" if self.results else self.options.compare_here_command
             raise RecordError(f"no run of {self.settings.name} is complete: `{remedy}` trains them")
         return evidence
 

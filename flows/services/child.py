@@ -3,6 +3,7 @@
 As a module it runs a program and ends it with its parent: `python -P -m flows.services.child PROGRAM ...`.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -45,6 +46,15 @@ def start_child(
     )
 
 
+def absolute_python_path() -> str:
+    """Return PYTHONPATH for a child with another working folder.
+
+    An empty entry, as `PYTHONPATH=$PYTHONPATH:folder` leaves it, would stand for the working folder and is left out.
+    """
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(str(Path(folder).resolve()) for folder in folders if folder)
+
+
 def wait_healthy(child: "subprocess.Popen[bytes]", is_healthy: Callable[[float], bool], seconds: float) -> bool:
     """Return whether a child became healthy within some seconds; False as soon as it has ended.
 
@@ -71,11 +81,27 @@ def end_group(child: "subprocess.Popen[bytes]") -> None:
     child.wait()
 
 
-class ParentWatch:
-    """Watches the parent of this process in a thread, and calls `end` when the parent is gone."""
+def ancestors() -> list[int]:
+    """Return the ids of the processes above this one, nearest first; only the parent's if the system has no /proc."""
+    processes = [os.getppid()]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        while processes[-1] > 1:
+            status = Path(f"/proc/{processes[-1]}/stat").read_text(encoding="utf-8", errors="replace")
+            processes.append(int(status.rpartition(")")[2].split()[1]))
+    return processes
 
-    def __init__(self, end: Callable[[], None] = lambda: os._exit(1)) -> None:
-        self._parent = os.getppid()
+
+class ParentWatch:
+    """Watches the parent of this process in a thread, and calls `end` when the parent is gone.
+
+    is_gone: tells that; None: another process has become the parent since this object was made.
+    """
+
+    def __init__(
+        self, end: Callable[[], None] = lambda: os._exit(1), is_gone: Callable[[], bool] | None = None
+    ) -> None:
+        parent = os.getppid()
+        self._is_gone = is_gone or (lambda: os.getppid() != parent)
         self._end = end
         self._stopped = threading.Event()
         self._thread = run_in_background(self._watch)
@@ -87,7 +113,7 @@ class ParentWatch:
 
     def _watch(self) -> None:
         while not self._stopped.wait(PARENT_POLL_SECONDS):
-            if os.getppid() != self._parent:
+            if self._is_gone():
                 self._end()
                 return
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from dash_core.comparison import Params
 from dash_core.files import write_atomically
 from dash_core.protocols import STANDARD
-from dash_core.views.summary import MethodSummary, summarise
+from dash_core.views.summary import MethodSummary, sameness, summarise
 from dash_core.views.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
 from tasks.store.evidence import Evidence
 from tasks.store.runs import to_yaml
@@ -88,7 +88,7 @@ def write_comparison(evidence: Evidence, folder: Path, command: str) -> Table:
 
 def table_of(evidence: Evidence, summaries: list[MethodSummary]) -> Table:
     """Return the comparison's table, its title naming data, model and protocol."""
-    notes = (*evidence.conditions, evidence.split_note)
+    notes = (*sameness(evidence.methods), *evidence.gaps, *evidence.conditions, evidence.split_note)
     return comparison_table(_title(evidence), summaries, len(evidence.params.seeds), notes)
 
 
@@ -99,7 +99,7 @@ def _settings(params: Params) -> dict[str, object]:
 
 def _title(evidence: Evidence) -> str:
     params = evidence.params
-    setting = f"{params.dataset.name}, {params.model.name}, {params.optimizer.name}"
+    setting = f"{params.dataset.name}, {params.model.title}, {params.optimizer.name}"
     protocol = "" if params.protocol == STANDARD else f", {params.protocol.name} protocol"
     end = f", up to experiment {params.experiments}" if params.experiments else ""
     return f"{setting}: {params.chunks} chunks, {params.training.recipe} recipe{protocol}{end}"

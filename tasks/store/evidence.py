@@ -41,6 +41,13 @@ class Evidence:
         return sorted({CONDITIONS.format_map(defaultdict(lambda: "unknown", result)) for result in self.results})
 
     @property
+    def gaps(self) -> list[str]:
+        """A sentence that names the methods of which no run is complete; nothing if there is none."""
+        present = {method.label for method in self.methods}
+        missing = [label for label in self.params.compare.methods if label not in present]
+        return [f"no run is complete, and so there is no row, of: {', '.join(missing)}"] if missing else []
+
+    @property
     def split_note(self) -> str:
         """The chunk plans, each by the first digits of its hash."""
         return "data splits by seed: " + ", ".join(f"{seed} {digest[:8]}" for seed, digest in self.splits.items())

@@ -14,11 +14,10 @@ from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import ConfigError, RecordError
 from dash_core.files import write_atomically
 from dash_core.records import RECORDS_FILE
-from dash_core.result import RESULT_FILE, WEIGHTS_FILE
+from dash_core.result import RESULT_FILE, WEIGHTS_FILE, read_result, read_weights
 from tasks.store.datasets import plan_path
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
-from tasks.store.runs import is_complete
 
 KEPT_FILES = ("config.yaml", RECORDS_FILE, WEIGHTS_FILE, RESULT_FILE)  # of a complete run; the last completes it
 
@@ -109,9 +108,15 @@ def keep(run: RunConfig, place: Place, results: Results) -> None:
     """Copy a complete run from the store to the results, where it replaces an older one."""
     target = results.run_folder(run)
     with locked_run(run, place):
-        if not is_complete(run, place):
-            raise RecordError(f"run {run.id} is no longer complete: another command trains it again; repeat this one")
-        content = {name: (place.run_folder(run) / name).read_bytes() for name in KEPT_FILES}
+        folder = place.run_folder(run)
+        result = read_result(folder, run)
+        if result is None:
+            raise RecordError(
+                f"run {run.id} is no longer complete: it was removed, or another command trains it again; "
+                "repeat this command"
+            )
+        content = {name: (folder / name).read_bytes() for name in KEPT_FILES if name != WEIGHTS_FILE}
+        content = {WEIGHTS_FILE: read_weights(folder, result), **content}
         shutil.rmtree(target, ignore_errors=True)
         for name, part in content.items():
             write_atomically(target / name, part)

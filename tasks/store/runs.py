@@ -1,6 +1,5 @@
 """Runs on disk: opened where they stopped, read back when they are complete, and described by facts."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 
 from dash_core.config import RunConfig
@@ -21,7 +20,7 @@ from dash_core.exporting import ModelCard, ModelInput
 from dash_core.files import write_atomically
 from dash_core.memory import free_memory
 from dash_core.models import build_model
-from dash_core.result import RESULT_KEYS, WEIGHTS_FILE, read_result
+from dash_core.result import RESULT_KEYS, read_result, read_weights
 from dash_core.trajectory import Trajectory, Watch
 from tasks.store import stopping
 from tasks.store.code import ROOT, code_digest
@@ -53,7 +52,7 @@ def open_trajectory(
     write_atomically(folder / "config.yaml", to_yaml(run.model_dump(mode="json")))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
-    progress = ProgressWriter(folder, plan, run.schedule)
+    progress = ProgressWriter(folder, plan, run.schedule, run.training)
     watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
     trajectory = Trajectory(
         run,
@@ -86,18 +85,13 @@ def forget(run: RunConfig, place: Place) -> None:
 def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:
     """Return a complete run's model with its final weights, on the CPU."""
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    model = build_model(run.model.name, shape, classes, seed=run.seed, normalisation=run.model.normalisation)
+    model = build_model(run.model.name, shape, classes, seed=run.seed, **run.model.options)
     folder = place.run_folder(run)
-    check_weights(folder, read_result(folder, run))
-    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    result = read_result(folder, run)
+    if result is None:
+        raise RecordError(f"run {run.id} is no longer complete: {folder} was removed, or is trained again")
+    model.load_state_dict(load(read_weights(folder, result)))
     return model
-
-
-def check_weights(folder: Path, result: Mapping[str, Any]) -> None:
-    """Raise RecordError unless a complete run's weights match the hash in its result."""
-    path = folder / WEIGHTS_FILE
-    if hashlib.sha256(path.read_bytes()).hexdigest() != result["weights_sha256"]:
-        raise RecordError(f"{path} is not what the run wrote; train it again with --again")
 
 
 def input_example(run: RunConfig, dataset: Dataset) -> ModelInput:

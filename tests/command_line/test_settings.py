@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dash_core.errors import ConfigError
+from flows.command_line.compare import warn_of
 from flows.command_line.settings import load_params, parse_override, preset_names, read_yaml
 
 EXAMPLES = settings(max_examples=100)
@@ -174,6 +175,47 @@ def test_an_override_is_a_path_of_keys_and_a_value_in_yaml(text, content):
     assert parse_override(text) == content
 
 
+NAMES = ["2024-01-15", "2024", "1_000", "007", "0x1F", "1e5", "1.50", "12:30", "no", "on", "True", ".inf", "="]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_is_called_what_is_written(project, name):
+    (project / "params.yaml").write_text(f"dataset:\n  name: image_folder\n  folder: {name}  # my photos\n")
+    assert load_params(project / "params.yaml").dataset.folder == name
+    (project / "params.yaml").write_text("dataset: {name: image_folder, folder: photos}\n")
+    assert load_params(project / "params.yaml", None, [f"dataset.folder={name}"]).dataset.folder == name
+    given = [f"dataset={{name: image_folder, folder: {name}}}"]
+    assert load_params(project / "params.yaml", None, given).dataset.folder == name
+
+
+@pytest.mark.parametrize(
+    "name", ["a: b", "#1", "photos #2", "[x]", "*old", "!new", "@home", "100%", "C:\\photos", "- a"]
+)
+def test_the_folder_of_an_override_needs_no_quotes(project, name):
+    given = ["dataset.name=image_folder", f"dataset.folder={name}"]
+    assert load_params(project / "params.yaml", None, given).dataset.folder == name
+
+
+def test_every_other_setting_that_is_text_is_read_as_it_is_written(project):
+    (project / "params.yaml").write_text(
+        "methods:\n  2024: &a {intervention: dash}\n  no: {<<: *a, floor: 1e-1}\n  1_0: {mode: train, <<: *a}\n"
+        "compare: {methods: [2024, no, 1_0]}\ndataset: {background: '#00ff00', name: tiny_imagenet}\nseeds: [1_0]\n"
+    )
+    params = load_params(project / "params.yaml", None, ["dataset.background=#ffffff"])
+    assert [run.method.label for run in params.runs()] == ["2024", "no", "1_0"]
+    assert params.method("no").parameters["floor"] == 0.1
+    assert (params.dataset.background, params.seeds) == ("#ffffff", [10])
+    with pytest.raises(ConfigError, match=r"optimizer.name: .*got 'on'"):
+        load_params(project / "params.yaml", None, ["optimizer.name=on"])
+
+
+def test_null_and_quotes_keep_their_meaning(project):
+    given = ["dataset.name=image_folder", "dataset.folder='null'"]
+    assert load_params(project / "params.yaml", None, given).dataset.folder == "null"
+    assert load_params(project / "params.yaml", None, ["dataset.folder=null"]).dataset.folder is None
+    assert load_params(project / "params.yaml", None, ["dataset.folder="]).dataset.folder is None
+
+
 @pytest.mark.parametrize("text", ["chunks", "", "=3", ".=3", "a..b=3", "a.=3"])
 def test_an_override_without_key_or_value_is_refused_with_an_example(text):
     with pytest.raises(ConfigError, match=r"--set takes section.key=value, got .*for example"):
@@ -184,6 +226,25 @@ def test_an_override_without_key_or_value_is_refused_with_an_example(text):
 def test_an_override_whose_value_is_no_yaml_is_refused(text):
     with pytest.raises(ConfigError, match=r"--set a: the value .* is not valid YAML"):
         parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ([], False),
+        (["experiments=1"], True),
+        (["chunks=1"], True),
+        (["experiments=2"], False),
+        (["protocol.name=two_phase", "protocol.pretrain_epochs=1", "chunks=2", "experiments=1"], True),
+        (["experiments=1", "compare.methods=[warm, l2_init]"], False),
+        (["experiments=1", "compare.methods=[warm, l2_init, dash]"], True),
+    ],
+)
+def test_methods_that_can_only_act_between_experiments_are_warned_of_where_there_is_no_between(
+    project, changes, warned, capsys
+):
+    warn_of(load_params(project / "params.yaml", None, changes))
+    assert capsys.readouterr().err.startswith("warning: no method intervenes in 1 experiment(s)") == warned
 
 
 @EXAMPLES

@@ -175,6 +175,15 @@ def test_runs_made_on_another_split_are_not_in_the_tables(trained, project):
     assert "runs missing; seeds complete: cold 1 of 2, dash 1 of 2" in text
 
 
+def test_a_method_without_a_complete_run_is_named_under_the_table(trained):
+    stages = trained.stages(methods={"dash": {"floor": 0.1}})  # as after an edit of params.yaml
+    stages.tables()
+    for form in ("table.md", "table.tex"):
+        text = (trained.results.folder / "tables" / form).read_text()
+        assert "no run is complete, and so there is no row, of: dash" in text
+    assert any("there is no row, of: dash" in line for line in trained.said())
+
+
 def test_a_method_that_is_compared_no_more_leaves_the_results_but_not_the_store(project):
     stages = project.stages()
     stages.prepare()

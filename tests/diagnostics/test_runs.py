@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -112,7 +113,8 @@ def test_what_is_recorded_when(tmp_path):
     assert not [name for name in first if name.startswith(("alignment", "previous_accuracy"))]
     assert [name for name in first if name.startswith("gradient_norm")] == ["gradient_norm/all"]
     measured = [name for name in second if name.startswith("previous_accuracy")]
-    assert measured == [f"previous_accuracy/epoch_{epoch}" for epoch in range(6)]
+    names = ("previous_accuracy", "previous_accuracy_batch")
+    assert measured == [f"{name}/epoch_{epoch}" for epoch in range(6) for name in names]
     assert {"gradient_norm/all", "gradient_norm/previous", "gradient_norm/new"} <= set(second)
     assert {"units/dead", "units/dormant", "units/dead/relu", "feature_rank/effective", "distance/total"} <= set(second)
     assert {"norms/weights", "norms/features", "norms/weights/fc.weight", "floor_share"} <= set(second)
@@ -138,6 +140,30 @@ def test_the_previous_accuracy_is_that_of_the_intervened_model_on_the_chunks_bef
     found = measured["previous_accuracy/epoch_0"]
     assert found == float(right)
     assert found < 0.5 if known == "low" else found > 0.5
+
+
+def test_with_batch_statistics_the_loss_of_previous_accuracy_is_the_weights_and_not_batchnorms(tmp_path):
+    """Weights before a BatchNorm, scaled by a tenth: eval mode has forgotten much, the function of training nothing."""
+    names = ["previous_accuracy", "previous_accuracy_batch"]
+    moving = run(tmp_path, "warm", names, chunks=1)
+    kept = moving.intervene(2).diagnostics
+    model = moving.learner.model
+    before = model.norm.running_mean.clone()
+    with torch.no_grad():
+        model.first.weight.mul_(0.1)
+        model.first.bias.mul_(0.1)
+    subject = base.Subject(moving.learner, moving.images.training(2), moving.intervention, batch_size=8)
+    stale, fresh = (DIAGNOSTICS[name].measure(subject)["epoch_0"] for name in names)
+    assert fresh == kept["previous_accuracy_batch/epoch_0"] > 0.5
+    assert stale < kept["previous_accuracy/epoch_0"] - 0.2
+    assert torch.equal(model.norm.running_mean, before)
+
+
+def test_a_single_previous_image_has_no_accuracy_with_batch_statistics(tmp_path):
+    moving = run(tmp_path, "warm", [], chunks=1)
+    data = moving.images.training(2)
+    subject = base.Subject(moving.learner, SimpleNamespace(previous_images=1, experiment=data.experiment), None, 8)
+    assert DIAGNOSTICS["previous_accuracy_batch"].measure(subject) == {}
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])

@@ -8,12 +8,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from dash_core.errors import ConfigError
 from dash_core.models import MODELS, build_model, forward_flops, model_spec, parameter_count
 from dash_core.models.cnn import GlobalAverage
+from dash_core.models.resnet import NORMALISATIONS
 from dash_core.models.vgg import AveragePoolTo
+from dash_core.seeding import borrowed_global_generator
 
 CIFAR = (3, 32, 32)
 QUICK = ["mlp", "cnn3", "resnet18"]
@@ -35,6 +38,7 @@ def _built_once(name: str, image_shape: tuple[int, int, int], classes: int) -> n
     [
         ("resnet18", 11_173_962),
         ("resnet18_sota", 11_173_962),  # a max-pool has no parameters
+        ("resnet10", 308_826),
         ("cnn3", 3 * 9 * 64 + 64 * 9 * 128 + 128 * 9 * 256 + 2 * (64 + 128 + 256) + 256 * 10 + 10),
         ("mlp", (3072 + 1024) * 1024 + 1024 * 2 + 4 * 1024 + 1024 * 10 + 10),
     ],
@@ -63,14 +67,81 @@ def test_flops_of_cnn3_by_hand() -> None:
     assert forward_flops(built("cnn3"), CIFAR) == 2 * (convolutions + 256 * 10)
 
 
-def test_flops_of_resnet18_by_hand() -> None:
+@pytest.mark.parametrize(
+    ("name", "blocks", "width", "mega"),
+    [("resnet18", 2, 64, 280.4), ("resnet18", 2, 16, 18.2), ("resnet10", 1, 16, 8.8)],
+)
+def test_flops_of_a_resnet_by_hand(name: str, blocks: int, width: int, mega: float) -> None:
     """The stem at 32x32, then stages at 16, 8, 4, 2 pixels: the max-pool is kept."""
-    total = 32**2 * 27 * 64 + 512 * 10
-    for width, given, side in [(64, 64, 16), (128, 64, 8), (256, 128, 4), (512, 256, 2)]:
-        shortcut = given * width if given != width else 0
-        total += side**2 * (9 * given * width + 3 * 9 * width**2 + shortcut)
-    assert forward_flops(built("resnet18"), CIFAR) == 2 * total
-    assert 2 * total / 1e6 == pytest.approx(280.4, abs=0.05)
+    total = 32**2 * 27 * width + 8 * width * 10
+    for times, given, side in [(1, 1, 16), (2, 1, 8), (4, 2, 4), (8, 4, 2)]:
+        shortcut = given * times if given != times else 0
+        total += side**2 * width**2 * (9 * given * times + (2 * blocks - 1) * 9 * times**2 + shortcut)
+    model = build_model(name, CIFAR, 10, seed=0, width=width)
+    assert forward_flops(model, CIFAR) == 2 * total
+    assert 2 * total / 1e6 == pytest.approx(mega, abs=0.05)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("resnet18", 701_466), ("resnet10", 308_826)])
+def test_a_narrow_resnet_is_the_wide_one_with_fewer_channels(name: str, parameters: int) -> None:
+    wide, narrow = (build_model(name, CIFAR, 10, seed=0, width=width) for width in (64, 16))
+    assert parameter_count(narrow) == parameters
+    state, small = wide.state_dict(), narrow.state_dict()
+    assert list(small) == list(state)
+    assert type(narrow) is type(wide)
+    assert [type(part) for part in narrow.modules()] == [type(part) for part in wide.modules()]
+    scaled = {(*(n if n < 16 else n // 4 for n in state[key].shape[:2]), *state[key].shape[2:]) for key in state}
+    assert {tuple(tensor.shape) for tensor in small.values()} <= scaled | {(10, 128)}
+    assert not any(tensor.is_meta for tensor in small.values())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet10"])
+def test_a_narrow_resnet_draws_its_weights_as_the_wide_one_does(name: str) -> None:
+    model = build_model(name, CIFAR, 10, seed=0, width=16)
+    for part in model.modules():
+        if isinstance(part, nn.Conv2d):
+            fan = part.out_channels * part.kernel_size[0] ** 2
+            assert part.weight.detach().std() == pytest.approx((2 / fan) ** 0.5, rel=0.1)
+        if isinstance(part, nn.BatchNorm2d):
+            assert bool((part.weight == 1).all() and (part.bias == 0).all())
+    assert model.fc.weight.abs().max() <= 128**-0.5
+    again, other = (build_model(name, CIFAR, 10, seed=seed, width=16) for seed in (0, 1))
+    assert torch.equal(model.conv1.weight, again.conv1.weight)
+    assert not torch.equal(model.conv1.weight, other.conv1.weight)
+
+
+@pytest.mark.parametrize("normalisation", ["batch", "layer"])
+def test_resnet18_is_torchvisions_with_another_stem_bit_for_bit(normalisation: str) -> None:
+    """Weights, outputs and gradients: it is written out here so that torchvision need not be imported."""
+    norm = NORMALISATIONS[normalisation]
+    with borrowed_global_generator(torch.device("cpu"), 0):
+        theirs = torchvision.models.resnet.ResNet(
+            torchvision.models.resnet.BasicBlock, [2, 2, 2, 2], num_classes=10, norm_layer=norm
+        )
+        theirs.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
+        nn.init.kaiming_normal_(theirs.conv1.weight, mode="fan_out", nonlinearity="relu")
+    ours = build_model("resnet18", CIFAR, 10, seed=0, normalisation=normalisation)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
+    assert all(torch.equal(tensor, theirs.state_dict()[key]) for key, tensor in ours.state_dict().items())
+    images = torch.rand(4, *CIFAR, generator=torch.Generator().manual_seed(0))
+    outputs = [model.train()(images) for model in (ours, theirs)]
+    assert torch.equal(*outputs)
+    gradients = [
+        torch.autograd.grad(output.square().sum(), list(model.parameters()))
+        for output, model in zip(outputs, (ours, theirs), strict=True)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert all(torch.equal(tensor, theirs.state_dict()[key]) for key, tensor in ours.state_dict().items())
+
+
+def test_a_width_that_a_model_cannot_have_is_an_error_that_says_which_can() -> None:
+    with pytest.raises(
+        ConfigError, match=r"model.width: the width of cnn3 cannot .* at null; .* resnet18, resnet18_sota"
+    ):
+        build_model("cnn3", CIFAR, 10, seed=0, width=16)
+    with pytest.raises(ConfigError, match=r"model.width: 16 channels cannot be cut into the 32 groups"):
+        build_model("resnet10", CIFAR, 10, seed=0, normalisation="group")
 
 
 def test_without_the_max_pool_stages_see_four_times_the_pixels() -> None:
@@ -163,7 +234,8 @@ for name in sys.argv[1:]:
 
 
 def test_models_tell_what_their_building_imports() -> None:
-    own, others = ["mlp", "cnn3", "cnn3_small"], ["resnet18", "resnet18_sota", "vgg16_bn", *TORCHVISION]
+    own = ["mlp", "cnn3", "cnn3_small", "resnet18", "resnet18_sota", "resnet10"]
+    others = ["vgg16_bn", *TORCHVISION]
     done = subprocess.run([sys.executable, "-c", BUILDING, *own, *others], capture_output=True, text=True, timeout=600)
     told = done.stdout.splitlines()
     assert told == ["False"] * len(own) + ["True torchvision.models"] * len(others), done.stderr
@@ -267,7 +339,7 @@ def test_layer_norm_of_a_map_is_over_channels_and_positions_of_one_image() -> No
     torch.testing.assert_close(norm(maps), nn.functional.layer_norm(maps, maps.shape[1:]))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("resnet18")])
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("resnet")])
 def test_other_models_have_no_other_normalisation(name: str) -> None:
     with pytest.raises(ConfigError, match=f"model.normalisation: {name} has no 'layer', .* resnet18, resnet18_sota"):
         build_model(name, CIFAR, 10, seed=0, normalisation="layer")

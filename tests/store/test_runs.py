@@ -1,12 +1,15 @@
-"""Which commit a run's result names: that of the code that runs, never that of a project around it."""
+"""Complete runs: their weights are those that were written, and they name the commit of the code that trained them."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from dash_core.errors import RecordError
 from tasks.store import runs
-from tasks.store.runs import PACKAGES, commit
+from tasks.store.place import Place
+from tasks.store.runs import PACKAGES, commit, final_model, is_complete
+from tests import toy
 
 
 def git(folder: Path, *words: str) -> str:
@@ -49,3 +52,27 @@ def test_outside_any_checkout_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "ROOT", with_packages(tmp_path / "alone"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     assert commit() is None
+
+
+def test_weights_that_changed_are_named_and_never_used(tmp_path):
+    run, data = toy.params(training={"max_epochs": 1}).run("warm", 0), toy.dataset()
+    place = Place(store=tmp_path, data_root=tmp_path)
+    folder = place.run_folder(run)
+    toy.advance(toy.trajectory(folder, run, data))
+    path = folder / "weights.safetensors"
+    whole = path.read_bytes()
+    other = bytes([whole[-1] ^ 1])
+    for damaged in (whole[:1000], whole[:-1] + other, b""):
+        path.write_bytes(damaged)
+        for use in (lambda: is_complete(run, place), lambda: final_model(run, data, place)):
+            with pytest.raises(RecordError, match=r"weights\.safetensors is not what the run wrote.*remove the run's"):
+                use()
+    path.write_bytes(whole)
+    assert is_complete(run, place)
+    final_model(run, data, place)
+
+
+def test_the_model_of_a_run_that_was_removed_is_an_error_that_says_so(tmp_path):
+    run, data = toy.params().run("warm", 0), toy.dataset()
+    with pytest.raises(RecordError, match=r"no longer complete: .* was removed"):
+        final_model(run, data, Place(store=tmp_path, data_root=tmp_path))

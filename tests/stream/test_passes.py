@@ -13,12 +13,22 @@ from dash_core.data.arrived import arrived_files, read_arrived
 from dash_core.errors import DataError, RecordError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.trajectory import Trajectory
+from tasks.store.stream import judging, releasing
 from tasks.store.stream.pending import next_step, pending_deliveries
 from tasks.store.stream.releasing import release, roll_back
 from tests import toy
 from tests.stream import small
 
 QUICK = ("dash", "shrink_perturb")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_export():
+    """Leave out the export, which takes seconds for each model; another test has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (judging, releasing):
+            patch.setattr(module, "export", lambda *model: {})
+        yield
 
 
 @pytest.fixture(scope="module")

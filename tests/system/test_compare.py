@@ -136,7 +136,7 @@ def test_mlflow_keeps_the_files_and_a_model_of_the_recorded_accuracy(compared):
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "chunks.jsonl", "weights.safetensors", "result.json"} <= files
     mlflow.set_tracking_uri(f"sqlite:///{compared.store / 'mlflow.db'}")
-    model = mlflow.pytorch.load_model(f"runs:/{run.info.run_id}/model")
+    model = mlflow.pytorch.load_model(f"runs:/{run.info.run_id}/dash-seed-0")
     with torch.no_grad():
         probabilities = model(dataset.test.images)
     accuracy = (probabilities.argmax(1) == dataset.test.labels).double().mean()

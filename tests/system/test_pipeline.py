@@ -39,7 +39,7 @@ WRITERS = {
     "report": ["dash_core.views.report", "tasks.store.comparison_folder", "tasks.store.evidence"],
     "theory": ["dash_core.theory", "dash_core.views.figures"],
 }
-PLUMBING = {"dash_core.files", "dash_core.errors"}  # how a file is written or an error told decides nothing
+PLUMBING = {"dash_core.files", "dash_core.errors", "dash_core.mistakes"}  # how files and errors are written
 FORM = {"dash_core.config", "dash_core.section"}  # of the parameters, which a stage names one by one
 READ = {
     *FORM,
@@ -51,6 +51,7 @@ READ = {
 }  # views take records as they are
 NAMED = {"dash_core.interventions"}  # for their names
 TINY = {
+    "model": {"name": "cnn3_small"},
     "chunks": 2,
     "seeds": [0, 1],
     "dataset": {"train_size": 120},

@@ -1,6 +1,7 @@
 """The registry of figures: name, builder, title and caption."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
@@ -64,6 +65,13 @@ FIGURES: dict[str, FigureKind] = {
         "Accuracy on the data of the experiment before, right after each intervention, and over the first epochs of "
         f"the last experiment: {_MEAN}.",
         "previous_accuracy",
+    ),
+    "previous_accuracy_batch": FigureKind(
+        partial(plasticity.previous_accuracy, name="previous_accuracy_batch"),
+        "Accuracy on the previous data with batch statistics",
+        "As above, with BatchNorm's statistics of each batch instead of its running statistics, which still belong to "
+        f"the weights before the intervention: {_MEAN}.",
+        "previous_accuracy_batch",
     ),
     "gradient_norm": FigureKind(
         plasticity.gradient_norm,

@@ -43,11 +43,14 @@ def recorded(compared: ComparedMethods) -> set[str]:
     return {key.partition("/")[0] for records in runs for record in records for key in record.diagnostics}
 
 
-def previous_accuracy(compared: ComparedMethods) -> go.Figure:
-    """Draw the accuracy (%) on the previous data after each intervention, and over the first epochs after the last."""
+def previous_accuracy(compared: ComparedMethods, name: str = "previous_accuracy") -> go.Figure:
+    """Draw the accuracy (%) on the previous data after each intervention, and over the first epochs after the last.
+
+    name: of the diagnostic.
+    """
     title = "accuracy (%)"
-    right_after = _percent("previous_accuracy/epoch_0", title)
-    epochs = [(k, _percent(f"previous_accuracy/epoch_{k}", title)) for k in range(_epochs(compared) + 1)]
+    right_after = _percent(f"{name}/epoch_0", title)
+    epochs = [(k, _percent(f"{name}/epoch_{k}", title)) for k in range(_epochs(compared, name) + 1)]
     axis = {"title": {"text": "epoch of the last experiment"}, "dtick": 1}
     return _arrange(compared, [_by_experiment(compared, right_after), _of_last(compared, "epoch", epochs, axis)])
 
@@ -155,9 +158,9 @@ def _last_keys(compared: ComparedMethods) -> list[str]:
     return list(dict.fromkeys(key for record in last for key in record.diagnostics))
 
 
-def _epochs(compared: ComparedMethods) -> int:
+def _epochs(compared: ComparedMethods, name: str) -> int:
     """Return the highest epoch of a last experiment with an accuracy on the previous data."""
-    prefix = "previous_accuracy/epoch_"
+    prefix = f"{name}/epoch_"
     return max((int(key.removeprefix(prefix)) for key in _last_keys(compared) if key.startswith(prefix)), default=0)
 
 

@@ -1,13 +1,15 @@
 """The result of an item: its outcome, its findings, and both as plain data for the record and the summary."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from dash_core.views.holm import surviving
 from dash_core.views.reproduction.claims import Finding, find
 from dash_core.views.reproduction.item import Item, Scale, View
 from dash_core.views.reproduction.outcome import Outcome
+from dash_core.views.rules import FIXED_SEEDS, Rule
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Reproduced:
     """An item that was run at a scale.
 
     seconds: the sum over all runs, from their records. command: repeats the item. overrides: `--set` values that change
-    results. failures: the reason by failed run.
+    results. failures: the reason by failed run. rule: how differences are judged. left: number of runs that are not trained
+    yet, because the time that was given had passed.
     """
 
     item: Item
@@ -25,6 +28,8 @@ class Reproduced:
     command: str
     overrides: Sequence[str] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
+    rule: Rule = FIXED_SEEDS
+    left: int = 0
 
     @property
     def declared(self) -> Scale:
@@ -34,7 +39,12 @@ class Reproduced:
     @cached_property
     def findings(self) -> list[Finding]:
         """The finding on each claim that is checked at this scale."""
-        return find(self.item.claims_at(self.scale, bool(self.overrides)), self.outcome)
+        return find(self.item.claims_at(self.scale, bool(self.overrides)), self.outcome, self.rule)
+
+    @cached_property
+    def surviving(self) -> list[bool]:
+        """For each finding, whether its verdict survives Holm's correction for the item's claims."""
+        return surviving([finding.p_values for finding in self.findings])
 
     @cached_property
     def view(self) -> View:
@@ -69,10 +79,13 @@ class Reproduced:
                     "verdict": f.judgement,
                     "numbers": f.numbers,
                     "seeds": f.seeds,
+                    "p_values": f.p_values and asdict(f.p_values),
                 }
                 for f in self.findings
             ],
+            "rule": self.rule.name,
             "seeds": self.seeds,
+            "left": self.left,
             "seconds": self.seconds,
             "command": self.command,
             "overrides": list(self.overrides),

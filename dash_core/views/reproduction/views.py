@@ -19,7 +19,7 @@ def setting(measured: Measured) -> str:
     """Return data, model and optimiser in one line."""
     params = measured.params
     size = f" ({params.dataset.train_size:,} images)" if params.dataset.train_size else ""
-    return f"{params.dataset.name}{size}, {params.model.name}, {params.optimizer.name}"
+    return f"{params.dataset.name}{size}, {params.model.title}, {params.optimizer.name}"
 
 
 def lines_view(outcome: Outcome) -> View:

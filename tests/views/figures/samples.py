@@ -58,6 +58,7 @@ def diagnosed(scale: float) -> list[ChunkRecord]:
     first = {"gradient_norm/all": 5 * scale, **trained}
     quartiles = {"alignment/q25": 0.2 * scale, "alignment/median": 0.3 * scale, "alignment/q75": 0.5 * scale}
     accuracies = {f"previous_accuracy/epoch_{k}": (0.1 + 0.2 * k) * scale for k in range(3)}
+    accuracies |= {f"previous_accuracy_batch/epoch_{k}": (0.3 + 0.2 * k) * scale for k in range(3)}
     norms = {f"gradient_norm/{part}": value * scale for part, value in (("all", 6), ("previous", 4), ("new", 3))}
     second = {**quartiles, "alignment/above_0.1": 0.4 * scale, **norms, **accuracies, **trained}
     return [record(1, diagnostics=first), record(2, diagnostics=second)]

@@ -17,6 +17,8 @@ def points(name: str, panel: int) -> tuple[list, list]:
     [
         ("previous_accuracy", 1, [2], [7.5]),  # 10 and 5 %
         ("previous_accuracy", 2, [0, 1, 2], [7.5, 22.5, 37.5]),
+        ("previous_accuracy_batch", 1, [2], [22.5]),
+        ("previous_accuracy_batch", 2, [0, 1, 2], [22.5, 37.5, 52.5]),
         ("gradient_norm", 1, [1, 2], [3.75, 4.5]),
         ("gradient_norm", 2, [2], [3.0]),
         ("gradient_norm", 3, [2], [2.25]),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from scipy import stats
 
 from dash_core.views.reproduction.claims import Above, Claim, Near, Verdict, counted, find
 from dash_core.views.reproduction.items_dynamics import _previous
@@ -27,7 +28,10 @@ def test_a_difference_whose_interval_leaves_out_0_agrees():
     found = verdict((0.71, 0.72, 0.73), (0.70, 0.70, 0.70))  # 1, 2, 3 points: 2 ± 4.303 · 1/√3
     assert found.judgement == "too few seeds"
     found = verdict((0.72, 0.73, 0.74), (0.69, 0.70, 0.70))  # 3, 3, 4 points: 3.33 ± 4.303 · 0.577/√3
-    assert found == Verdict("agree", "cold − warm = +3.33 points, 95 % CI [1.90, 4.77], 3 paired seeds", 3)
+    assert (found.judgement, found.seeds) == ("agree", 3)
+    assert found.numbers == "cold − warm = +3.33 points, 95 % CI [1.90, 4.77], 3 paired seeds"
+    assert found.p_values.above == pytest.approx(stats.t.sf(10, 2))  # t = 3.33 · √3 / 0.577
+    assert found.p_values.below == pytest.approx(stats.t.cdf(10, 2))
 
 
 def test_the_same_the_other_way_round_disagrees():

@@ -1,6 +1,7 @@
 """Pages of items, from made-up numbers: offline, with figures, claims and verdicts."""
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -9,6 +10,7 @@ from dash_core.views.reproduction import ITEMS
 from dash_core.views.reproduction.digest import NO_CLAIM, digest
 from dash_core.views.reproduction.page import item_html
 from dash_core.views.reproduction.reproduced import Reproduced
+from dash_core.views.rules import GROUP_SEQUENTIAL
 from tests.views.reproduction.made import MACHINE, measured, reproduced, runs
 
 FIGURES = [name for name in ITEMS if name.startswith("figure")]
@@ -62,8 +64,8 @@ def figure_1(dash=(0.90, 0.92, 0.91)):
 
 
 def test_a_page_says_how_many_claims_agree():
-    assert "Of 6 claims: 6 agree, 0 disagree, 0 too few seeds." in item_html(figure_1())
-    assert "Of 6 claims: 3 agree, 3 disagree, 0 too few seeds." in item_html(figure_1(dash=(0.60, 0.62, 0.61)))
+    assert "Of 6 claims: 6 agree, 0 disagree, 0 too few seeds; 3 of these" in item_html(figure_1())
+    assert "Of 6 claims: 3 agree, 3 disagree, 0 too few seeds; " in item_html(figure_1(dash=(0.60, 0.62, 0.61)))
 
 
 def test_the_record_holds_what_the_summary_needs():
@@ -84,12 +86,15 @@ def test_the_summary_has_a_row_a_claim_with_its_numbers_and_the_hardware_on_top(
     made = digest([figure_1().result(), reproduced(ITEMS["table-7"], "small").result()])
     head, _, body = made.partition("| Item |")
     assert "Measured on a processor, 2 cores, 2 run(s) at once of 1 thread(s), Python 3.11, torch unknown." in head
-    assert "2 items, 6 claims: 6 agree, 0 disagree, 0 too few seeds." in head
+    assert "2 items, 6 claims: 6 agree, 0 disagree, 0 too few seeds; 3 verdicts survive Holm's correction." in head
+    assert "Rule of all intervals: Student's t interval, fixed number of seeds." in head
     rows = [line for line in body.splitlines() if line.startswith(("| figure-1", "| table-7"))]
     assert len(rows) == 7
     assert all(row.count("**agree**") == 1 and "| small | 3 | 61 |" in row for row in rows[:6])
     assert NO_CLAIM in rows[6]
-    assert "## What stands in for the paper's setting\n\n- figure-1, small: 1,000 images" in made
+    assert (
+        "## What stands in for the paper's setting\n\n- figure-1, small: a ResNet-18 of a quarter of the width" in made
+    )
 
 
 def test_runs_that_failed_are_told():
@@ -97,3 +102,21 @@ def test_runs_that_failed_are_told():
     bad = Reproduced(good.item, good.scale, good.outcome, 1.0, good.command, failures={"run-1": "killed"})
     assert "run-1: killed" in item_html(bad)
     assert "- figure-1, small: 1 runs failed" in digest([bad.result()])
+
+
+def test_page_and_record_name_the_rule_and_the_runs_that_are_left():
+    sequential = replace(figure_1(), rule=GROUP_SEQUENTIAL, left=4)
+    page = unescape(item_html(sequential))
+    assert "rule: group-sequential t interval" in page
+    assert "4 runs are left" in page
+    assert "95 % sequential CI [" in page
+    result = sequential.result()
+    assert (result["rule"], result["left"]) == (GROUP_SEQUENTIAL.name, 4)
+    assert "## Runs that are left: the same command continues\n\n- figure-1, small: 4 runs" in digest([result])
+
+
+def test_a_record_without_p_values_has_a_row_without_holm():
+    old = figure_1().result()
+    for claim in old["claims"]:
+        del claim["p_values"]
+    assert digest([old]).count("paired seeds | – | small") == 6
