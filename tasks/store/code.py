@@ -31,7 +31,7 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/run_images.py",
     "dash_core/section.py",
     "dash_core/seeding.py",
-    "dash_core/shrinking.py",
+    "dash_core/shrinking",
     "dash_core/stream/chain.py",
     "dash_core/stream/identities.py",
     "dash_core/training.py",
