@@ -194,7 +194,7 @@ def test_a_section_must_be_a_mapping(section, value):
         ("training.batch_size", 1, "greater than or equal to 2"),
         ("training.stop_accuracy", 99.9, "less than or equal to 1"),
         ("training.max_epochs", 0, "greater than or equal to 1"),
-        ("training.schedule", "cosine", "'constant' or 'multistep'"),
+        ("training.schedule", "linear", "'constant', 'multistep' or 'cosine'"),
         ("training.warmup_epochs", -1, "greater than or equal to 0"),
         ("training.augmentation", "flip", "'crop_flip'"),
         ("seeds", [], "at least 1 item"),
