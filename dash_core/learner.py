@@ -98,6 +98,7 @@ class Learner:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state returned by `state_dict`."""
+        """Continue from a state returned by `state_dict`; without its optimizer, only the weights are set."""
         self.load_weights(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])

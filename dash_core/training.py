@@ -226,7 +226,7 @@ class _ChunkTraining:
     def _measured(self, steps: int, begun: Moment | None) -> tuple[Tensor, int]:
         """Return a tensor for the measurements of each step, and how many steps were done before an interruption."""
         measured = torch.empty((steps, 3), dtype=torch.float64, device=self.learner.device)
-        if begun is None:
+        if begun is None or not len(begun.measured):  # at the start of an epoch, for which the generators are seeded
             return measured, 0
         done = len(begun.measured)
         measured[:done] = begun.measured.to(self.learner.device)

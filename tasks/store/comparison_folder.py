@@ -89,7 +89,13 @@ def write_comparison(evidence: Evidence, folder: Path, command: str) -> Table:
 
 def table_of(evidence: Evidence, summaries: list[MethodSummary]) -> Table:
     """Return the comparison's table, its title naming data, model and protocol."""
-    notes = (*sameness(evidence.methods), *evidence.gaps, *evidence.conditions, evidence.split_note)
+    notes = (
+        *sameness(evidence.methods),
+        *evidence.gaps,
+        *evidence.shared,
+        *evidence.conditions,
+        evidence.split_note,
+    )
     return comparison_table(_title(evidence), summaries, len(evidence.params.seeds), notes)
 
 

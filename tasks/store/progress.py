@@ -120,6 +120,8 @@ class ProgressWriter:
 
     def _write(self) -> None:
         self._written = time.monotonic()
+        if not self._folder.is_dir():  # removed meanwhile: training says so when it saves, and makes no new one
+            return
         write_progress(self._folder, replace(self._now, seconds_left=self._estimate()))
 
     def _estimate(self) -> float | None:

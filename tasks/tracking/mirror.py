@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dash_core.comparison import Params
 from dash_core.config import RunConfig, Setting
 from dash_core.data import Dataset
-from dash_core.errors import StopRequested, without_password
+from dash_core.errors import StopRequested, public_address
 from dash_core.recipes import effective, resolved
 from dash_core.records import ChunkRecord
 from tasks.store.locks import Busy, locked_run, locked_tracking
@@ -83,7 +83,7 @@ class Mirror:
     @property
     def address(self) -> str:
         """MLflow's address as it may be printed."""
-        return without_password(self.uri)
+        return public_address(self.uri)
 
     @property
     def opened(self) -> bool:
