@@ -246,9 +246,13 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(key, value, w
         (
             "dataset.name",
             "image_folder",
-            "dataset: `folder` is needed by, and only used with, the dataset image_folder",
+            "dataset: `folder` is needed by, and only used with, the datasets image_folder and stream",
         ),
-        ("dataset.folder", "here", "dataset: `folder` is needed by, and only used with, the dataset image_folder"),
+        (
+            "dataset.folder",
+            "here",
+            "dataset: `folder` is needed by, and only used with, the datasets image_folder and stream",
+        ),
         ("dataset.image_size", 8, "dataset: `image_size` is only used with the datasets image_folder and imagenet"),
         ("protocol.name", "discard", "protocol.name: unknown protocol 'discard' (did you mean 'discarding'?); known: "),
         ("protocol.name", 3, "protocol.name: unknown protocol 3; known: standard, two_phase, discarding, continuous, "),
