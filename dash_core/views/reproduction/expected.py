@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from dash_core.comparison import Params
-from dash_core.config import ModelConfig, RunConfig
+from dash_core.config import RunConfig
 from dash_core.data import dataset_spec
 from dash_core.models import build_model, forward_flops
 from dash_core.views.reproduction.item import Item
@@ -69,9 +69,12 @@ def run_flops(run: RunConfig) -> float:
         passes += images * share * (experiment.epochs or assumed)
     twice = 2 if run.optimizer.name == "sam" else 1
     shape = spec.image_shape or (3, 32, 32)
-    return _forward(run.model, shape, spec.classes or 10) * (BACKWARD * twice * passes + tested * len(run.schedule))
+    model = run.model
+    forward = _forward(model.name, model.normalisation, model.width, shape, spec.classes or 10)
+    return forward * (BACKWARD * twice * passes + tested * len(run.schedule))
 
 
 @cache
-def _forward(model: ModelConfig, shape: tuple[int, int, int], classes: int) -> float:
-    return float(forward_flops(build_model(model.name, shape, classes, seed=0, **model.options), shape))
+def _forward(name: str, normalisation: str, width: int | None, shape: tuple[int, int, int], classes: int) -> float:
+    model = build_model(name, shape, classes, seed=0, normalisation=normalisation, width=width)
+    return float(forward_flops(model, shape))
