@@ -45,9 +45,9 @@ class Check(Protocol):
 class Above:
     """`left` is above `right` by more than −margin: 0 claims a difference, a larger margin that nothing is lost.
 
-    The interval of the paired differences decides, by a rule (`dash_core.views.rules`). The check agrees if the interval is above −margin, and
-    disagrees if it is below. An interval that contains −margin, has no width, or rests on fewer than CLEAR_SEEDS pairs
-    decides nothing. right: a reading, or a number.
+    The interval of the paired differences decides, by a rule of `dash_core.views.rules`. The check agrees if the
+    interval is above −margin, and disagrees if it is below. An interval that contains −margin, has no width, or rests
+    on fewer than CLEAR_SEEDS pairs decides nothing. right: a reading, or a number.
     """
 
     left: Reading

@@ -17,8 +17,8 @@ class Reproduced:
     """An item that was run at a scale.
 
     seconds: the sum over all runs, from their records. command: repeats the item. overrides: `--set` values that change
-    results. failures: the reason by failed run. rule: how differences are judged. left: number of runs that are not trained
-    yet, because the time that was given had passed.
+    results. failures: the reason by failed run. rule: how differences are judged. left: number of runs that are not
+    trained yet, because the time that was given had passed.
     """
 
     item: Item
