@@ -87,10 +87,10 @@ def _write(path: Path, content: memoryview) -> None:
     write_atomically(path, header, content)  # as two parts: joining them would copy the state
 
 
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
+def load_checkpoint(path: Path, *, keep_damaged: bool = False) -> dict[str, Any] | None:
     """Return the newest whole checkpoint, or None if there is none. Tensors are on the CPU.
 
-    A damaged checkpoint is removed, with a warning that names it.
+    A damaged checkpoint is removed, with a warning that names it; not with `keep_damaged`.
     """
     for candidate in filter(Path.exists, (path, _previous(path))):
         with naming(candidate):
@@ -105,6 +105,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         else:
             reason = "its checksum does not match"
         logger.warning("checkpoint %s cannot be used and is passed over: %s", candidate, reason)
+        if keep_damaged:
+            continue
         with naming(candidate):
             candidate.unlink()  # or the next save would replace the good one by it
     return None

@@ -34,6 +34,7 @@ from dash_core.section import (
 
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
+IN_FOLDERS = ("image_folder", "stream")  # datasets that dataset.folder names
 IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
 WIDTHS = {"resnet18": 64, "resnet18_sota": 64, "resnet10": 16}  # channels of the first stage, unless model.width says
 
@@ -55,8 +56,8 @@ class DatasetConfig(Section):
 
     @model_validator(mode="after")
     def _folder_and_size_belong_to_the_dataset(self) -> Self:
-        if (self.name == "image_folder") != (self.folder is not None):
-            raise ValueError("`folder` is needed by, and only used with, the dataset image_folder")
+        if (self.name in IN_FOLDERS) != (self.folder is not None):
+            raise ValueError(f"`folder` is needed by, and only used with, the datasets {' and '.join(IN_FOLDERS)}")
         if self.image_size is not None and self.name not in RESIZED:
             raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
         changed = self.later & self.identity.keys()
@@ -104,6 +105,8 @@ class OptimizerConfig(Section):
 class TrainingConfig(Section):
     """How each chunk is trained to convergence (paper, section 5 and appendix)."""
 
+    later: ClassVar = frozenset(("class_weights", "label_smoothing"))
+
     recipe: Literal["standard", "sota"] = "standard"
     batch_size: Batch = 128
     stop_accuracy: Accuracy | None = 0.999  # running train accuracy that ends a chunk; None: max_epochs alone does
@@ -113,6 +116,8 @@ class TrainingConfig(Section):
     augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
     precision: Literal["auto", "exact", "bf16"] = "auto"  # of a training step; auto: bf16 where the hardware has it
     compile: bool = False  # full batches by torch.compile, on CUDA as CUDA graphs
+    class_weights: Literal["none", "balanced"] = "none"  # of the loss; balanced: each class counts as much in all
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the target that all classes have equally
 
 
 class MethodConfig(Section):
@@ -151,6 +156,12 @@ class Setting(Section):
                 raise ValueError(f"{experiments} is more than the {most} that {protocol.name} has with chunks={chunks}")
             protocol.check_intervenes(min(experiments, chunks))
         return experiments
+
+    @property
+    def intervenes(self) -> bool:
+        """Whether a method that changes the learner between experiments has an occasion to."""
+        numbers = range(1, self.experiment_count + 1)
+        return any(self.protocol.experiment(number, self.chunks, "warm").intervene for number in numbers)
 
     @property
     def experiment_count(self) -> int:

@@ -1,5 +1,7 @@
 """Errors that the user can fix: each message says what was given, what is allowed and what to do."""
 
+import re
+
 
 class DashError(Exception):
     """Base class of all errors raised on purpose; the message is shown without a traceback."""
@@ -23,3 +25,8 @@ class StopRequested(DashError):
 
 class TrainingError(DashError):
     """Training cannot continue: the message says experiment, epoch, step and the likely cause."""
+
+
+def without_password(text: str) -> str:
+    """Return a text, such as an error that may be printed, with user and password removed from the addresses in it."""
+    return re.sub(r"//\S*@", "//", text)  # up to the last @: a password may contain one, and a slash

@@ -51,6 +51,12 @@ def telling_when_full(folder: Path) -> Iterator[None]:
         raise DiskError(f"{told}{folder}: {os.strerror(errno.ENOSPC)}; {REMEDIES[errno.ENOSPC]}") from error
 
 
+def check_space(folder: Path) -> None:
+    """Raise DiskError if the disk of `folder` is full."""
+    if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
+        raise DiskError(f"{folder}: {os.strerror(errno.ENOSPC)}; {REMEDIES[errno.ENOSPC]}")
+
+
 def make_writable_folder(option: str, folder: Path, inner: Path | None = None) -> None:
     """Make `folder`, which an option names, and `inner` in it; ConfigError says why it cannot hold results."""
     try:

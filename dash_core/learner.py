@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dash_core.convolution import use_fast_convolutions_
 from dash_core.cost import CostMeter
+from dash_core.loss import Loss
 from dash_core.seeding import derive_seed, generator
 
 
@@ -17,7 +19,7 @@ class Learner:
 
     build: seed → a new model; the seed decides all its random draws. Its 4-d weights are stored channels-last, in
     which convolutions are faster. make_optimizer: model → a new optimiser of its parameters. head: names of the
-    model's classifier modules.
+    model's classifier modules. loss: labels (N,) of the training images → the loss that training minimises.
     """
 
     def __init__(
@@ -28,12 +30,14 @@ class Learner:
         seed: int,
         device: torch.device,
         head: tuple[str, ...] = (),
+        loss: Callable[[Tensor], Loss] = lambda labels: functional.cross_entropy,
     ) -> None:
         self._build = build
         self._make_optimizer = make_optimizer
         self.seed = seed
         self.device = device
         self.head = head
+        self.loss = loss
         self.meter = CostMeter(device)
         self.model = build(derive_seed(seed, "init", 1)).to(device, memory_format=torch.channels_last)
         use_fast_convolutions_(self.model)

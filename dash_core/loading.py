@@ -182,6 +182,11 @@ class GrowingData:
         return self._bounds[-1][1] - self._start
 
     @property
+    def labels(self) -> Tensor:
+        """The labels (N,), oldest chunk first, without a copy."""
+        return self._resident.labels[self._start : self._bounds[-1][1]]
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
         return tuple(self._resident.images.shape[1:])

@@ -56,6 +56,34 @@ def _left_to_containers() -> Iterator[int]:
                 yield int(given) - int(used.read_text()) + int(cached)
 
 
+def layer_bytes(model: nn.Module, example: Tensor) -> int:
+    """Return the bytes of the largest layer in a forward pass in eval mode over `example` (B, ...): input and output.
+
+    Without gradients this is what the pass holds at a time, apart from the weights and a residual branch.
+    """
+    largest = 0
+
+    def measure(module: nn.Module, inputs: object, outputs: object) -> None:
+        nonlocal largest
+        largest = max(largest, _bytes_of(inputs) + _bytes_of(outputs))
+
+    hooks = [module.register_forward_hook(measure) for module in model.modules()]
+    try:
+        with in_mode(model, training=False), torch.no_grad():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return largest
+
+
+def _bytes_of(value: object) -> int:
+    """Return the bytes of a tensor, or of the tensors in a tuple or list."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    return sum(map(_bytes_of, value)) if isinstance(value, tuple | list) else 0
+
+
 def saved_bytes(model: nn.Module, example: Tensor) -> int:
     """Return the bytes that a forward pass in eval mode over `example` (B, ...) saves for its backward pass."""
     seen = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}

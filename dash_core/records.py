@@ -4,9 +4,10 @@ A record is in the file before anything else is told about it.
 """
 
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,12 @@ def milliseconds() -> int:
     return time.time_ns() // 1_000_000
 
 
+def balanced_accuracy(class_accuracy: Sequence[float | None]) -> float:
+    """Return the mean of the classes' accuracies; classes without test images, None, do not count."""
+    present = [accuracy for accuracy in class_accuracy if accuracy is not None]
+    return math.fsum(accuracy / len(present) for accuracy in present)
+
+
 @dataclass(frozen=True)
 class ChunkRecord:
     """The result and the cost of one experiment.
@@ -34,6 +41,8 @@ class ChunkRecord:
     experiment: j, counted from 1. images: number of training images. Accuracies are in [0, 1], losses in nats.
     steps, epochs: of this experiment. converged: it reached the stop accuracy or, where the number of epochs is fixed,
     did them all. cost: by phase. diagnostics: by name. finished_at: Unix time in milliseconds.
+    evaluation_batch: images in one forward pass of the test. balanced_accuracy: mean of class_accuracy; None in
+    records older than this key.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -51,6 +60,21 @@ class ChunkRecord:
     cost: Mapping[str, Cost] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     finished_at: int = 0
+    evaluation_batch: int = 512
+    balanced_accuracy: float | None = None
+
+    @property
+    def balanced(self) -> float:
+        """The test accuracy averaged over the classes, whatever their numbers of images."""
+        return balanced_accuracy(self.class_accuracy) if self.balanced_accuracy is None else self.balanced_accuracy
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training diverged: the train loss is far above that of a uniform guess, ln(classes).
+
+        Far is 10 times, or twice if the experiment did not converge. A network that learns ends below 1 times.
+        """
+        return self.train_loss > (10 if self.converged else 2) * math.log(max(len(self.class_accuracy), 2))
 
     @property
     def total_cost(self) -> Cost:

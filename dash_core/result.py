@@ -48,8 +48,8 @@ def read_result(
 ) -> dict[str, Any] | None:
     """Return the result of a complete run, or None if the run is not complete.
 
-    RecordError if the file is damaged, or the weights are not those whose hash it holds. split: digest of the chunk plan that the run must have been trained on. code: digest of the code that must have
-    trained it. None allows any.
+    RecordError if the file is damaged, or the weights are not those whose hash it holds. split: digest of the chunk
+    plan that the run must have been trained on. code: digest of the code that must have trained it. None allows any.
     """
     path = folder / RESULT_FILE
     if not path.exists() or not (folder / WEIGHTS_FILE).exists():

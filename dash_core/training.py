@@ -14,6 +14,7 @@ from dash_core.errors import TrainingError
 from dash_core.interventions import Intervention
 from dash_core.learner import Learner
 from dash_core.loading import GrowingData
+from dash_core.loss import Loss
 from dash_core.optim.sam import SAM
 from dash_core.optim.schedules import learning_rate_factor
 from dash_core.precision import arithmetic
@@ -25,7 +26,8 @@ from dash_core.shrinking import batch_bounds
 class EpochReport:
     """One finished epoch. Accuracy and loss are means over its mini-batches, each measured before its update.
 
-    train_loss is the cross-entropy without a method's penalty, so that methods can be compared.
+    train_loss is the plain cross-entropy, without class weights, label smoothing or a method's penalty, so that runs
+    can be compared.
     """
 
     experiment: int
@@ -96,7 +98,8 @@ def train_chunk(
     """
     learner.model.train()
     rates = begun.rates if begun else [group["lr"] for group in learner.optimizer.param_groups]
-    training = _ChunkTraining(learner, data, config, intervention, rates, observers.after_step)
+    loss = learner.loss(data.labels)
+    training = _ChunkTraining(learner, data, config, intervention, loss, rates, observers.after_step)
     epoch, steps = (begun.epoch, begun.steps) if begun else (0, 0)
     report = None
     try:
@@ -126,6 +129,7 @@ class _ChunkTraining:
     data: GrowingData
     config: TrainingConfig
     intervention: Intervention
+    loss: Loss
     rates: list[float]
     after_step: AfterStep
 
@@ -196,16 +200,17 @@ class _ChunkTraining:
             group["lr"] = rate * factor
 
     def _forward_backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Add the gradients of loss and penalty; return accuracy, loss, and loss with penalty, (3,)."""
+        """Add the gradients of loss and penalty; return accuracy, cross-entropy, and loss with penalty, (3,)."""
         with arithmetic(self.config.precision, self.learner.device):
             outputs = self._model(len(labels))(inputs)
         outputs = outputs.float()
-        loss = functional.cross_entropy(outputs, labels)
+        loss = self.loss(outputs, labels)
+        plain = loss if self.loss is functional.cross_entropy else functional.cross_entropy(outputs.detach(), labels)
         penalty = self.intervention.penalty(self.learner)
         penalised = loss if penalty is None else loss + penalty
         penalised.backward()
         accuracy = (outputs.argmax(1) == labels).double().mean()  # float64: 9 of 10 right is ≥ 0.9
-        return torch.stack((accuracy, loss.detach().double(), penalised.detach().double()))
+        return torch.stack((accuracy, plain.detach().double(), penalised.detach().double()))
 
     def _model(self, images: int) -> Callable[[Tensor], Tensor]:
         """Return the model, or the compiled model if it is asked for, the batch is full and its FLOPs are known.

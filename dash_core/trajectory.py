@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,20 @@ from dash_core.errors import RecordError, StopRequested, TrainingError
 from dash_core.evaluation import Evaluation, evaluate
 from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
+from dash_core.loss import training_loss
 from dash_core.memory import running_out_told
 from dash_core.models import build_model, forward_flops, model_spec
 from dash_core.optim import build_optimizer
 from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve
-from dash_core.records import RECORDS_FILE, ChunkRecord, append_record, milliseconds, rewrite_records
+from dash_core.records import (
+    RECORDS_FILE,
+    ChunkRecord,
+    append_record,
+    balanced_accuracy,
+    milliseconds,
+    rewrite_records,
+)
 from dash_core.result import remove_result, write_result
 from dash_core.run_images import RunImages
 from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, train_chunk
@@ -55,6 +64,25 @@ class Watch:
 
 
 NO_WATCH = Watch()
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The state after the first chunks of the same run, from which a run over more chunks starts.
+
+    file: a checkpoint. identity: what it must be of: the run over those chunks, their plan and the precision; the code
+    may have changed since.
+    """
+
+    file: Path
+    identity: Mapping[str, Any]
+
+    def load(self) -> dict[str, Any]:
+        """Return the state; RecordError unless it is the expected one."""
+        state = load_checkpoint(self.file, keep_damaged=True)
+        if state is None or any(state["identity"].get(key) != value for key, value in self.identity.items()):
+            raise RecordError(f"{self.file} is not the state of the model that training continues from; bring it back")
+        return state
 
 
 @dataclass(frozen=True)
@@ -81,7 +109,8 @@ class Trajectory:
 
     A new trajectory over the folder of an interrupted run continues that run, with the results of a run that never
     stopped. code: digest of the code that decides results; a state that other code saved is not used. resident: bytes
-    of images that the device may hold; a larger set is streamed to it, with the same results.
+    of images that the device may hold; a larger set is streamed to it, with the same results. earlier: where to start
+    instead of at the first experiment, if the folder has no usable state.
     """
 
     def __init__(
@@ -95,6 +124,7 @@ class Trajectory:
         code: str = "",
         watch: Watch = NO_WATCH,
         resident: int | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         self.images = RunImages(run, dataset, plan, device, resident)
         self.run = run
@@ -103,6 +133,7 @@ class Trajectory:
         self.plan = plan
         self._classes = dataset.train.classes
         self._watch = watch
+        self._earlier = earlier
         self._checkpoint = folder / "state.ckpt"
         self._writer = CheckpointWriter(self._checkpoint)
         optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
@@ -115,11 +146,12 @@ class Trajectory:
             seed=run.seed,
             device=device,
             head=model_spec(name).head,
+            loss=partial(training_loss, training),
         )
         flops = forward_flops(self.learner.model, shape)
         precision = resolve_precision(training.precision, device, flops)  # part of the identity: a run keeps to one
         self._training = training.model_copy(update={"precision": precision})
-        self._identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
+        self.identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         self.records: list[ChunkRecord] = []
         self._interrupted: dict[int, Intervened] = {}  # the experiment, if any, whose training a saved state is in
         self._begun = 0  # the last experiment that this object has begun; it begins none twice
@@ -213,6 +245,8 @@ class Trajectory:
             cost=self.learner.meter.take(),
             diagnostics=trained.diagnostics,
             finished_at=milliseconds(),
+            evaluation_batch=evaluation.batch,
+            balanced_accuracy=balanced_accuracy(evaluation.class_accuracy),
         )
         self.records.append(record)
         try:
@@ -229,7 +263,7 @@ class Trajectory:
         if self.pending:
             missing = ", ".join(map(str, self.pending))
             raise RuntimeError(f"run {self.run.id} cannot finish: experiments {missing} are not recorded")
-        write_result(self.folder, self.run, self._identity, self.learner.model.state_dict(), facts)
+        write_result(self.folder, self.run, self.identity, self.learner.model.state_dict(), facts)
         remove_checkpoint(self._checkpoint)
 
     def _memory_told(self, doing: str, remedy: str = "") -> AbstractContextManager:
@@ -260,7 +294,7 @@ class Trajectory:
     def _save(self, diagnostics: Mapping[str, float], moment: Moment | None) -> None:
         """Begin to write everything that the rest of the run depends on; moment: where the training is, if it began."""
         state = {
-            "identity": self._identity,
+            "identity": self.identity,
             "learner": self.learner.state_dict(),
             "records": [record.to_json() for record in self.records],
             "meter": self.learner.meter.state_dict(),
@@ -273,14 +307,16 @@ class Trajectory:
     def _resume(self) -> None:
         """Continue from the checkpoint, and make the records agree with it; without a usable one, start anew."""
         state = load_checkpoint(self._checkpoint)
-        if not isinstance(state, dict) or state.get("identity") != self._identity:
+        if not isinstance(state, dict) or state.get("identity") != self.identity:
             remove_result(self.folder)
             records = self.folder / RECORDS_FILE
             if state is not None or (records.exists() and records.stat().st_size):
                 why = "it has no usable checkpoint" if state is None else "its checkpoint is of other data or code"
                 logger.warning("run %s starts anew from its first experiment: %s", self.run.id, why)
-            rewrite_records(self.folder, [])
-            return
+            if self._earlier is None:
+                rewrite_records(self.folder, [])
+                return
+            state = self._earlier.load()
         try:
             self._load(state)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -80,12 +80,13 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
     """
     trained = _train(params, params.runs(), place, again)
     splits = {seed: plan.digest for seed, plan in trained.plans.items()}
-    evidence = gather(params, place, splits, describe(trained.dataset))
-    if (removed := trained.run_count - len(trained.failures) - len(evidence.runs)) > 0:
-        raise ComparisonFailed(
-            f"{removed} of {trained.run_count} runs were removed by another command; repeat this command"
-        )
-    published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
+    with trained.mirror.closed_on_error():
+        evidence = gather(params, place, splits, describe(trained.dataset))
+        if (removed := trained.run_count - len(trained.failures) - len(evidence.runs)) > 0:
+            raise ComparisonFailed(
+                f"{removed} of {trained.run_count} runs were removed by another command; repeat this command"
+            )
+        published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.run_count, trained.failures)
 
 

@@ -59,6 +59,11 @@ def train_experiments(trajectory: Trajectory, progress: ProgressWriter) -> None:
             trajectory.advance(steps)
 
 
+def tags_of(run: RunConfig) -> list[str]:
+    """Return a run's tags in Prefect. They are ours alone: a server may limit how many tasks with a tag run at once."""
+    return [f"dashpipe-{word}" for word in (run.method.label, run.dataset.name, run.model.name, f"seed-{run.seed}")]
+
+
 def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
     """Train one run in this process. Every error is raised as a DashError, which can be sent to another process.
 
@@ -68,7 +73,7 @@ def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
         folder = place.run_folder(run)
         remove_unfinished(folder)
         try:
-            with tags(run.method.label, run.dataset.name, run.model.name, f"seed {run.seed}"), naming():
+            with tags(*tags_of(run)), naming():
                 run_experiment(run, place)
         except DashError as error:
             _record_end(folder, "stopped" if isinstance(error, StopRequested) else "failed", error)

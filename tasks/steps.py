@@ -4,7 +4,11 @@ The trajectory passes between them in memory; Prefect never stores it and caches
 truth, and a run that starts again continues from it.
 """
 
-from functools import partial
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -14,29 +18,79 @@ from dash_core.records import ChunkRecord
 from dash_core.trajectory import Intervened, Trained, Trajectory
 from tasks.store.progress import ProgressWriter
 
-# no retries, whatever Prefect's settings say: a stop is not a failure, and a failure leaves half-trained weights
-step = partial(task, cache_policy=NO_CACHE, persist_result=False, retries=0)
+WAITING_SECONDS = 30.0  # for Prefect to start a task, before a warning says what it may be waiting for
+LOGGER = logging.getLogger("dash_core.tasks")  # the science's warnings are printed, and logged with the run
+
+_timer: threading.Timer | None = None  # warns that the task which was called last has not begun
 
 
-@step(task_run_name="experiment {experiment} · intervene", tags=["intervene"])
+def step(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that makes a Prefect task of a function; a warning says if Prefect does not start it soon.
+
+    No retries, whatever Prefect's settings say: a stop is not a failure, and a failure leaves half-trained weights. The
+    tag is ours alone, because a team's server may limit how many tasks with a tag run at once.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def begun(*arguments: Any, **options: Any) -> Any:
+            if _timer is not None:
+                _timer.cancel()
+            return function(*arguments, **options)
+
+        made = task(
+            begun,
+            task_run_name=f"experiment {{experiment}} · {name}",
+            tags=[f"dashpipe-{name}"],
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=0,
+        )
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            global _timer
+            _timer = threading.Timer(WAITING_SECONDS, _warn, [name])
+            _timer.daemon = True
+            _timer.start()
+            try:
+                return made(*arguments, **options)
+            finally:
+                _timer.cancel()
+
+        return call
+
+    return decorate
+
+
+def _warn(name: str) -> None:
+    LOGGER.warning(
+        "a run waits: Prefect has not started its task %s for %.0f s. A concurrency limit on one of its tags may have "
+        "no free slot; `prefect concurrency-limit ls` and `prefect gcl ls` list the limits",
+        name,
+        WAITING_SECONDS,
+    )
+
+
+@step("intervene")
 def intervene(trajectory: Trajectory, experiment: int) -> Intervened:
     """Change the learner before it trains on a new chunk."""
     return trajectory.intervene(experiment)
 
 
-@step(task_run_name="experiment {experiment} · train", tags=["train"])
+@step("train")
 def train(trajectory: Trajectory, experiment: int, intervened: Intervened) -> Trained:
     """Train on the experiment's chunks, until its stop rule or its number of epochs is reached."""
     return trajectory.train(experiment, intervened)
 
 
-@step(task_run_name="experiment {experiment} · evaluate", tags=["evaluate"])
+@step("evaluate")
 def evaluate(trajectory: Trajectory, experiment: int) -> Evaluation:
     """Measure the learner on the test set."""
     return trajectory.evaluate(experiment)
 
 
-@step(task_run_name="experiment {experiment} · record", tags=["record"])
+@step("record")
 def record(
     trajectory: Trajectory, experiment: int, trained: Trained, evaluation: Evaluation, progress: ProgressWriter
 ) -> ChunkRecord:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dash_core.config import ConfigError
+from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS, build_intervention, l2_init_penalty
 from dash_core.shrinking import shrink_, shrink_perturb_
 from tests import golden, toy

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from dash_core import evaluation
 from dash_core.errors import TrainingError
+from dash_core.evaluation import EVALUATION_BATCH, evaluation_batch
 from dash_core.interventions import dash
 from dash_core.interventions.dash import Dash
 from dash_core.learner import Learner
 from dash_core.loading import GrowingData, Normalisation, ResidentSet, StreamedImages
-from dash_core.memory import free_memory, is_out_of_memory, saved_bytes
+from dash_core.memory import free_memory, is_out_of_memory, layer_bytes, saved_bytes
+from dash_core.models import build_model
 from dash_core.result import WEIGHTS_FILE
 from dash_core.shrinking import averaged_gradient
 from tests import toy
@@ -174,9 +177,42 @@ def test_running_out_of_memory_says_where_and_what_to_set(tmp_path, monkeypatch,
     intervened = moving.intervene(1)
     if method == "evaluate":
         moving.train(1, intervened)
-    monkeypatch.setattr(moving.learner, "model", Bounded(moving.learner.model, 4))
+    monkeypatch.setattr(moving.learner, "model", Bounded(moving.learner.model, room=0))
     with pytest.raises(TrainingError, match=rf"out of memory on cpu .*{remedy}.*compare.workers"):
         moving.evaluate(1) if method == "evaluate" else moving.train(1, intervened)
+
+
+@pytest.mark.processor
+def test_an_evaluation_that_does_not_fit_takes_smaller_batches_and_records_their_size(tmp_path, monkeypatch, caplog):
+    run = toy.params(chunks=1, training={"batch_size": 16, "max_epochs": 1}).run("warm", 0)
+    moving = toy.trajectory(tmp_path, run, toy.dataset())
+    trained = moving.train(1, moving.intervene(1))
+    whole = moving.evaluate(1)
+    assert whole.batch == EVALUATION_BATCH
+    monkeypatch.setattr(moving.learner, "model", Bounded(moving.learner.model, room=7))
+    parts = moving.evaluate(1)
+    assert (parts.batch, parts.accuracy, parts.class_accuracy) == (4, whole.accuracy, whole.class_accuracy)
+    assert parts.loss == pytest.approx(whole.loss)
+    assert "batches of 8 images do not fit in the memory of cpu: they have 4" in caplog.text
+    assert moving.record(1, trained, parts).evaluation_batch == 4
+
+
+def test_the_batches_of_an_evaluation_follow_from_the_largest_layer(monkeypatch):
+    model, few = small_model(), torch.zeros(2, 1, 8, 8)
+    largest = 4 * 2 * 3 * 6 * 6  # BatchNorm takes and gives 3 maps of 6 x 6
+    assert layer_bytes(model, few) == 2 * largest
+    assert evaluation_batch(model, few) == EVALUATION_BATCH
+    monkeypatch.setattr(evaluation, "EVALUATION_BYTES", 10 * largest)
+    assert evaluation_batch(model, few) == 10
+    monkeypatch.setattr(evaluation, "EVALUATION_BYTES", 1)
+    assert evaluation_batch(model, few) == 1
+
+
+@pytest.mark.parametrize(("side", "batch"), [(32, 512), (64, 512), (224, 41)])
+def test_images_of_the_papers_sizes_are_evaluated_512_at_a_time_and_large_ones_in_a_gibibyte(side, batch):
+    with torch.device("meta"):
+        model, few = build_model("resnet18", (3, side, side), 10, seed=0), torch.zeros(2, 3, side, side)
+    assert evaluation_batch(model.to("meta"), few) == batch
 
 
 def test_other_errors_are_not_taken_for_it():

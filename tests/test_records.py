@@ -70,6 +70,23 @@ def test_a_record_comes_back_from_its_line_as_it_was(row):
     assert ChunkRecord.from_json(line) == row
 
 
+def test_a_record_of_before_a_key_was_there_is_read():
+    line = json.loads(record(1).to_json())
+    assert list(line)[-2:] == ["evaluation_batch", "balanced_accuracy"]
+    del line["evaluation_batch"], line["balanced_accuracy"]
+    older = ChunkRecord.from_json(json.dumps(line))
+    assert older == record(1)
+    assert older.balanced == 0.5  # (0.25 + 0.75) / 2: a class without test images does not count
+
+
+@pytest.mark.parametrize(
+    ("loss", "converged", "diverged"),
+    [(8314.0, False, True), (2.5, False, True), (2.1, False, False), (2.5, True, False), (11.0, True, True)],
+)
+def test_training_diverged_if_its_loss_ends_far_above_that_of_a_guess(loss, converged, diverged):
+    assert record(1, train_loss=loss, converged=converged).diverged == diverged  # ln 3 = 1.0986
+
+
 def test_records_come_back_in_their_order(tmp_path):
     assert read_records(tmp_path) == []
     made = written(tmp_path, 3)

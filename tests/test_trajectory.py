@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dash_core.config import ConfigError
 from dash_core.data import ChunkPlan, evaluation_indices
-from dash_core.errors import StopRequested
+from dash_core.errors import ConfigError, StopRequested
 from dash_core.interventions import INTERVENTIONS
 from dash_core.interventions.controls import CONTROLS
 from dash_core.models import MODELS

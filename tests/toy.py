@@ -11,6 +11,7 @@ from dash_core.checkpoint import CheckpointWriter
 from dash_core.comparison import Params
 from dash_core.config import RunConfig, merge, parse
 from dash_core.data import ChunkPlan, Dataset, ImageSet
+from dash_core.errors import ConfigError as ConfigError
 from dash_core.errors import StopRequested
 from dash_core.trajectory import Trajectory, Watch
 

@@ -32,10 +32,12 @@ class Source:
     """A dataset whose files are present.
 
     identity: JSON-able; equal identities mean equal images. read: returns the dataset, or its image files.
+    cached: whether it is worth a copy in the cache; not if it is decoded and checked already.
     """
 
     identity: Any
     read: Callable[[], Dataset | ImageFiles]
+    cached: bool = True
 
 
 def file_identity(root: Path, files: Iterable[str | Path]) -> str:

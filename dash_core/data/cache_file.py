@@ -90,7 +90,7 @@ def read_dataset(file: Path) -> Dataset:
             labels = [torch.from_numpy(content.get_tensor(key)) for key in _LABELS]
         if digest_of(meta) != digest:
             raise DataError("its description does not match its digest")
-        dataset = _dataset(json.loads(meta), [_mapped(file, key) for key in _IMAGES], labels, checked)
+        dataset = _dataset(json.loads(meta), [mapped(file, key) for key in _IMAGES], labels, checked)
     except (OSError, SafetensorError, DataError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: the cache file is damaged ({error})") from error
     if not checked:
@@ -161,7 +161,7 @@ def _check_space(file: Path, found: ImageFiles, needed: int) -> None:
         )
 
 
-def _mapped(file: Path, key: str) -> Tensor:
+def mapped(file: Path, key: str) -> Tensor:
     """Return a read-only tensor mapped from the file: only pages that are read take memory, none is reserved."""
     with file.open("rb") as content:
         length = int.from_bytes(content.read(8), "little")

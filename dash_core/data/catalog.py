@@ -122,6 +122,12 @@ _SPECS = (
         source="dataset.folder",
         origin="folder",
     ),
+    DatasetSpec(
+        name="stream",
+        summary="the past of a stream (dataset.folder=streams/<name>): its chunks as they arrived, and its hold-out",
+        source="dashpipe stream",
+        origin="folder",
+    ),
 )
 
 DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}

@@ -42,6 +42,8 @@ class ChunkPlan:
         indices = training_indices(train, config, seed)
         if not 1 <= chunks <= len(indices):
             raise ConfigError(f"chunks: {chunks} must lie between 1 and the {len(indices)} training images used")
+        if train.arrived:
+            return cls(config.name, train.digest, seed, _as_arrived(train, config, chunks, protocol))
         parts = protocol.cut(train.labels[indices], chunks, generator(seed, "chunks"))
         return cls(config.name, train.digest, seed, tuple(indices[part] for part in parts))
 
@@ -118,6 +120,16 @@ class ChunkPlan:
         if plan.digest != content["digest"]:
             raise RecordError(f"{path}: the chunk plan does not match its digest, so it was changed; make it again")
         return plan
+
+
+def _as_arrived(train: ImageSet, config: DatasetConfig, chunks: int, protocol: Protocol) -> tuple[Tensor, ...]:
+    """Return the chunks in which the images arrived; ConfigError for settings that would divide them otherwise."""
+    if chunks != len(train.arrived):
+        raise ConfigError(f"chunks: {config.name} arrived in {len(train.arrived)}, got {chunks}: set that number")
+    if protocol.division or config.train_size is not None:
+        key = "protocol.name" if protocol.division else "dataset.train_size"
+        raise ConfigError(f"{key}: {config.name} arrived in chunks, which cannot be cut otherwise: leave it out")
+    return torch.arange(len(train)).split(list(train.arrived))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class ImageSet:
 
     images: uint8 (N, H, W, C); labels: int64 (N,), each in [0, len(class_names)).
     mean, std: per channel, of images scaled to [0, 1]; normalisation subtracts the one and divides by the other.
+    arrived: number of images of each chunk, in order, if they arrived in chunks.
     """
 
     images: Tensor
@@ -28,6 +29,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    arrived: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dash_core.config import DatasetConfig
+from dash_core.data.arrived import open_stream_folder
 from dash_core.data.cache import Source, cached
 from dash_core.data.catalog import dataset_spec
 from dash_core.data.digits import open_digits
@@ -25,6 +26,7 @@ OPENERS: dict[str, Callable[[DatasetConfig, Path, bool, ProgressCallback], Sourc
     "tiny_imagenet": open_tiny_imagenet,
     "imagenet": open_imagenet,
     "image_folder": open_image_folder,
+    "stream": open_stream_folder,
 }
 
 
@@ -39,6 +41,6 @@ def load_dataset(
     spec = dataset_spec(config.name)
     try:
         source = OPENERS[spec.name](config, Path(data_root), download, progress)
-        return cached(Path(cache), spec.name, source, progress)
+        return cached(Path(cache), spec.name, source, progress) if source.cached else source.read()
     except OSError as error:
         raise DataError(f"{spec.name}: its files cannot be read ({error})") from error

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dash_core.evaluation import EVALUATION_BATCH
+from dash_core.evaluation import evaluation_batch
 from dash_core.interventions import Intervention
 from dash_core.learner import Learner
 from dash_core.loading import GrowingData
@@ -46,12 +46,15 @@ class Subject:
             yield self.data.normalise(images), labels
 
     @torch.no_grad()
-    def predict(self, positions: Tensor, size: int = EVALUATION_BATCH) -> tuple[Tensor, Tensor]:
+    def predict(self, positions: Tensor, size: int | None = None) -> tuple[Tensor, Tensor]:
         """Return outputs (N, classes) and labels (N,) at the positions in eval mode; modes are left as found.
 
-        size: images of a batch.
+        size: images of a batch; None: as many as an evaluation takes.
         """
         outputs, labels = [], []
+        if size is None:
+            few, _ = next(self.batches(positions[:2], 2))
+            size = evaluation_batch(self.learner.model, few)
         with in_mode(self.learner.model, training=False):
             for inputs, given in self.batches(positions, size):
                 with self.learner.meter.counted(("evaluate", len(given))):

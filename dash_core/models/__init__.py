@@ -59,7 +59,6 @@ _SPECS = (
         head=("fc",),
         smallest=8,
         normalisations=tuple(NORMALISATIONS),
-        imports=_TORCHVISION,
     ),
     ModelSpec(
         name="resnet18_sota",
@@ -69,7 +68,6 @@ _SPECS = (
         head=("fc",),
         smallest=8,
         normalisations=tuple(NORMALISATIONS),
-        imports=_TORCHVISION,
     ),
     ModelSpec(
         name="resnet10",
@@ -79,7 +77,6 @@ _SPECS = (
         head=("fc",),
         smallest=8,
         normalisations=tuple(NORMALISATIONS),
-        imports=_TORCHVISION,
     ),
     ModelSpec(
         name="vgg16_bn",

@@ -49,11 +49,16 @@ COLUMNS = (
     Column("teraflops", "TFLOPs", lambda r: total_cost(r).flops, 3, 1e-12, True, ("warm",)),
     Column("seconds", "Seconds", lambda r: total_cost(r).seconds, 1, 1, True, ("warm",)),
 )
+BALANCED = Column("last_balanced_accuracy", "Last bal. acc. %", lambda r: r[-1].balanced, 2, 100)
+UNBALANCED = 0.005  # a difference between accuracy and balanced accuracy from which tables show both
 
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method over its seeds: a spread for each column, and the number of experiments that did not converge."""
+    """One method over its seeds: a spread for each column, and numbers of experiments.
+
+    spreads: by key of COLUMNS and BALANCED. not_converged, diverged: of the experiments, see `ChunkRecord`.
+    """
 
     label: str
     intervention: str
@@ -61,6 +66,7 @@ class MethodSummary:
     spreads: Mapping[str, Spread]
     experiments: int
     not_converged: int
+    diverged: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,42 @@ def summarise(methods: Sequence[MethodRuns]) -> list[MethodSummary]:
     return [_summarise(method) for method in methods if method.runs]
 
 
+def columns_of(summaries: Sequence[MethodSummary]) -> tuple[Column, ...]:
+    """Return the columns of a table: with the balanced accuracy if it is another number than the accuracy."""
+    accuracy = COLUMNS[0]
+    pairs = [(summary.spreads[accuracy.key], summary.spreads.get(BALANCED.key)) for summary in summaries]
+    if any(balanced and abs(plain.mean - balanced.mean) >= UNBALANCED for plain, balanced in pairs):
+        return accuracy, BALANCED, *COLUMNS[1:]
+    return COLUMNS
+
+
+def indistinct(methods: Sequence[MethodRuns]) -> list[list[str]]:
+    """Return the groups of methods whose results are equal in every experiment of every seed, by label."""
+    groups: dict[object, list[str]] = {}
+    for method in methods:
+        results = tuple(
+            (seed, tuple((r.test_accuracy, r.test_loss, r.train_loss, r.steps) for r in records))
+            for seed, records in method.runs.items()
+        )
+        if results:
+            groups.setdefault(results, []).append(method.label)
+    return [labels for labels in groups.values() if len(labels) > 1]
+
+
+def sameness(methods: Sequence[MethodRuns]) -> list[str]:
+    """Return a sentence for each group of methods that cannot be told apart."""
+    return [
+        f"{listed(labels)} have the same results in every experiment: nothing that sets them apart had an effect"
+        for labels in indistinct(methods)
+    ]
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return 'a', 'a and b' or 'a, b and c'."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _summarise(method: MethodRuns) -> MethodSummary:
     runs = list(method.runs.values())
     records = [record for run in runs for record in run]
@@ -84,9 +126,10 @@ def _summarise(method: MethodRuns) -> MethodSummary:
         label=method.label,
         intervention=method.intervention,
         seeds=tuple(method.runs),
-        spreads={column.key: Spread.of([column.measure(run) for run in runs]) for column in COLUMNS},
+        spreads={column.key: Spread.of([column.measure(run) for run in runs]) for column in (*COLUMNS, BALANCED)},
         experiments=len(records),
         not_converged=sum(not record.converged for record in records),
+        diverged=sum(record.diverged for record in records),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dash_core.records import ChunkRecord
 from dash_core.spread import Spread
-from dash_core.views.summary import COLUMNS, Column, MethodRuns, MethodSummary, best
+from dash_core.views.summary import BALANCED, COLUMNS, Column, MethodRuns, MethodSummary, best, columns_of
 
 METRICS = ("last_accuracy", "average_accuracy", "average_steps", "teraflops")
 EXPERIMENT: Mapping[str, Callable[[ChunkRecord], float]] = {
@@ -16,6 +16,7 @@ EXPERIMENT: Mapping[str, Callable[[ChunkRecord], float]] = {
     "steps": lambda record: float(record.steps),
     "seconds": lambda record: record.total_cost.seconds,
     "teraflops": lambda record: record.total_cost.flops * 1e-12,
+    "balanced_accuracy": lambda record: 100 * record.balanced,
 }
 
 
@@ -39,16 +40,17 @@ class Table:
 
 def comparison_table(title: str, summaries: Sequence[MethodSummary], seeds: int, notes: Sequence[str] = ()) -> Table:
     """Return the paper-style table of a comparison; `seeds` is the planned number of seeds per method."""
-    winners = {column.key: best(summaries, column) for column in COLUMNS}
+    columns = columns_of(summaries)
+    winners = {column.key: best(summaries, column) for column in columns}
     rows = tuple(
         (
-            Cell(summary.label + ("†" if summary.not_converged else "")),
-            *(Cell(_written(summary, c), summary.label in winners[c.key]) for c in COLUMNS),
+            Cell(summary.label + ("†" if summary.not_converged else "") + ("§" if summary.diverged else "")),
+            *(Cell(_written(summary, c), summary.label in winners[c.key]) for c in columns),
             Cell(str(len(summary.seeds)) + ("‡" if len(summary.seeds) < seeds else "")),
         )
         for summary in summaries
     )
-    headings = ("Method", *(column.title for column in COLUMNS), "Seeds")
+    headings = ("Method", *(column.title for column in columns), "Seeds")
     explained = (
         "mean (population std) over seeds; cost is the whole run; best in bold (steps and cost: among all but warm)"
     )
@@ -63,9 +65,15 @@ def _written(summary: MethodSummary, column: Column) -> str:
 
 def _warnings(summaries: Sequence[MethodSummary], seeds: int) -> list[str]:
     stuck = [f"{s.label} {s.not_converged} of {s.experiments}" for s in summaries if s.not_converged]
+    lost = [f"{s.label} {s.diverged} of {s.experiments}" for s in summaries if s.diverged]
     short = [f"{s.label} {len(s.seeds)} of {seeds}" for s in summaries if len(s.seeds) < seeds]
     return [
         *([f"† experiments that ended at max_epochs before they converged: {', '.join(stuck)}"] if stuck else []),
+        *(
+            [f"§ experiments whose training diverged, so that their numbers mean nothing: {', '.join(lost)}"]
+            if lost
+            else []
+        ),
         *([f"‡ runs missing; seeds complete: {', '.join(short)}"] if short else []),
     ]
 
@@ -86,14 +94,16 @@ def to_csv(summaries: Sequence[MethodSummary]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [f"{column.key}_{part}" for column in COLUMNS for part in ("mean", "std")]
-    writer.writerow(["method", "intervention", "n_seeds", *names, "experiments", "not_converged"])
+    later = [f"{BALANCED.key}_mean", f"{BALANCED.key}_std", "diverged"]
+    writer.writerow(["method", "intervention", "n_seeds", *names, "experiments", "not_converged", *later])
     for s in summaries:
         values = [
-            value * column.scale
-            for column in COLUMNS
+            repr(value * column.scale)
+            for column in (*COLUMNS, BALANCED)
             for value in (s.spreads[column.key].mean, s.spreads[column.key].std)
         ]
-        writer.writerow([s.label, s.intervention, len(s.seeds), *map(repr, values), s.experiments, s.not_converged])
+        counts = [s.experiments, s.not_converged]
+        writer.writerow([s.label, s.intervention, len(s.seeds), *values[:-2], *counts, *values[-2:], s.diverged])
     return text.getvalue()
 
 
@@ -133,6 +143,7 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
+    "§": r"$^\S$",
     "·": r"$\cdot$",
 }
 

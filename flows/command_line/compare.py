@@ -3,6 +3,7 @@
 Most imports are inside the functions; `session.py` says why.
 """
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,6 +57,7 @@ def compare_and_print(options: SharedOptions, session: Session, again: bool) -> 
     from tasks.store.runs import is_complete
 
     settings, place, console = options.settings, session.place, session.console
+    warn_of(settings)
     trains = again or not all(is_complete(run, place) for run in settings.runs())
     if trains:
         fork_early({settings.model.name})
@@ -72,6 +74,14 @@ def compare_and_print(options: SharedOptions, session: Session, again: bool) -> 
         _print_published(published, options, session)
     if failure:
         raise failure
+
+
+def warn_of(settings: "Params") -> None:
+    """Print, on standard error, what a person should know before the parameters train."""
+    from flows.command_line.settings import cautions
+
+    for caution in cautions(settings):
+        print(f"warning: {caution}", file=sys.stderr)
 
 
 def _print_published(published: "Published", options: SharedOptions, session: Session) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from dash_core.errors import ConfigError
+from dash_core.errors import ConfigError, without_password
 from flows.command_line.errors import FAILED_EXIT
 from flows.command_line.options import SharedOptions, shared_options
 
@@ -26,10 +26,11 @@ def doctor(options: SharedOptions) -> None:
     from rich.console import Console
 
     findings = list(examine(options))
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     for finding in findings:
-        console.print(MARKS[finding.verdict], f"{finding.subject:14}", end="", markup=True)
-        console.print(finding.words + (f" → {finding.remedy}" if finding.remedy else ""), markup=False)
+        console.print(MARKS[finding.verdict], end=" ", markup=True)
+        line = f"{finding.subject:14}{finding.words}" + (f" → {finding.remedy}" if finding.remedy else "")
+        console.print(without_password(line), markup=False)
     if any(finding.verdict == "missing" for finding in findings):
         raise typer.Exit(FAILED_EXIT)
 
@@ -105,7 +106,7 @@ def _browser() -> Finding:
 
 
 def _stores(place: "Place") -> Iterator[Finding]:
-    from flows.services.prefect_server import check_health, configured_url
+    from flows.services.prefect_server import check_api, configured_url
     from tasks.tracking.address import tracking_uri
 
     uri = tracking_uri(place.store)
@@ -116,7 +117,7 @@ def _stores(place: "Place") -> Iterator[Finding]:
         yield Finding("ok", "Prefect", f"a private server for each command, database in {place.services}")
         return
     try:
-        check_health(url)
+        check_api(url)
     except ConfigError as error:
         yield Finding("missing", "Prefect", str(error))
     else:

@@ -1,41 +1,71 @@
 """How a command fails: one message, and an exit code for bad input or failure. Nothing heavy is imported."""
 
+import contextlib
 import signal
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import typer
 
-from dash_core.errors import ConfigError, DashError, DataError, StopRequested
+from dash_core.errors import ConfigError, DashError, DataError, StopRequested, without_password
 from dash_core.files import naming
+from flows.command_line.output import UnwrittenOutput
+from flows.services.machine import OPEN_FILES, too_few_files
 from flows.services.notices import warnings_shown
+from tasks.store.stopping import INTERRUPTING, STOPPING_SIGNALS, asked_by
 
 BAD_INPUT_EXIT, FAILED_EXIT = 2, 1  # exit codes
+UNWRITTEN_EXIT = 120  # as in Python: not all of the output could be written, for example to a full disk
+OLDEST_CLOCK = 0.0  # seconds of Unix time: before 1970, records and databases have no time to write
 
 
-@contextmanager
+@contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Print a DashError as one message, and exit with 2 for bad input or 1 for a failure.
 
     A stopped command exits with 128 plus the signal's number, as shells count.
     """
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in STOPPING_SIGNALS:
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
+            signal.signal(number, _terminated)
     try:
-        with naming(), warnings_shown():
+        _check_clock()
+        with _explained(), naming(), warnings_shown():
             yield
     except StopRequested as error:
-        from tasks.store.stopping import asked_by
-
-        print(f"stopped: {error}", file=sys.stderr)
+        _say(f"stopped: {error}")
         raise typer.Exit(128 + (asked_by() or signal.SIGTERM)) from None
+    except UnwrittenOutput as error:
+        _say(f"error: {error}")
+        raise typer.Exit(UNWRITTEN_EXIT) from None
     except DashError as error:
-        print(f"error: {_printable(str(error))}", file=sys.stderr)
+        _say(f"error: {_printable(without_password(str(error)))}")
         raise typer.Exit(BAD_INPUT_EXIT if isinstance(error, ConfigError | DataError) else FAILED_EXIT) from None
     except KeyboardInterrupt as interrupt:
-        print("stopped: the same command continues from the last saved state of each run", file=sys.stderr)
-        number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
+        _say("stopped: the same command continues from the last saved state of each run")
+        number = interrupt.number if isinstance(interrupt, _Terminated) else signal.SIGINT
         raise typer.Exit(128 + number) from None
+
+
+def _check_clock() -> None:
+    """Raise ConfigError if the machine's clock is before 1970: nothing that writes a time would work."""
+    if (now := time.time()) < OLDEST_CLOCK:
+        year = 1970 + now / (365.25 * 86400)
+        raise ConfigError(
+            f"the clock of this machine says {year:.0f}: set it (`date -s`, or a time service), and repeat"
+        )
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raise the system's error that no more files can be opened as one message with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in OPEN_FILES:
+            raise
+        raise too_few_files() from None
 
 
 def _printable(text: str) -> str:
@@ -43,9 +73,20 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        print(line, file=sys.stderr, flush=True)
+
+
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """A signal that ends a command as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def _terminated(number: int, frame: object) -> None:
-    raise _Terminated
+    for repeated in set(STOPPING_SIGNALS) - set(INTERRUPTING):
+        signal.signal(repeated, signal.SIG_IGN)  # a closed terminal may send its signal twice
+    raise _Terminated(number)

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from rich.box import HEAVY_HEAD, Box
@@ -46,7 +46,13 @@ def watched(runs: Sequence[RunConfig], place: Place, console: Console) -> Iterat
     """Show the progress of the runs within the block."""
     stop = threading.Event()
     follow = _follow_live if console.is_terminal else _follow_plainly
-    thread = threading.Thread(target=follow, args=(runs, _ProgressReader(runs, place), console, stop), daemon=True)
+    reader = _ProgressReader(runs, place)
+
+    def show() -> None:
+        with suppress(OSError):  # the output cannot be written any more: the runs go on, and the command says so
+            follow(runs, reader, console, stop)
+
+    thread = threading.Thread(target=show, daemon=True)
     thread.start()
     try:
         yield
@@ -60,7 +66,7 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a progress callback (what, done, total) that draws bars in a terminal and nothing elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks = {}
 
@@ -81,12 +87,12 @@ def print_table(table: Table, console: Console) -> None:
     console.print()
     console.print(rich_table)
     for note in table.notes:
-        console.print(note, style="dim", highlight=False)
+        console.print(note, style="dim", markup=False, highlight=False)
 
 
 def _rich_table(table: Table, box: Box | None, space: str) -> RichTable:
     """Return the table for a terminal, in a box or without (None). space: between a mean and its deviation."""
-    rich_table = RichTable(title=table.title, title_style="bold", title_justify="left", header_style="bold", box=box)
+    rich_table = RichTable(title=Text(table.title, style="bold"), title_justify="left", header_style="bold", box=box)
     for number, heading in enumerate(table.headings):
         rich_table.add_column(heading.replace(" ", space, 1), justify="left" if number == 0 else "right", no_wrap=True)
     for row in table.rows:

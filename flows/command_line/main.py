@@ -6,12 +6,15 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from typing import TextIO
 
 import typer
 
-from flows.command_line import compare, doctor, listings, mlflow_ui, pipeline, reproduce
-from flows.command_line.output import accept_every_character
+from dash_core.errors import without_password
+from flows.command_line import compare, doctor, listings, mlflow_ui, pipeline, reproduce, stream
+from flows.command_line.errors import UNWRITTEN_EXIT
+from flows.command_line.output import UnwrittenOutput, prepare_output
 from flows.services.environment import prepare_environment
 
 COMMANDS = (  # in the order of --help
@@ -34,8 +37,6 @@ COMMANDS = (  # in the order of --help
     pipeline.theory,
     reproduce.reproduce,
 )
-UNWRITTEN_EXIT = 120  # exit code, as in Python: the end of the output could not be written, for example to a full disk
-
 app = typer.Typer(
     help="Train on growing data, chunk by chunk, with DASH, Shrink & Perturb and their baselines, and compare them.",
     no_args_is_help=True,
@@ -59,7 +60,7 @@ def main() -> None:
             os._exit(code)
 
     atexit.register(leave)  # registered first, called last
-    accept_every_character()
+    prepare_output()
     try:
         app()
     except SystemExit as ended:
@@ -68,9 +69,11 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
         raise
-    except BaseException:
+    except BaseException:  # a fault of ours: its traceback may quote an address with a password
         code = 1
-        raise
+        with contextlib.suppress(OSError):
+            print(without_password(traceback.format_exc()), file=sys.stderr, end="", flush=True)
+        raise SystemExit(code) from None
 
 
 def _flushed(stream: TextIO | None) -> bool:
@@ -81,6 +84,9 @@ def _flushed(stream: TextIO | None) -> bool:
         stream.flush()
     except BrokenPipeError:
         return True
+    except UnwrittenOutput as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return False
     except OSError as error:
         with contextlib.suppress(OSError):
             print(f"the end of the output could not be written: {error}", file=sys.stderr, flush=True)
@@ -96,3 +102,4 @@ def prepare() -> None:
 
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(stream.app, name="stream")

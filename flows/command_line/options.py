@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,11 +69,17 @@ class SharedOptions:
         """Return where the runs of given parameters are trained; ConfigError if the device or a folder cannot exist."""
         from dash_core.device import choose_device
         from tasks.store.place import place_of
+        from tasks.store.sqlite_files import LONGEST_STORE
 
         try:
             place = place_of(settings, self.store_folder, self.data_root)
         except (OSError, RuntimeError, ValueError) as error:  # such as a loop of links, or a NUL in the path
             raise ConfigError(f"--store or --data-root: no such folder can exist ({error}); name another") from None
+        if len(os.fsencode(place.store)) > LONGEST_STORE:
+            raise ConfigError(
+                f"--store: {place.store} has {len(os.fsencode(place.store))} bytes; SQLite, which keeps two databases "
+                f"there, takes at most {LONGEST_STORE}: name a folder with a shorter path"
+            )
         choose_device(place.device)
         return place
 
@@ -89,11 +96,20 @@ class SharedOptions:
         return f"uv run dashpipe compare{self._parameter_options}"
 
     @property
+    def compare_here_command(self) -> str:
+        """The command line that does the comparison in this store, with these data."""
+        data_root = [] if self.data_root is None else ["--data-root", str(self.place.data_root)]
+        return self._in_store("compare", *data_root)
+
+    @property
     def ui_command(self) -> str:
         """The command line that opens the comparison in MLflow's pages."""
+        return self._in_store("ui")
+
+    def _in_store(self, command: str, *options: str) -> str:
         store = self.place.store
-        words = shlex.join([] if store == Path.cwd() else ["--store", str(store)])
-        return f"uv run dashpipe ui {words}".rstrip() + self._parameter_options
+        words = shlex.join([*([] if store == Path.cwd() else ["--store", str(store)]), *options])
+        return f"uv run dashpipe {command} {words}".rstrip() + self._parameter_options
 
     @property
     def _parameter_options(self) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dash_core.files import make_writable_folder
+from dash_core.files import check_space, make_writable_folder
 from tasks import SERVICES_FOLDER
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
 
     None if the user configured an API. Enter it first, so that the server imports while this process does.
     """
+    from flows.services.machine import check_machine
     from flows.services.prefect_server import PrivateServer, configured_url
     from flows.services.prefect_settings import private_environment
 
+    check_machine()
     try:
         server = None if configured_url() else PrivateServer(store / SERVICES_FOLDER).stand_by()
     except (OSError, RuntimeError, ValueError):  # SharedOptions.place reports a folder that cannot exist
@@ -56,8 +58,9 @@ def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
 
 
 def make_writable(place: "Place") -> None:
-    """Create the store; ConfigError says why results cannot be written there."""
+    """Create the store; ConfigError says why results cannot be written there, DiskError that its disk is full."""
     make_writable_folder("--store", place.store, place.services)
+    check_space(place.store)
 
 
 @contextmanager

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 from dash_core.comparison import Params
 from dash_core.config import TrainingConfig, merge, nearest, parse, shown
 from dash_core.errors import ConfigError
+from dash_core.interventions import INTERVENTIONS, Intervention
+from dash_core.views.summary import listed
 from flows.command_line.yaml_text import parse_override, read_yaml
 
 if TYPE_CHECKING:
     from dash_core.data.catalog import DatasetSpec
     from dash_core.models import ModelSpec
+
+OTHER_HOOKS = {"penalty", "after_step", "after_chunk"}  # of an intervention, beside that between two experiments
 
 
 def load_params(params_file: Path, preset: str | None = None, overrides: Sequence[str] = ()) -> Params:
@@ -25,6 +29,27 @@ def load_params(params_file: Path, preset: str | None = None, overrides: Sequenc
     params = parse(Params, content)
     check(params)
     return params
+
+
+def cautions(params: Params) -> list[str]:
+    """Return what a person should know about checked parameters before they train: methods that cannot differ."""
+    acts_between = [
+        label
+        for label in params.compare.methods
+        if not OTHER_HOOKS & {name for kind in _classes_of(params, label) for name in vars(kind)}
+    ]
+    if params.intervenes or len(acts_between) < 2:
+        return []
+    return [
+        f"no method intervenes in {params.experiment_count} experiment(s) of the protocol {params.protocol.name}, so "
+        f"{listed(acts_between)} will have the same results: set chunks and experiments to 2 or more"
+    ]
+
+
+def _classes_of(params: Params, label: str) -> list[type]:
+    """Return the classes of a method's intervention, without the base class, whose hooks do nothing."""
+    kind = INTERVENTIONS[params.method(label).intervention]
+    return [parent for parent in kind.__mro__ if issubclass(parent, Intervention) and parent is not Intervention]
 
 
 def complete(params: Params) -> dict[str, Any]:

@@ -183,7 +183,7 @@ class Stages:
         splits = {seed: plan.digest for seed, plan in plans.items()}
         evidence = gather(self.settings, self.results or self.place, splits, data)
         if not evidence.runs:
-            remedy = "dvc repro" if self.results else self.options.compare_command
+            remedy = "dvc repro" if self.results else self.options.compare_here_command
             raise RecordError(f"no run of {self.settings.name} is complete: `{remedy}` trains them")
         return evidence
 

@@ -46,6 +46,15 @@ def start_child(
     )
 
 
+def absolute_python_path() -> str:
+    """Return PYTHONPATH for a child with another working folder.
+
+    An empty entry, as `PYTHONPATH=$PYTHONPATH:folder` leaves it, would stand for the working folder and is left out.
+    """
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(str(Path(folder).resolve()) for folder in folders if folder)
+
+
 def wait_healthy(child: "subprocess.Popen[bytes]", is_healthy: Callable[[float], bool], seconds: float) -> bool:
     """Return whether a child became healthy within some seconds; False as soon as it has ended.
 

@@ -40,6 +40,8 @@ def prepare_environment(environ: MutableMapping[str, str] = os.environ) -> None:
     imports_begin()
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
+    if "" in environ.get("PYTHONPATH", "x").split(os.pathsep):  # an empty entry stands for the working folder
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, environ["PYTHONPATH"].split(os.pathsep)))
     if any(environ.get(name) for name in PROXIES):
         for name in ("NO_PROXY", "no_proxy"):
             hosts = [host for host in environ.get(name, "").split(",") if host]

@@ -13,7 +13,19 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from dash_core.errors import RecordError
+from tasks.store.sqlite_files import damage_of
+
 IN_MEMORY = "file::memory:?cache=shared"  # one database for all connections of this process
+
+
+def check_database(database: Path) -> None:
+    """Raise RecordError if the database is damaged; a missing one is in order."""
+    if damage := damage_of(database):
+        raise RecordError(
+            f"{database} is damaged ({damage}): move it away or remove it. It lists the flows of earlier commands in "
+            "Prefect; no result is in it"
+        )
 
 
 def prepare_template(database: Path) -> bytes | None:

@@ -1,6 +1,8 @@
 """Check that a Prefect API answers, and react when a server that answered before is lost."""
 
+import base64
 import http.client
+import json
 import logging
 import os
 import time
@@ -8,11 +10,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 from dash_core.errors import ConfigError, DashError
+from flows.services.child import run_in_background
+from flows.services.machine import OPEN_FILES
 from flows.services.prefect_settings import API_URL
 
 POLL_SECONDS = 0.5
+LONGEST_ANSWER = 1000  # bytes that are read of an answer
+REFUSALS = 401, 403  # of an API that asks for a key, which Prefect's client has
+REMEDY = (
+    f"start it (`prefect server start`), or unset it (`unset {API_URL}`; `prefect config unset {API_URL}` "
+    "for a profile) and a private server is used"
+)
 
 _lost_server_seconds = 60.0  # how long a run waits for a lost server to come back
 
@@ -22,21 +33,67 @@ class ServerGone(DashError):
 
 
 def check_health(url: str, timeout: float = 10.0) -> None:
-    """Raise ConfigError unless a Prefect API answers at `url`."""
-    remedy = (
-        f"start it (`prefect server start`), or unset it (`unset {API_URL}`; `prefect config unset {API_URL}` "
-        "for a profile) and a private server is used"
-    )
+    """Raise ConfigError unless a Prefect API answers at `url` within `timeout` seconds."""
     try:
-        with _opener(url).open(f"{url.rstrip('/')}/health", timeout=timeout) as answer:
-            healthy = answer.read().strip() == b"true"
+        healthy = _ask(url, "health", timeout).strip() == b"true"
     except urllib.error.HTTPError as error:
-        healthy = error.code in (401, 403)  # an API that asks for a key, which Prefect's client has
+        healthy = error.code in REFUSALS
     except (OSError, ValueError, http.client.HTTPException) as error:  # the last for a URL with a space
         reason = getattr(error, "reason", error)
-        raise ConfigError(f"no Prefect API answers at {url} ({API_URL}): {reason}; {remedy}") from None
+        if getattr(reason, "errno", None) in OPEN_FILES:  # our own fault, not the server's
+            raise reason from None
+        raise ConfigError(f"no Prefect API answers at {_split(url)[0]} ({API_URL}): {reason}; {REMEDY}") from None
     if not healthy:
-        raise ConfigError(f"what answers at {url} ({API_URL}) is no Prefect API, or an unhealthy one; {remedy}")
+        raise _no_api(url)
+
+
+def check_api(url: str, timeout: float = 10.0) -> None:
+    """Raise ConfigError unless what answers at `url` is a Prefect API: one that is healthy, and has a version."""
+    check_health(url, timeout)
+    try:
+        version = json.loads(_ask(url, "admin/version", timeout))
+    except urllib.error.HTTPError as error:
+        known = error.code in REFUSALS
+    except (OSError, ValueError, http.client.HTTPException):
+        known = False
+    else:
+        known = isinstance(version, str) and version[:1].isdigit()
+    if not known:
+        raise _no_api(url)
+
+
+def _no_api(url: str) -> ConfigError:
+    return ConfigError(f"what answers at {_split(url)[0]} ({API_URL}) is no Prefect API, or an unhealthy one; {REMEDY}")
+
+
+def _ask(url: str, path: str, seconds: float) -> bytes:
+    """Return the beginning of an answer; OSError if it takes longer in all, also if it comes byte by byte."""
+    address, secret = _split(url)
+    request = urllib.request.Request(f"{address.rstrip('/')}/{path}")
+    if secret:
+        request.add_header("Authorization", f"Basic {base64.b64encode(secret.encode()).decode()}")
+    answers: list[bytes | Exception] = []
+
+    def read() -> None:
+        try:
+            with _opener(address).open(request, timeout=seconds) as answer:
+                answers.append(answer.read(LONGEST_ANSWER))
+        except Exception as error:
+            answers.append(error)
+
+    run_in_background(read).join(seconds + 1)
+    if not answers:
+        raise TimeoutError(f"the answer does not end within {seconds:.0f} s")
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Return an address without user and password, and `user:password` apart, "" if it has none."""
+    scheme, slashes, rest = url.partition("//")
+    secret, at, place = rest.rpartition("@")
+    return (f"{scheme}{slashes}{place}", unquote(secret)) if at else (url, "")
 
 
 def lost_server_error(timeout: float = 10.0) -> ServerGone | None:
@@ -47,7 +104,7 @@ def lost_server_error(timeout: float = 10.0) -> ServerGone | None:
             check_health(url, timeout)
     except ConfigError:
         return ServerGone(
-            f"the Prefect server at {url} is gone; nothing is lost: the same command continues from there"
+            f"the Prefect server at {_split(url)[0]} is gone; nothing is lost: the same command continues from there"
         )
     return None
 

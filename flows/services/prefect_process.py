@@ -1,9 +1,11 @@
 """The private Prefect server's own process: it ends when its parent closes the other end of stdin.
 
-Run as a module: `python -P -m flows.services.prefect_process STORE [PORT]`. At first it only imports, which takes
-seconds, and writes nothing to the store. At the word "serve" it prints the port it listens on (PORT, by default any
-free one) and serves. At the word "stop" it records all events that have reached it, then ends. When stdin closes
-without a word, the parent is gone, however it died.
+Run as a module: `python -P -m flows.services.prefect_process STORE [PORT]`. The first line on stdin is the secret that
+clients must know (`prefect_access`). At first the process only imports, which takes seconds, and writes nothing to the
+store. At the word "serve" it prints the port it listens on (PORT, by default any free one) and serves. At the word
+"stop" it records all events that have reached it, then ends. When stdin closes without a word, the parent is gone,
+however it died. No signal but a kill ends it: a signal to all processes of a job must not end the server before the
+runs, which save their state then.
 """
 
 import asyncio
@@ -19,8 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
+from flows.services.child import absolute_python_path
+from flows.services.prefect_access import NO_ORIGIN, SERVER_AUTH, admit_own_clients
 from flows.services.prefect_database import create_database, prepare_template
 from flows.services.prefect_settings import PRIVATE_SETTINGS, QUIET_SETTINGS, without_settings
+from tasks.store.sqlite_files import sqlite_url
+from tasks.store.stopping import STOPPING_SIGNALS, ignore_signals
 
 DATABASE_FILE = "prefect.db"
 LOG_FILE = "prefect-server.log"
@@ -34,6 +40,7 @@ SERVER_SETTINGS = {
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",  # it would write to PREFECT_HOME
     "PREFECT_SERVER_UI_ENABLED": "false",
     "PREFECT_SERVER_API_BASE_PATH": "/api",
+    "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": NO_ORIGIN,
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
@@ -53,15 +60,15 @@ def server_environment(store: Path) -> dict[str, str]:
     """Return the environment of a server over a store: this process's, with our settings of Prefect alone."""
     settings = {
         **SERVER_SETTINGS,
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{store / DATABASE_FILE}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite_url(store / DATABASE_FILE, "aiosqlite"),
     }
-    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    absolute = os.pathsep.join(str(Path(folder).resolve()) for folder in folders if folder)
-    return {**without_settings(os.environ), **settings, "PYTHONPATH": absolute}  # absolute: its working folder differs
+    return {**without_settings(os.environ), **settings, "PYTHONPATH": absolute_python_path()}
 
 
 def main(store: Path, port: int = 0) -> int:
     """Import, serve from the word "serve" to the word "stop" or the parent's end, and return the exit code."""
+    ignore_signals(*STOPPING_SIGNALS)
+    os.environ[SERVER_AUTH] = sys.stdin.readline().strip()  # of this process, after its start: no other can read it
     listening: SimpleQueue[socket.socket] = SimpleQueue()
     threading.Thread(target=_open_listener, args=(store, port, listening), name="opener", daemon=True).start()
     gc.disable()  # imported objects stay, and each collection among them takes long
@@ -97,18 +104,22 @@ async def _serve(listener: socket.socket) -> int:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    class Server(uvicorn.Server):
+        def capture_signals(self) -> contextlib.AbstractContextManager:
+            return contextlib.nullcontext()  # uvicorn's own would end it
+
     last_word = _last_word_of_the_parent()
     finish_batches_when_stopped()
     app = create_app(ephemeral=True, final=True)
     config = uvicorn.Config(
-        retry_soon(app),
+        admit_own_clients(retry_soon(app), listener.getsockname()[1]),
         lifespan="on",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=2,
         ws_ping_interval=None,
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await asyncio.wait([serving, last_word], return_when=asyncio.FIRST_COMPLETED)
     if last_word.done():

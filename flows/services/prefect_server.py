@@ -17,15 +17,21 @@ from urllib.parse import urlsplit
 
 from dash_core.errors import ConfigError, DashError
 from dash_core.files import telling_when_full
-from flows.services.child import start_child, wait_healthy
-from flows.services.prefect_health import POLL_SECONDS, check_health, lost_server_error, quieten
+from flows.services.child import run_in_background, start_child, wait_healthy
+from flows.services.prefect_access import new_auth_string
+from flows.services.prefect_database import check_database
+from flows.services.prefect_health import POLL_SECONDS, check_api, check_health, lost_server_error, quieten
 from flows.services.prefect_process import DATABASE_FILE, LOG_FILE, SERVER_MODULE, server_environment
 from flows.services.prefect_settings import API_URL, EMPTY_HOME, private_environment, private_settings
 
 START_SECONDS = 120.0  # generous: a loaded machine imports and migrates slowly
+ORDER_SECONDS = 60.0  # for a process that stands by to open its port
+HEALTH_SECONDS = 10.0  # between two questions to a server that has answered before
+SILENT_SECONDS = 60.0  # without an answer, after which a server is ended and started again
 UNDRAINED_SECONDS = 2.0  # for Prefect's queues, where they cannot be asked to empty themselves
 RESTARTS = 5  # of a private server that ends unasked
 RESTARTED_WARNING = "the private Prefect server ended and is started again, the runs continue"
+SILENT_WARNING = "the private Prefect server has not answered for {seconds:.0f} s and is started again"
 GIVEN_UP_WARNING = (
     "the private Prefect server ended and cannot be started again; the same command continues from what is saved"
 )
@@ -46,17 +52,17 @@ def prefect_api(store: Path, server: "PrivateServer | None" = None) -> Iterator[
     """
     with telling_when_full(store), ExitStack() as stack:
         url = configured_url() if server is None else None
-        private = url is None
+        private, auth_string = url is None, None
         if private:
             stack.enter_context(private_environment(store))
             server = stack.enter_context(server or PrivateServer(store))
-            url = server.wait_ready()
+            url, auth_string = server.wait_ready(), server.auth_string
         else:
-            check_health(url)
+            check_api(url)
         stack.enter_context(_environment(API_URL, url))
         if private:
             stack.enter_context(private_settings())
-        stack.enter_context(client_settings(url, private=private))
+        stack.enter_context(client_settings(url, auth_string))
         quieten()
         stack.callback(send_everything)
         yield url
@@ -75,12 +81,20 @@ def configured_url() -> str | None:
 
 
 @contextmanager
-def client_settings(url: str, *, private: bool = True) -> Iterator[None]:
-    """Make Prefect's client use `url`. It sends a private server no heartbeats: they end each flow a second late."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+def client_settings(url: str, auth_string: str | None = None) -> Iterator[None]:
+    """Make Prefect's client use `url`, and for a private server its secret; worker processes get both with their flow.
 
-    silent = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if private else {}
-    with temporary_settings({PREFECT_API_URL: url, **silent}):
+    A private server gets no heartbeats: they end each flow a second late.
+    """
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
+
+    private = {PREFECT_API_AUTH_STRING: auth_string, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if auth_string else {}
+    with temporary_settings({PREFECT_API_URL: url, **private}):
         yield
 
 
@@ -105,12 +119,14 @@ def send_everything() -> None:
 class PrivateServer:
     """A Prefect server for this process alone: on 127.0.0.1, with the database `store/prefect.db`, ended with us.
 
-    If it ends unasked after it has answered once, it is started again on the same port and database.
+    If it is killed, or does not answer any more, it is started again on the same database, and once it has answered on
+    the same port. Only clients with `auth_string` may use it.
     """
 
     def __init__(self, store: Path) -> None:
         self.store = Path(store).resolve()
         self.url: str | None = None
+        self.auth_string = new_auth_string()
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._stopping = threading.Event()
@@ -123,24 +139,42 @@ class PrivateServer:
         return self
 
     def start(self) -> Self:
-        """Start the server and return at once, its URL known; it answers some seconds later."""
+        """Start the server and return at once, its URL known; it answers some seconds later.
+
+        RecordError if its database is damaged; ServerError if its process does not start.
+        """
         if self.url is None:
             self.stand_by()
             self.store.mkdir(parents=True, exist_ok=True)
             (self.store / LOG_FILE).touch()
-            if not (port := _order_to_serve(self._process)):
-                raise self._failure("did not start")
-            self.url = f"http://127.0.0.1:{port}/api"
+            check_database(self.store / DATABASE_FILE)
+            self._open_port()
         return self
 
     def wait_ready(self, timeout: float = START_SECONDS) -> str:
-        """Return the API's URL once it answers; ServerError if it does not within `timeout` seconds."""
+        """Return the API's URL once it answers.
+
+        A server that is killed meanwhile is started again, one that does not answer within `timeout` seconds once.
+        ServerError if that does not help.
+        """
         self.start()
-        if wait_healthy(self._process, self._is_healthy, timeout):
-            self._ready = True
-            self._keep_up()
-            return self.url
-        raise self._failure(f"did not answer within {timeout:.0f} s")
+        silent = 0
+        for _ in range(1 + RESTARTS):
+            if wait_healthy(self._process, self._is_healthy, timeout):
+                self._ready = True
+                self._keep_up()
+                return self.url
+            code = self._process.poll()
+            if code is None:
+                silent += 1
+                if silent > 1:
+                    break
+                self._warn(SILENT_WARNING.format(seconds=timeout))
+            elif code >= 0:  # it ended by itself, and would again
+                raise self._failure("ended while it started")
+            self._replace()
+            self._open_port()
+        raise self._failure(f"did not answer within {timeout:.0f} s" if silent else "was killed again and again")
 
     def stop(self) -> None:
         """Let the server record everything it received, then end it; a second call does nothing."""
@@ -166,13 +200,33 @@ class PrivateServer:
 
     def _launch(self, *port: int) -> subprocess.Popen[bytes]:
         """Start a server's process, which waits for the word to serve, on a given port or any free one."""
-        return start_child(
+        process = start_child(
             *("-m", SERVER_MODULE, str(self.store), *map(str, port)),
             stdin=subprocess.PIPE,  # our end closes when we die: the server's sign to stop
             stdout=subprocess.PIPE,
             env=server_environment(self.store),
             cwd=EMPTY_HOME,  # Prefect reads settings from its working folder
         )
+        with suppress(BrokenPipeError):
+            process.stdin.write(f"{self.auth_string}\n".encode())
+        return process
+
+    def _open_port(self) -> None:
+        """Order the process to serve, and note its URL; a process that was killed, or does not answer, is replaced."""
+        for attempt in range(1 + RESTARTS):
+            if port := _order_to_serve(self._process):
+                self.url = f"http://127.0.0.1:{port}/api"
+                return
+            if self._process.wait() >= 0 or attempt == RESTARTS:
+                raise self._failure("did not start")
+            self._replace()
+
+    def _replace(self, *port: int) -> None:
+        """End the process, if it has not ended, and start another in its place."""
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process = self._launch(*port)
 
     def _is_healthy(self, seconds: float) -> bool:
         with suppress(ConfigError):
@@ -181,28 +235,45 @@ class PrivateServer:
         return False
 
     def _keep_up(self) -> None:
-        """Start the server again if it ends unasked, at most RESTARTS times; events sent meanwhile are lost."""
+        """Start the server again if it ends unasked, or does not answer, at most RESTARTS times.
+
+        Events sent meanwhile are lost.
+        """
         port = urlsplit(self.url).port
 
         def keep() -> None:
             for attempt in range(RESTARTS):
-                while self._process.poll() is None:
-                    if self._stopping.wait(POLL_SECONDS):
-                        return
-                self._process.stdin.close()
-                self._process = self._launch(port)
+                if (warning := self._watch()) is None:
+                    return
+                self._replace(port)
                 if _order_to_serve(self._process):
-                    print(
-                        f"warning: {RESTARTED_WARNING}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True
-                    )
+                    self._warn(warning)
                 elif self._stopping.wait(2.0**attempt):  # something else may hold the port for a while
                     return
-            if self._process.poll() is not None:
-                print(f"warning: {GIVEN_UP_WARNING}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True)
+            if self._watch() is not None:
+                self._process.kill()
+                self._warn(GIVEN_UP_WARNING)
 
         if self._keeper is None:
             self._keeper = threading.Thread(target=keep, name="prefect-keeper", daemon=True)
             self._keeper.start()
+
+    def _watch(self) -> str | None:
+        """Return what to say of the server once it has ended or fallen silent; None if it is to be stopped."""
+        answered = asked = time.monotonic()
+        while self._process.poll() is None:
+            if self._stopping.wait(POLL_SECONDS):
+                return None
+            now = time.monotonic()
+            if now - asked > HEALTH_SECONDS:
+                asked = now
+                answered = now if self._is_healthy(HEALTH_SECONDS) else answered
+            if now - answered > SILENT_SECONDS:
+                return SILENT_WARNING.format(seconds=SILENT_SECONDS)
+        return RESTARTED_WARNING
+
+    def _warn(self, warning: str) -> None:
+        print(f"warning: {warning}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True)
 
     def _failure(self, what: str) -> ServerError:
         """End the process and return an error with the last line of its log."""
@@ -213,16 +284,23 @@ class PrivateServer:
         last = next((line for line in reversed(lines) if line.strip()), "(nothing was logged)")
         return ServerError(
             f"the private Prefect server {what}: {last}\nits log: {self.store / LOG_FILE}; its database: "
-            f"{self.store / DATABASE_FILE}. To use a server of your own, set {API_URL}."
+            f"{self.store / DATABASE_FILE}, which may be moved away: no result is in it. To use a server of your own, "
+            f"set {API_URL}."
         )
 
 
 def _order_to_serve(process: subprocess.Popen[bytes]) -> int:
-    """Tell a waiting process to serve; return its port, 0 if it has ended."""
+    """Tell a waiting process to serve; return its port, 0 if it has ended. One that does not answer is ended."""
+    answers: list[bytes] = []
     with suppress(BrokenPipeError):
         process.stdin.write(b"serve\n")
     with process.stdout as pipe:
-        return int(pipe.readline().strip() or 0)
+        reader = run_in_background(lambda: answers.append(pipe.readline()))
+        reader.join(ORDER_SECONDS)
+        if reader.is_alive():
+            process.kill()
+            reader.join()
+    return int(answers[0].strip() or 0)
 
 
 def _settings_files() -> Iterator[Path]:

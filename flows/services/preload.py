@@ -3,9 +3,9 @@
 `flows.services.preloaded` comes last: until then this process ends as soon as its parent does.
 """
 
-import signal
+from tasks.store.stopping import STOPPING_SIGNALS, ignore_signals
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command's process, also during these imports
+ignore_signals(*STOPPING_SIGNALS)  # they are for the command's process, also during these imports
 
 from flows.services.child import ParentWatch  # noqa: E402
 from flows.services.environment import imports_begin  # noqa: E402

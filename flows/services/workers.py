@@ -13,7 +13,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,10 +21,13 @@ from itertools import cycle
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
+from dash_core.errors import DashError
 from flows.services.child import run_in_background
 from flows.services.executor import Ended, Stopped, WorkerDied
+from flows.services.machine import OPEN_FILES
 from flows.services.notices import Sender, handle_warnings, notices_of_command
-from flows.services.prefect_settings import is_private, read_environment_alone
+from flows.services.prefect_settings import API_URL, is_private, read_environment_alone
+from tasks.store.stopping import STOPPING_SIGNALS, ignore_signals
 
 SAVING_SECONDS = 5.0  # for a run to save its state after it is asked to stop
 
@@ -101,13 +104,13 @@ class WorkerPool:
         for process in processes:
             process.terminate()
         if self._running:
-            print("stopping: the runs under way save their state …", file=sys.stderr, flush=True)
+            _say("stopping: the runs under way save their state …")
         _, unsaved = futures.wait(list(self._running), timeout=SAVING_SECONDS)
         for process in processes:
             process.kill()
         if unsaved:
             runs = f"{len(unsaved)} of the runs did not finish a step within {SAVING_SECONDS:.0f} s"
-            print(f"{runs}: what they did since their last saved state is lost", file=sys.stderr, flush=True)
+            _say(f"{runs}: what they did since their last saved state is lost")
 
     def _replace(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
         self._workers.remove(broken)
@@ -117,8 +120,9 @@ class WorkerPool:
     def _new_worker(self, gpu: str | None) -> ProcessPoolExecutor:
         context = _context()
         receiver, sender = context.Pipe(duplex=False)
-        settings = self._threads, gpu, sender
-        worker = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=settings)
+        settings = self._threads, gpu, sender, os.environ.get(API_URL)
+        with _locks_explained():
+            worker = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=settings)
         self._workers.append(worker)
         self._gpu_of[worker] = gpu
         listener = threading.Thread(target=self._print_warnings, args=(receiver,), name="worker-listener", daemon=True)
@@ -135,6 +139,25 @@ class WorkerPool:
                 return
             with contextlib.suppress(OSError):  # a terminal that is gone
                 self._notices.say(warning)
+
+
+@contextlib.contextmanager
+def _locks_explained() -> Iterator[None]:
+    """Raise an error of the system in the block as one that says where the locks of processes are kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OPEN_FILES:
+            raise
+        raise DashError(
+            f"worker processes get no locks from the system ({error.strerror}); Linux keeps them in /dev/shm: free "
+            "some space there (`df -h /dev/shm`), or mount it, and repeat the command"
+        ) from None
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        print(line, file=sys.stderr, flush=True)
 
 
 def warn_parent(warning: str) -> None:
@@ -169,12 +192,18 @@ def _context(modules: Sequence[str] = ()) -> multiprocessing.context.BaseContext
     return context
 
 
-def _start_worker(threads: int, gpu: str | None, parent: Connection) -> None:
-    """Set up a worker: its threads and GPU. It ends with its parent, which handles Ctrl-C and prints."""
+def _start_worker(threads: int, gpu: str | None, parent: Connection, api: str | None) -> None:
+    """Set up a worker: its threads, its GPU and the address of Prefect's API.
+
+    It ends with its parent, which handles Ctrl-C and prints.
+    """
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used, and nothing here has used it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if api is not None:
+        os.environ[API_URL] = api  # the fork server may have started before the address was known
+    ignore_signals(*STOPPING_SIGNALS)  # the parent gets them too, and sends its workers SIGTERM
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if is_private():
         read_environment_alone()
     logging.getLogger().handlers.clear()  # an import adds one, and every task would print on the terminal

@@ -6,7 +6,7 @@ from pathlib import Path
 from dash_core.comparison import Params
 from dash_core.files import write_atomically
 from dash_core.protocols import STANDARD
-from dash_core.views.summary import MethodSummary, summarise
+from dash_core.views.summary import MethodSummary, sameness, summarise
 from dash_core.views.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
 from tasks.store.evidence import Evidence
 from tasks.store.runs import to_yaml
@@ -88,7 +88,7 @@ def write_comparison(evidence: Evidence, folder: Path, command: str) -> Table:
 
 def table_of(evidence: Evidence, summaries: list[MethodSummary]) -> Table:
     """Return the comparison's table, its title naming data, model and protocol."""
-    notes = (*evidence.gaps, *evidence.conditions, evidence.split_note)
+    notes = (*sameness(evidence.methods), *evidence.gaps, *evidence.conditions, evidence.split_note)
     return comparison_table(_title(evidence), summaries, len(evidence.params.seeds), notes)
 
 

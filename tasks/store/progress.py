@@ -1,12 +1,14 @@
 """A run's progress: a small file in its folder, written while it trains, read by every display."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from dash_core.config import TrainingConfig
 from dash_core.data import ChunkPlan
 from dash_core.files import write_atomically
 from dash_core.protocols import Experiment
@@ -14,6 +16,7 @@ from dash_core.records import ChunkRecord
 from dash_core.training import EpochReport
 
 PROGRESS_FILE = "progress.json"
+CURVE = 5  # epochs over which the fall of the train error is measured
 WRITE_SECONDS = 0.2  # at least, between two writes within an experiment
 
 State = Literal["waiting", "training", "saving", "done", "failed", "stopped"]
@@ -21,7 +24,7 @@ State = Literal["waiting", "training", "saving", "done", "failed", "stopped"]
 
 @dataclass(frozen=True)
 class Progress:
-    """A run's progress at one moment. seconds_left: None until an experiment has shown how many epochs it takes."""
+    """A run's progress at one moment. seconds_left: None while nothing shows how many epochs are left."""
 
     state: State = "waiting"
     finished: int = 0  # experiments that are recorded
@@ -56,8 +59,17 @@ def mark_progress(folder: Path, state: State, reason: str | None = None) -> None
 class ProgressWriter:
     """Keeps one run's file up to date; called after each epoch and each experiment."""
 
-    def __init__(self, folder: Path, plan: ChunkPlan, schedule: Sequence[Experiment]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        plan: ChunkPlan,
+        schedule: Sequence[Experiment],
+        training: TrainingConfig = TrainingConfig(),  # noqa: B008 - it is frozen
+    ) -> None:
         self._folder = folder
+        self._training = training
+        self._untils = [experiment.until or training.stop_accuracy for experiment in schedule]
+        self._curve: list[float] = []  # train accuracy of each epoch of the experiment under way
         # images and epochs of each experiment; None: to convergence
         self._work = [(plan.images(experiment), experiment.epochs) for experiment in schedule]
         self._now = Progress(state="training")
@@ -75,6 +87,7 @@ class ProgressWriter:
         """Show an epoch, at most every WRITE_SECONDS."""
         rate = report.images / max(report.seconds, 1e-9)
         smooth = self._now.images_per_second
+        self._curve = [*(self._curve if report.epoch > 1 else []), report.train_accuracy]
         self._now = replace(
             self._now,
             experiment=report.experiment,
@@ -109,11 +122,37 @@ class ProgressWriter:
         write_progress(self._folder, replace(self._now, seconds_left=self._estimate()))
 
     def _estimate(self) -> float | None:
-        """Return the seconds left, if each coming experiment takes the protocol's epochs, or those of the last one."""
+        """Return the seconds left, if each coming experiment takes the protocol's epochs, or those of the present one.
+
+        The present one takes as many as the last. If it takes longer, its accuracy curve says how many are left.
+        """
         if self._epochs is None or not self._now.images_per_second:
             return None
-        work = [images * (epochs or self._epochs) for images, epochs in self._work]
         experiment, epoch = self._now.experiment, self._now.epoch
-        images, epochs = self._work[experiment - 1]
-        left = max((epochs or self._epochs) - epoch, 0) * images + sum(work[experiment:])
-        return left / self._now.images_per_second
+        images, exact = self._work[experiment - 1]
+        over = self._now.finished == experiment
+        left = 0 if over else exact - epoch if exact else self._epochs - epoch
+        if not over and not exact and left <= 0:
+            left = self._left_by_curve()
+        if left is None:
+            return None
+        coming = max(self._epochs, epoch + left)
+        work = sum(size * (epochs or coming) for size, epochs in self._work[experiment:])
+        return (left * images + work) / self._now.images_per_second
+
+    def _left_by_curve(self) -> float | None:
+        """Return the epochs until the train error is small enough, if it falls on as in the last CURVE epochs.
+
+        The error is taken to fall by the same factor in each epoch. None if it does not fall, or if no accuracy ends
+        the experiment.
+        """
+        until = self._untils[self._now.experiment - 1]
+        if until is None or len(self._curve) < CURVE:
+            return None
+        smallest = 0.5 / self._work[self._now.experiment - 1][0]  # half an image
+        first, last, target = (max(1 - accuracy, smallest) for accuracy in (*self._curve[-CURVE :: CURVE - 1], until))
+        if not last < first:
+            return None
+        fall = math.log(first / last) / (CURVE - 1)
+        left = max(math.ceil(math.log(last / target) / fall), 1)
+        return min(left, max(self._training.max_epochs - self._now.epoch, 0))

@@ -10,17 +10,17 @@ from typing import Any, Protocol
 import torch
 import yaml
 from safetensors.torch import load
-from torch import Tensor, nn
+from torch import nn
 
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.errors import RecordError
+from dash_core.exporting import ModelCard, ModelInput
 from dash_core.files import write_atomically
 from dash_core.memory import free_memory
 from dash_core.models import build_model
 from dash_core.result import RESULT_KEYS, read_result, read_weights
-from dash_core.run_images import input_normalisation
 from dash_core.trajectory import Trajectory, Watch
 from tasks.store import stopping
 from tasks.store.code import ROOT, code_digest
@@ -52,16 +52,23 @@ def open_trajectory(
     write_atomically(folder / "config.yaml", to_yaml(run.model_dump(mode="json")))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
-    progress = ProgressWriter(folder, plan, run.schedule)
+    progress = ProgressWriter(folder, plan, run.schedule, run.training)
     watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
     trajectory = Trajectory(
-        run, dataset, plan, folder, device=device, code=code_digest(), watch=watch, resident=_resident(place, device)
+        run,
+        dataset,
+        plan,
+        folder,
+        device=device,
+        code=code_digest(),
+        watch=watch,
+        resident=resident_bytes(place, device),
     )
     progress.resumed(trajectory.records)
     return trajectory, progress
 
 
-def _resident(place: Place, device: torch.device) -> int | None:
+def resident_bytes(place: Place, device: torch.device) -> int | None:
     """Return the limit of a run's images on its device, in bytes: the place's, or a quarter of a run's free memory."""
     if place.resident_gib is not None:
         return int(place.resident_gib * 2**30)
@@ -87,10 +94,10 @@ def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Modul
     return model
 
 
-def input_example(run: RunConfig, dataset: Dataset) -> Tensor:
-    """Return two test images, normalised as the run's model takes them."""
-    normalise = input_normalisation(run.model.name, dataset.train, torch.device("cpu"))
-    return normalise(dataset.test.images[:2].permute(0, 3, 1, 2))
+def input_example(run: RunConfig, dataset: Dataset) -> ModelInput:
+    """Return what the export of a run's model needs: its card, and a few raw test images."""
+    card = ModelCard.of(run.model.name, dataset.train, run.dataset.background, run=run.id, dataset=dataset.name)
+    return ModelInput(card, dataset.test.images[:8])
 
 
 def facts(place: Place) -> dict[str, Any]:

@@ -1,10 +1,20 @@
-"""Stopping politely: the first signal asks a run to save its state and stop, a second one interrupts it."""
+"""Stopping politely: the first signal asks a run to save its state and stop, a second one interrupts it.
 
+Besides SIGTERM and Ctrl-C these are SIGHUP, of a terminal that was closed, and SIGUSR1, which clusters send some time
+before they end a job.
+"""
+
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+STOPPING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
+INTERRUPTING = signal.SIGTERM, signal.SIGINT  # when they come a second time; SIGHUP often comes twice by itself
 
 _signal: signal.Signals | None = None
 
@@ -21,16 +31,16 @@ def asked_by() -> signal.Signals | None:
 
 @contextmanager
 def heeding() -> Iterator[None]:
-    """Have SIGTERM and Ctrl-C only ask to stop, within the block; a second signal interrupts at once.
+    """Have the STOPPING_SIGNALS only ask to stop, within the block; a second SIGTERM or Ctrl-C interrupts at once.
 
-    An ignored Ctrl-C stays ignored. Outside the main thread nothing changes, because signals do not arrive there.
+    An ignored signal stays ignored. Outside the main thread nothing changes, because signals do not arrive there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     global _signal
     _signal = None
-    names = [name for name in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(name) is not signal.SIG_IGN]
+    names = [name for name in STOPPING_SIGNALS if signal.getsignal(name) is not signal.SIG_IGN]
     handlers = {name: signal.signal(name, _note_signal) for name in names}
     try:
         yield
@@ -41,6 +51,13 @@ def heeding() -> Iterator[None]:
 
 def _note_signal(name: int, frame: FrameType | None) -> None:
     global _signal
-    if _signal:
-        raise KeyboardInterrupt
-    _signal = signal.Signals(name)
+    if _signal is None:
+        _signal = signal.Signals(name)
+    elif name in INTERRUPTING and multiprocessing.parent_process() is None:
+        raise KeyboardInterrupt  # not in a worker: a signal to a whole job comes twice there, once from its parent
+
+
+def ignore_signals(*numbers: signal.Signals) -> None:
+    """Ignore signals in this process, and in those that are forked from it."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)

@@ -19,7 +19,8 @@ SECTIONS = (
     "Model metrics",
     "phases",
 )  # the last two are MLflow's; it fills them and adds others
-LINES = ("test_accuracy", "steps", "total_flops", "total_seconds")
+SIZES = {"columns": 2, "cardHeight": 300}  # two charts a row, so that they can be read beside the list of runs
+LINES = ("test_accuracy", "steps", "total_teraflops", "total_seconds")
 
 
 def settings(accuracies: Collection[float] = ()) -> str:
@@ -33,7 +34,7 @@ def settings(accuracies: Collection[float] = ()) -> str:
             "runsHiddenMode": "SHOW_ALL",
             "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "method"}]},
             "compareRunCharts": list(_charts(accuracies)),
-            "compareRunSections": [{"uuid": name, "name": name, "display": True} for name in SECTIONS],
+            "compareRunSections": [{"uuid": name, "name": name, "display": True, **SIZES} for name in SECTIONS],
             "isAccordionReordered": True,  # keep the order of the sections
         }
     )
@@ -52,7 +53,7 @@ def _charts(accuracies: Collection[float]) -> Iterator[dict[str, Any]]:
     for metric in LINES:
         span = _span(accuracies) if metric == "test_accuracy" and accuracies else {}
         yield {**common, **line, "uuid": metric, "metricKey": metric, "range": span}
-    axes = {"xaxis": "total_flops", "yaxis": "test_accuracy"}
+    axes = {"xaxis": "total_teraflops", "yaxis": "test_accuracy"}
     points = {axis: {"key": metric, "type": "METRIC"} for axis, metric in axes.items()}
     yield {**common, **points, "type": "SCATTER", "uuid": "accuracy against FLOPs"}
 

@@ -7,10 +7,9 @@ fluent "active run" belongs to a thread, leaks between tasks and is never used.
 import json
 import logging
 import os
-import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +17,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from dash_core.errors import RecordError
+from tasks.store.sqlite_files import damage_of, path_in, sqlite_url
 from tasks.tracking import charts as chart_view
-from tasks.tracking.address import EMBEDDED, SERVED
+from tasks.tracking.address import SERVED, check_answer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -174,17 +175,26 @@ def comparison_url(base: str, experiment_id: str, run_ids: list[str] | None = No
 
 
 def open_database(uri: str) -> "MlflowClient":
-    """Return the client, after creating a missing database file; a damaged file is an error at once.
+    """Return the client, after creating a missing database file; RecordError at once if the file is damaged.
 
-    Without this MLflow would try a damaged database for minutes. One process at a time (`locked_tracking`).
+    Without this MLflow would try a damaged database for minutes, and read on where an answer has no end.
+    One process at a time (`locked_tracking`).
     """
-    if uri.startswith(EMBEDDED):
-        path = Path(uri.removeprefix(EMBEDDED))
+    if path := path_in(uri):
         if not path.exists():
             _create_database(path)
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA schema_version")
+        check_database(path)
+    elif uri.startswith("http"):
+        check_answer(uri)
     return client_of(uri)
+
+
+def check_database(path: Path) -> None:
+    """Raise RecordError if the database file is damaged; a missing file is in order."""
+    if damage := damage_of(path):
+        raise RecordError(
+            f"{path} is damaged ({damage}): move it away, and `dashpipe sync` makes it again from the records"
+        )
 
 
 def _create_database(path: Path) -> None:
@@ -196,7 +206,7 @@ def _create_database(path: Path) -> None:
     with silence(), TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        SqlAlchemyStore(f"{EMBEDDED}{folder}/{path.name}", default_artifact_root="./mlruns").engine.dispose()
+        SqlAlchemyStore(sqlite_url(Path(folder) / path.name), default_artifact_root="./mlruns").engine.dispose()
         (Path(folder) / path.name).replace(path)
 
 

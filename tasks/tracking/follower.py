@@ -11,7 +11,7 @@ from typing import Self
 
 from dash_core.config import RunConfig
 from tasks.store.progress import Progress, read_progress
-from tasks.tracking.mirror import Mirror
+from tasks.tracking.mirror import Mirror, status_of
 
 QUIET_SECONDS = 10.0  # before MLflow is opened, unless a record exists: its import would slow the first steps down
 POLL_SECONDS = 1.0  # between two readings of the runs' folders
@@ -21,8 +21,8 @@ PATIENCE_SECONDS = 10.0  # how long a stopped command waits for MLflow
 class Follower:
     """Follows the runs within a block. The end of the block waits until MLflow shows everything on disk.
 
-    After an exception it waits only until the runs are closed, at most PATIENCE_SECONDS. It does not open MLflow if no
-    run has made progress.
+    After an exception it waits only until the runs and the comparison's own run are closed, at most PATIENCE_SECONDS.
+    It does not open MLflow if no run has made progress.
     """
 
     def __init__(self, mirror: Mirror, runs: Sequence[RunConfig]) -> None:
@@ -37,6 +37,7 @@ class Follower:
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         self._mirror.leaving = kind is not None
+        self._status = status_of(kind) if kind else None
         self._stop.set()
         self._thread.join(PATIENCE_SECONDS if self._mirror.leaving else None)
 
@@ -47,6 +48,8 @@ class Follower:
                 self._bring_all()
         if not self._mirror.leaving or self._mirror.opened or self._progress() != self._before:
             self._bring_all(last=True)
+        if self._mirror.leaving and self._mirror.opened:
+            self._mirror.close(self._status)
 
     def _bring_all(self, last: bool = False) -> None:
         for run in self._runs:

@@ -34,6 +34,8 @@ def metrics_of(record: ChunkRecord, totals: Totals) -> Iterator[tuple[str, float
     metrics: dict[str, float] = {
         "total_steps": totals.steps,
         "total_flops": totals.cost.flops,
+        "total_teraflops": totals.cost.flops * 1e-12,
+        "balanced_accuracy": record.balanced,
         "total_seconds": totals.cost.seconds,
     }
     for phase, cost in record.cost.items():

@@ -4,7 +4,8 @@ The live command, `sync`, `report` and a command after a kill all call `Mirror.b
 once, so the cost is linear in the records.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dash_core.comparison import Params
 from dash_core.config import RunConfig, Setting
 from dash_core.data import Dataset
+from dash_core.errors import StopRequested, without_password
 from dash_core.records import ChunkRecord
 from tasks.store.locks import Busy, locked_run, locked_tracking
 from tasks.store.new_records import NewRecords
@@ -24,11 +26,11 @@ from tasks.tracking.failures import Failures
 from tasks.tracking.metrics import LAST_METRIC, Totals, flatten, metrics_of, tags_of
 from tasks.tracking.models import ModelsUnknown, log_model
 from tasks.tracking.moved import LocationsUnknown, own_artifacts
-from tasks.tracking.reasons import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+DIVERGED_TAG = "diverged"  # of a run: its experiments whose training diverged
 METRICS_AT_ONCE = 1000  # MLflow's limit for a batch
 STATUS = {"failed": "FAILED", "stopped": "KILLED"}  # of a run that is not complete, by its state; others are RUNNING
 
@@ -42,6 +44,7 @@ class _ShownRun:
     points: set[tuple[int, int]] = field(default_factory=set)  # (experiment, time) that MLflow had at first
     totals: Totals = field(default_factory=Totals)
     newest: ChunkRecord | None = None
+    diverged: list[str] = field(default_factory=list)  # numbers of the experiments whose training diverged
     status: tuple[str, str | None] | None = None  # with the reason of a failure
     closed: bool = False  # this command has nothing left to send
 
@@ -123,11 +126,21 @@ class Mirror:
             self.close(status)
 
     def close(self, status: str) -> None:
-        """Close the comparison's own run as FINISHED or FAILED."""
+        """Close the comparison's own run as FINISHED, FAILED or KILLED."""
         if not self.failures.off("metrics"):
             with self.failures.apart("metrics"):
                 comparison = self._open()
                 client.set_status(self._client, comparison.summary_run_id, status)
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the comparison's own run if the block fails and MLflow shows the run."""
+        try:
+            yield
+        except BaseException as error:
+            if self.opened:
+                self.close(status_of(type(error)))
+            raise
 
     @property
     def _client(self) -> "MlflowClient":
@@ -204,6 +217,9 @@ class Mirror:
         from mlflow.entities import Metric
 
         points = []
+        if lost := [str(record.experiment) for record in records if record.diverged]:
+            shown.diverged += lost
+            self._client.set_tag(shown.run_id, DIVERGED_TAG, f"experiments {', '.join(shown.diverged)}")
         for record in records:
             shown.totals.add(record)
             shown.newest = record
@@ -245,7 +261,7 @@ class Mirror:
                 dataset = self._open_data()
                 model, example = final_model(run, dataset, self.folders), input_example(run, dataset)
                 try:
-                    log_model(self.uri, run_id, model, example=example)
+                    log_model(self.uri, run_id, model, example=example, name=model_name(run))
                 except ModelsUnknown as error:
                     self.failures.lack("models", error)
         took_all = not self.failures.reasons
@@ -257,6 +273,16 @@ class Mirror:
         if not self.failures.off("artifacts"):
             with self.failures.apart("artifacts"):
                 self._client.log_artifacts(run_id, str(folder))
+
+
+def model_name(run: RunConfig) -> str:
+    """Return the name of a run's model among those of its comparison: method and seed."""
+    return f"{run.method.label}-seed-{run.seed}"
+
+
+def status_of(kind: type[BaseException]) -> str:
+    """Return MLflow's status of a run that ended with an exception of this class: KILLED if the user stopped it."""
+    return "KILLED" if issubclass(kind, KeyboardInterrupt | StopRequested) else "FAILED"
 
 
 def _shared(params: Params) -> dict[str, Any]:

@@ -1,30 +1,33 @@
 """The final model of a run in MLflow: logged once, loadable without our code."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dash_core.errors import DashError
+from dash_core.exporting import ModelInput, export_model
 from tasks.tracking.client import client_of, silence
+from tasks.tracking.model_files import write_mlflow_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
-    from torch import Tensor, nn
+    from torch import nn
 
 
 class ModelsUnknown(DashError):
     """The tracking server is older than logged models."""
 
 
-def log_model(uri: str, run_id: str, model: "nn.Module", *, example: "Tensor", name: str = "model") -> str:
-    """Log the model as the run's `name` and return its MLflow id; a model logged before is left as it is.
+def log_model(uri: str, run_id: str, model: "nn.Module", *, example: ModelInput, name: str = "model") -> str:
+    """Log the model as the run's `name` and return its MLflow id; a model logged before is left as it is,
+    whatever its name.
 
-    It is stored as an exported graph (pt2) in eval mode: it loads without our code and without unpickling, by
-    `mlflow.pytorch.load_model("runs:/<run_id>/<name>")`, and takes any batch size. The first call in a process costs
-    the import of torch's exporter, some seconds. The model is left as it was found. A logged model that a killed call
-    left incomplete is completed. ModelsUnknown if the server is older than MLflow 3.
+    It is stored as an exported graph (pt2) that takes raw uint8 images (N, H, W, C) of any size and returns
+    probabilities. It loads without our code and without unpickling, by `mlflow.pytorch.load_model` and as a
+    `python_function`, from "runs:/<run_id>/<name>". The class names are in its metadata. The first call in a process
+    costs the import of torch's exporter, some seconds. The model is left as it was found. A logged model that a
+    killed call left incomplete is completed. ModelsUnknown if the server is older than MLflow 3.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, ErrorCode
@@ -38,16 +41,16 @@ def log_model(uri: str, run_id: str, model: "nn.Module", *, example: "Tensor", n
         raise
 
 
-def _find_or_log(client: "MlflowClient", run_id: str, model: "nn.Module", example: "Tensor", name: str) -> str:
+def _find_or_log(client: "MlflowClient", run_id: str, model: "nn.Module", example: ModelInput, name: str) -> str:
     """Return the id of the run's complete model; complete the one that a killed call began, or log it."""
     run = client.get_run(run_id)
-    logged = _models_of(client, run, name)
+    logged = _models_of(client, run)
     outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
     kept = max(logged, key=lambda model: (model.model_id in outputs, _is_ready(model)), default=None)
     if kept is None:
         kept = client.create_logged_model(run.info.experiment_id, name=name, source_run_id=run_id)
     if not _is_ready(kept):
-        _upload(client, kept, model, example.detach().cpu()[:1])
+        _upload(client, kept, model, example)
     if kept.model_id not in outputs:
         _name_as_output(client, run_id, kept.model_id)  # last: only complete models are among a run's outputs
     for other in logged:
@@ -56,9 +59,9 @@ def _find_or_log(client: "MlflowClient", run_id: str, model: "nn.Module", exampl
     return kept.model_id
 
 
-def _models_of(client: "MlflowClient", run: "Run", name: str) -> "list[LoggedModel]":
-    """Return the run's models of this name, complete or not."""
-    condition = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
+def _models_of(client: "MlflowClient", run: "Run") -> "list[LoggedModel]":
+    """Return the run's models, complete or not."""
+    condition = f"source_run_id = '{run.info.run_id}'"
     return client.search_logged_models([run.info.experiment_id], condition)
 
 
@@ -69,24 +72,14 @@ def _is_ready(model: "LoggedModel") -> bool:
     return model.status == LoggedModelStatus.READY
 
 
-def _upload(client: "MlflowClient", logged: "LoggedModel", model: "nn.Module", example: "Tensor") -> None:
+def _upload(client: "MlflowClient", logged: "LoggedModel", model: "nn.Module", example: ModelInput) -> None:
     """Send the model's files, replacing those that a killed call sent, and mark the logged model as ready."""
-    import mlflow.pytorch
     from mlflow.models import Model
 
-    example = example.repeat(2, *[1] * (example.dim() - 1))  # torch.export fixes a size of 1
-    with silence(), _eval_on_cpu(model), tempfile.TemporaryDirectory() as folder:
-        mlflow.pytorch.save_model(
-            model,
-            f"{folder}/model",
-            mlflow_model=Model(
-                artifact_path=logged.artifact_location, run_id=logged.source_run_id, model_id=logged.model_id
-            ),
-            signature=_signature(model, example),
-            input_example=example,
-            serialization_format="pt2",
-            pip_requirements=_requirements(),
-        )
+    with silence(), tempfile.TemporaryDirectory() as folder:
+        export_model(model, example.card, Path(folder) / "export", example.images)
+        described = Model(artifact_path=logged.artifact_location, run_id=logged.source_run_id, model_id=logged.model_id)
+        write_mlflow_model(Path(folder) / "export", Path(folder) / "model", described)
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
         client.finalize_logged_model(logged.model_id, "READY")
 
@@ -95,34 +88,3 @@ def _name_as_output(client: "MlflowClient", run_id: str, model_id: str) -> None:
     from mlflow.entities import LoggedModelOutput
 
     client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-
-
-def _signature(model: "nn.Module", example: "Tensor") -> Any:
-    """Return the model's signature: tensors of any batch size."""
-    import torch
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    with torch.no_grad():
-        answer = model(example)
-    specs = [TensorSpec(value.numpy().dtype, (-1, *value.shape[1:])) for value in (example, answer)]
-    return ModelSignature(Schema(specs[:1]), Schema(specs[1:]))
-
-
-def _requirements() -> list[str]:
-    import torch
-
-    return [f"torch=={torch.__version__.split('+')[0]}"]  # the public version: the build is the machine's
-
-
-@contextmanager
-def _eval_on_cpu(model: "nn.Module") -> Iterator[None]:
-    """Put the model on the CPU in eval mode within the block, then restore its device and mode."""
-    from dash_core.shrinking import in_mode
-
-    device = next((tensor.device for tensor in model.parameters()), None)
-    try:
-        with in_mode(model.cpu(), training=False):
-            yield
-    finally:
-        model.to(device)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from dash_core.errors import DashError
 from tasks.store.locks import locked_tracking
+from tasks.store.sqlite_files import path_in
 from tasks.tracking import charts
-from tasks.tracking.address import EMBEDDED, artifact_root, database_of
+from tasks.tracking.address import artifact_root, database_of
 
 LOCATIONS = {  # columns of MLflow's tables that hold the address of an artifact folder
     "experiments": ["artifact_location"],
@@ -37,7 +38,7 @@ def own_artifacts(uri: str, store: Path) -> None:
     addresses of experiments that the user made stay as they are. LocationsUnknown if the database has other tables.
     """
     database = database_of(store)
-    if uri != f"{EMBEDDED}{database}" or not database.exists():
+    if path_in(uri) != database or not database.exists():
         return
     with closing(sqlite3.connect(database, timeout=60)) as connection:
         if not _foreign_roots(connection, database, store):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dash_core.errors import ConfigError
+from flows.command_line.compare import warn_of
 from flows.command_line.settings import load_params, parse_override, preset_names, read_yaml
 
 EXAMPLES = settings(max_examples=100)
@@ -225,6 +226,25 @@ def test_an_override_without_key_or_value_is_refused_with_an_example(text):
 def test_an_override_whose_value_is_no_yaml_is_refused(text):
     with pytest.raises(ConfigError, match=r"--set a: the value .* is not valid YAML"):
         parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ([], False),
+        (["experiments=1"], True),
+        (["chunks=1"], True),
+        (["experiments=2"], False),
+        (["protocol.name=two_phase", "protocol.pretrain_epochs=1", "chunks=2", "experiments=1"], True),
+        (["experiments=1", "compare.methods=[warm, l2_init]"], False),
+        (["experiments=1", "compare.methods=[warm, l2_init, dash]"], True),
+    ],
+)
+def test_methods_that_can_only_act_between_experiments_are_warned_of_where_there_is_no_between(
+    project, changes, warned, capsys
+):
+    warn_of(load_params(project / "params.yaml", None, changes))
+    assert capsys.readouterr().err.startswith("warning: no method intervenes in 1 experiment(s)") == warned
 
 
 @EXAMPLES

@@ -8,12 +8,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from dash_core.errors import ConfigError
 from dash_core.models import MODELS, build_model, forward_flops, model_spec, parameter_count
 from dash_core.models.cnn import GlobalAverage
+from dash_core.models.resnet import NORMALISATIONS
 from dash_core.models.vgg import AveragePoolTo
+from dash_core.seeding import borrowed_global_generator
 
 CIFAR = (3, 32, 32)
 QUICK = ["mlp", "cnn3", "resnet18"]
@@ -107,17 +110,29 @@ def test_a_narrow_resnet_draws_its_weights_as_the_wide_one_does(name: str) -> No
     assert not torch.equal(model.conv1.weight, other.conv1.weight)
 
 
-def test_the_width_of_the_paper_is_the_network_of_before() -> None:
-    """The weights that torchvision draws, with its stem replaced: runs of width 64 keep their bits."""
-    from torchvision.models.resnet import BasicBlock, ResNet
-
-    from dash_core.seeding import borrowed_global_generator
-
+@pytest.mark.parametrize("normalisation", ["batch", "layer"])
+def test_resnet18_is_torchvisions_with_another_stem_bit_for_bit(normalisation: str) -> None:
+    """Weights, outputs and gradients: it is written out here so that torchvision need not be imported."""
+    norm = NORMALISATIONS[normalisation]
     with borrowed_global_generator(torch.device("cpu"), 0):
-        model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10)
-    mine = built("resnet18").state_dict()
-    theirs = model.state_dict()
-    assert all(torch.equal(mine[key], theirs[key]) for key in theirs if key != "conv1.weight")
+        theirs = torchvision.models.resnet.ResNet(
+            torchvision.models.resnet.BasicBlock, [2, 2, 2, 2], num_classes=10, norm_layer=norm
+        )
+        theirs.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
+        nn.init.kaiming_normal_(theirs.conv1.weight, mode="fan_out", nonlinearity="relu")
+    ours = build_model("resnet18", CIFAR, 10, seed=0, normalisation=normalisation)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
+    assert all(torch.equal(tensor, theirs.state_dict()[key]) for key, tensor in ours.state_dict().items())
+    images = torch.rand(4, *CIFAR, generator=torch.Generator().manual_seed(0))
+    outputs = [model.train()(images) for model in (ours, theirs)]
+    assert torch.equal(*outputs)
+    gradients = [
+        torch.autograd.grad(output.square().sum(), list(model.parameters()))
+        for output, model in zip(outputs, (ours, theirs), strict=True)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert all(torch.equal(tensor, theirs.state_dict()[key]) for key, tensor in ours.state_dict().items())
 
 
 def test_a_width_that_a_model_cannot_have_is_an_error_that_says_which_can() -> None:
@@ -219,7 +234,8 @@ for name in sys.argv[1:]:
 
 
 def test_models_tell_what_their_building_imports() -> None:
-    own, others = ["mlp", "cnn3", "cnn3_small"], ["resnet18", "resnet18_sota", "resnet10", "vgg16_bn", *TORCHVISION]
+    own = ["mlp", "cnn3", "cnn3_small", "resnet18", "resnet18_sota", "resnet10"]
+    others = ["vgg16_bn", *TORCHVISION]
     done = subprocess.run([sys.executable, "-c", BUILDING, *own, *others], capture_output=True, text=True, timeout=600)
     told = done.stdout.splitlines()
     assert told == ["False"] * len(own) + ["True torchvision.models"] * len(others), done.stderr

@@ -35,7 +35,6 @@ PARTS = {
     "multiprocessing.forkserver": "ensure_running",
     "torch": "_foreach_mul_ _foreach_clamp_min_ _foreach_norm _foreach_add_",
     "torch.utils.flop_counter": "_FlopCounterMode.__torch_dispatch__",
-    "torchvision.models": "ResNet._make_layer",
     "torch.optim": "Optimizer.zero_grad.__wrapped__ Optimizer.state_dict.__wrapped__",
 }
 PAGE = Path(__file__).parents[2] / "docs" / "private-parts.md"

@@ -1,10 +1,12 @@
 """A run's progress file: what is left is arithmetic that can be checked by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from dash_core.config import TrainingConfig
 from dash_core.data import ChunkPlan
 from dash_core.protocols import STANDARD, TwoPhase
 from dash_core.records import ChunkRecord
@@ -71,12 +73,30 @@ def test_within_a_chunk_the_epochs_that_are_done_are_subtracted(tmp_path):
     assert now.seconds_left == pytest.approx(((4 - 1) * 30 + 4 * 60) / 10)
 
 
-def test_a_chunk_that_takes_longer_than_the_last_is_about_to_end(tmp_path):
-    writer = ProgressWriter(tmp_path, PLAN, SCHEDULE)
+def longer_than_the_last(folder, accuracies: list[float], **training) -> Progress:
+    """Return the progress in experiment 2, with these accuracies by epoch, after an experiment of 2 epochs."""
+    writer = ProgressWriter(folder, PLAN, SCHEDULE, TrainingConfig(**{"stop_accuracy": 0.99, **training}))
     writer.after_epoch(report(1, 2, images=10))
     writer.after_experiment(record(1, epochs=2))
-    writer.after_epoch(report(2, 9, images=10))
-    assert read_progress(tmp_path).seconds_left == pytest.approx(2 * 60 / 10)
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        writer.after_epoch(replace(report(2, epoch, images=30, seconds=3.0), train_accuracy=accuracy))
+    return read_progress(folder)
+
+
+def test_what_is_left_of_an_experiment_longer_than_the_last_follows_from_its_own_curve(tmp_path):
+    halving = [1 - 0.64 / 2**epoch for epoch in range(5)]  # 4 % wrong after epoch 5: 1 % after 2 more, then 7 of 60
+    assert longer_than_the_last(tmp_path, halving).seconds_left == pytest.approx((2 * 30 + 7 * 60) / 10)
+
+
+def test_no_time_is_told_if_the_curve_is_short_or_does_not_rise_or_ends_nothing(tmp_path):
+    assert longer_than_the_last(tmp_path, [0.5, 0.6, 0.7]).seconds_left is None
+    assert longer_than_the_last(tmp_path, [0.9, 0.8, 0.9, 0.9, 0.9]).seconds_left is None
+    assert longer_than_the_last(tmp_path, [0.5, 0.6, 0.7, 0.8, 0.9], stop_accuracy=None).seconds_left is None
+
+
+def test_an_experiment_is_expected_to_end_at_max_epochs(tmp_path):
+    slow = [0.1 + 0.001 * epoch for epoch in range(5)]
+    assert longer_than_the_last(tmp_path, slow, max_epochs=8).seconds_left == pytest.approx((3 * 30 + 8 * 60) / 10)
 
 
 def test_where_the_protocol_fixes_the_epochs_they_are_expected_and_not_those_of_the_last_chunk(tmp_path):

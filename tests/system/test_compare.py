@@ -126,8 +126,6 @@ def test_mlflow_keeps_the_files_and_a_model_of_the_recorded_accuracy(compared):
     import mlflow
     import torch
 
-    from dash_core.run_images import input_normalisation
-
     client = shell.mlflow_client(compared.store)
     found = shell.mlflow_runs(compared.store)
     tables = {file.path for file in client.list_artifacts(found["summary"].info.run_id)}
@@ -138,11 +136,10 @@ def test_mlflow_keeps_the_files_and_a_model_of_the_recorded_accuracy(compared):
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "chunks.jsonl", "weights.safetensors", "result.json"} <= files
     mlflow.set_tracking_uri(f"sqlite:///{compared.store / 'mlflow.db'}")
-    model = mlflow.pytorch.load_model(f"runs:/{run.info.run_id}/model")
-    normalise = input_normalisation("cnn3_small", dataset.train, torch.device("cpu"))
+    model = mlflow.pytorch.load_model(f"runs:/{run.info.run_id}/dash-seed-0")
     with torch.no_grad():
-        logits = model(normalise(dataset.test.images.permute(0, 3, 1, 2)))
-    accuracy = (logits.argmax(1) == dataset.test.labels).double().mean()
+        probabilities = model(dataset.test.images)
+    accuracy = (probabilities.argmax(1) == dataset.test.labels).double().mean()
     assert accuracy == pytest.approx(shell.records(compared.store)["dash 0"][-1].test_accuracy, abs=1e-9)
 
 

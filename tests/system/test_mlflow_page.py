@@ -20,7 +20,7 @@ pytestmark = [
 SETTINGS = (*shell.TINY[:-1], "seeds=[0, 1]")
 METHODS, CHUNKS = ("warm", "dash"), 3
 ADDRESS = r"http://127\.0\.0\.1:\d+/\S+(?=\s)"  # to the end of the word: a line may be half written
-CHARTS = ("test_accuracy", "steps", "total_flops", "total_seconds")
+CHARTS = ("test_accuracy", "steps", "total_teraflops", "total_seconds")
 NO_LOGIN = "/ajax-api/2.0/mlflow/users/current"  # a server without accounts answers 404, and the browser complains
 MLFLOW_SAYS = (
     "error: Failed to load resource: the server responded with a status of 404 (Not Found)",
@@ -65,8 +65,8 @@ def address(store: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def page(address: str) -> Iterator[Page]:
     """Lend the page as a new user sees it, on a screen high enough for the five charts."""
-    with running_chromium() as browser, browser.page(width=1600) as page:
-        page.resize(1600, 1600)
+    with running_chromium() as browser, browser.page(width=1400) as page:
+        page.resize(1400, 1600)
         page.go(address)
         page.wait_for(DRAWN.format((len(CHARTS) * CHUNKS + 1) * len(METHODS)), seconds=120)
         yield page
@@ -97,7 +97,8 @@ def test_first_charts_are_accuracy_and_cost_with_a_point_for_each_method_and_chu
     titles = page.evaluate("document.body.innerText")
     assert titles.index("Accuracy and cost by chunk") < titles.index("Model metrics") < titles.index("phases")
     for plot in plots[: len(CHARTS)]:
-        assert min(plot["size"]) > 100
+        assert plot["size"][0] > 300
+        assert plot["size"][1] > 200
         assert plot["points"] >= len(METHODS) * CHUNKS
         assert {(line["uuid"], len(line["y"])) for line in plot["lines"]} == {
             (f"tag.method.{m}", CHUNKS) for m in METHODS

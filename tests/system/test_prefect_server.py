@@ -1,5 +1,7 @@
 import asyncio
+import base64
 import contextlib
+import http.client
 import http.server
 import os
 import signal
@@ -9,9 +11,12 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from dash_core.errors import ConfigError
 from flows.services import prefect_process, prefect_server
@@ -157,10 +162,15 @@ def test_ctrl_c_ends_the_parent_and_its_server(tmp_path):
 
 
 @pytest.mark.slow
-def test_server_that_cannot_start_names_its_log(tmp_path):
-    (tmp_path / prefect_process.DATABASE_FILE).write_text("this is no database")
+def test_server_that_cannot_start_names_its_log_and_its_database(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / prefect_process.DATABASE_FILE)) as database:
+        database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        database.execute("INSERT INTO alembic_version VALUES ('of a newer Prefect')")
+        database.commit()
     server = PrivateServer(tmp_path).start()
-    with pytest.raises(ServerError, match=r"prefect-server\.log"):
+    with pytest.raises(
+        ServerError, match=r"ended while it started: .*newer Prefect.*\n.*prefect-server\.log.*prefect\.db"
+    ):
         server.wait_ready(60)
     server.stop()
     assert within(30, lambda: _servers_of(tmp_path) == [])
@@ -176,7 +186,7 @@ def test_stopping_twice_or_before_the_start_does_nothing(tmp_path):
 
 
 def test_configured_url_is_used_as_it_is(monkeypatch, tmp_path):
-    with _answering(b"true") as url:
+    with _answering(b"true", b'"3.8.8"') as url:
         monkeypatch.setenv("PREFECT_API_URL", url)
         with prefect_server.prefect_api(tmp_path / "store") as used:
             assert used == url
@@ -201,9 +211,91 @@ def test_configured_url_that_does_not_answer_is_an_error_with_the_remedy(monkeyp
         pass
 
 
-def test_configured_url_of_something_else_is_an_error(monkeypatch, tmp_path):
-    with _answering(b"<html>") as url, pytest.raises(ConfigError, match="no Prefect API"):
-        prefect_server.check_health(url)
+@pytest.mark.parametrize("answers", [(b"<html>",), (b"true",), (b"true", b"<html>"), (b"true", b'"true"')])
+def test_configured_url_of_something_else_is_an_error(answers):
+    with _answering(*answers) as url, pytest.raises(ConfigError, match="no Prefect API"):
+        prefect_server.check_api(url)
+
+
+def test_an_answer_without_end_is_no_prefect_api_and_is_not_waited_for():
+    """One that comes fast would fill the memory, one that comes byte by byte would take for ever."""
+    with _answering(*[b"true"] * 2, endless=b"x" * 100_000) as url, pytest.raises(ConfigError, match="no Prefect API"):
+        prefect_server.check_health(url, timeout=5)
+    with (
+        _answering(b"true", endless=b"x", pause=0.05) as url,
+        pytest.raises(ConfigError, match="does not end within 0 s"),
+    ):
+        prefect_server.check_health(url, timeout=0.3)
+
+
+def test_a_password_in_the_url_is_sent_and_never_printed(monkeypatch):
+    with _answering(b"true", b'"3.8.8"') as url:
+        prefect_server.check_api(url.replace("//", "//me:pass%2Fw@"))
+        assert url.seen[-1]["Authorization"] == "Basic " + base64.b64encode(b"me:pass/w").decode()
+    for address in ("http://me:passw@127.0.0.1:9/api", "http://me:pa:ss@w@[::1/api", "http://passw@127.0.0.1:9x/api"):
+        with pytest.raises(ConfigError) as raised:
+            prefect_server.check_health(address, timeout=5)
+        monkeypatch.setenv("PREFECT_API_URL", address)
+        for message in (raised.value, prefect_server.lost_server_error()):
+            assert "pa" not in str(message).replace("PREFECT_API_URL", "").replace("/api", "")
+
+
+def test_a_private_server_answers_its_own_clients_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_CLIENT_CUSTOM_HEADERS", '{"x-mine": "theirs"}')
+    with PrivateServer(tmp_path) as server:
+        url = urlsplit(server.wait_ready())
+        secret = {"Authorization": "Basic " + base64.b64encode(server.auth_string.encode()).decode()}
+
+        def status(path="/api/flows/count", method="POST", **headers):
+            connection = http.client.HTTPConnection(url.netloc, timeout=60)
+            connection.request(method, path, "{}" if method == "POST" else None, headers)
+            answer = connection.getresponse()
+            assert "access-control-allow-origin" not in answer.headers
+            answers.append(answer.read())
+            connection.close()
+            return answer.status
+
+        answers = []
+        assert status(**secret) == 200
+        assert status() == status(Authorization="Basic ZGFzaHBpcGU6") == status("/api/admin/settings", "GET") == 401
+        assert status(**secret, Origin="http://evil.example") == status(**secret, Origin="null") == 403
+        assert status(**secret, Host=f"evil.example:{url.port}") == status(**secret, Host="localhost") == 403
+        assert status(method="OPTIONS", Origin=f"http://{url.netloc}") == 403
+        assert status("/api/admin/settings", "GET", **secret) == 200
+        assert not any(word in answers[-1] for word in (b"theirs", server.auth_string.encode()))
+        events = f"ws://{url.netloc}/api/events/in"
+        with pytest.raises(InvalidStatus), connect(events, origin="http://evil.example", subprotocols=["prefect"]):
+            pass  # refused before
+        with connect(events, subprotocols=["prefect"]) as socket:
+            socket.send('{"type": "auth", "token": "guessed"}')
+            with pytest.raises(ConnectionClosed):
+                socket.recv(60)
+        (pid,) = _servers_of(tmp_path)
+        process = psutil.Process(pid)
+        for signal_of_a_job in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
+            process.send_signal(signal_of_a_job)
+        assert status(**secret) == 200
+        told = [*process.cmdline(), *process.environ().values(), *os.environ.values()]
+        assert not any(server.auth_string.partition(":")[2] in word for word in told)
+    assert not any(server.auth_string.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+def test_a_server_killed_before_its_first_answer_or_stopped_for_good_is_started_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prefect_server, "HEALTH_SECONDS", 1.0)
+    monkeypatch.setattr(prefect_server, "SILENT_SECONDS", 5.0)
+    with PrivateServer(tmp_path) as server:
+        first = server._process
+        first.kill()
+        url = server.wait_ready()
+        second = server._process
+        assert second.pid != first.pid
+        second.send_signal(signal.SIGSTOP)
+        assert within(60, lambda: server._process.pid != second.pid)
+        assert within(60, lambda: server._is_healthy(1.0))
+        assert server.url == url
+    assert within(30, lambda: _servers_of(tmp_path) == [])
+    assert "has not answered for 5 s and is started again" in capsys.readouterr().err
 
 
 def test_settings_of_the_project_reach_prefect():
@@ -249,21 +341,40 @@ def _counts(store, table):
     return dict(_rows(store, f"SELECT state_type, count(*) FROM {table} GROUP BY state_type"))
 
 
+class _Url(str):
+    """An address, with the headers of the requests that arrived there."""
+
+    seen: list
+
+
 @contextlib.contextmanager
-def _answering(body):
+def _answering(*bodies, endless=b"", pause=0.0):
+    """Yield the URL of a server that answers with each body in turn, and with the last one from then on.
+
+    endless: is sent again and again after the body. pause: seconds before each.
+    """
+
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            url.seen.append(self.headers)
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(bodies[min(len(url.seen), len(bodies)) - 1])
+            with contextlib.suppress(OSError):  # who asked has gone
+                while endless and not ended.wait(pause):
+                    self.wfile.write(endless)
 
         def log_message(self, *_):
             pass
 
+    ended = threading.Event()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = _Url(f"http://127.0.0.1:{server.server_port}/api")
+    url.seen = []
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/api"
+        yield url
     finally:
+        ended.set()
         server.shutdown()
         server.server_close()

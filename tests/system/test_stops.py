@@ -33,7 +33,7 @@ RUN = ("run", "--method", "dash")
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_run_stopped_in_mid_chunk_is_not_retried_and_ends_as_if_undisturbed(tmp_path, number):
     with PrivateServer(tmp_path / "theirs") as server:
-        theirs = {"PREFECT_API_URL": server.wait_ready(), **RETRIES}
+        theirs = {"PREFECT_API_URL": server.wait_ready(), "PREFECT_API_AUTH_STRING": server.auth_string, **RETRIES}
         running = shell.start(tmp_path / "stopped", *RUN, settings=SETTINGS, **theirs)
         assert running.until(lambda: in_mid_chunk(running.store)), running.outputs[1].read_text()
         asked = time.monotonic()

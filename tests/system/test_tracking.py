@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dash_core.exporting import ModelCard, ModelInput, RawImageClassifier
 from tasks.tracking import address
 from tasks.tracking import client as tracking
 from tasks.tracking.models import log_model
@@ -137,12 +138,14 @@ def test_processes_write_side_by_side_and_lose_nothing(uri, comparison, client):
 def test_model_loads_in_a_fresh_process_without_our_code_and_takes_any_batch(uri, comparison, client, tmp_path, capfd):
     run = _run(uri, comparison, "model")
     model = _small_model().train()
-    images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (7, 12, 9, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    card = ModelCard("small", tuple("0123456789"), (1, 8, 8), (0.3,), (0.2,))
+    example = ModelInput(card, images[:2])
     before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    identity = log_model(uri, run, model, example=images[:1])
+    identity = log_model(uri, run, model, example=example)
     client.create_logged_model(comparison.experiment_id, name="model", source_run_id=run)  # a logging that broke off
-    assert log_model(uri, run, model, example=images[:1]) == identity
+    assert log_model(uri, run, model, example=example) == identity
     models = client.search_logged_models([comparison.experiment_id], f"source_run_id = '{run}'")
     assert [found.model_id for found in models] == [identity]
     assert torch.equal(before[0], torch.get_rng_state())
@@ -151,7 +154,8 @@ def test_model_loads_in_a_fresh_process_without_our_code_and_takes_any_batch(uri
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
-    torch.save({"images": images, "logits": model.eval()(images)}, tmp_path / "expected.pt")
+    classifier = RawImageClassifier(model, card.image_shape, card.mean, card.std).eval()
+    torch.save({"images": images, "answers": classifier(images)}, tmp_path / "expected.pt")
     _check_in_a_fresh_process(uri, run, tmp_path)
 
 
@@ -216,8 +220,12 @@ def _check_in_a_fresh_process(uri, run, folder):
         mlflow.set_tracking_uri({uri!r})
         model = mlflow.pytorch.load_model("runs:/{run}/model")
         expected = torch.load("expected.pt", weights_only=True)
-        assert torch.allclose(model(expected["images"]), expected["logits"], atol=1e-6)
+        assert torch.allclose(model(expected["images"]), expected["answers"], atol=1e-6)
         assert model(expected["images"][:1]).shape == (1, 10)
+        scorer = mlflow.pyfunc.load_model("runs:/{run}/model")
+        answers = torch.from_numpy(scorer.predict(expected["images"].numpy()))
+        assert torch.allclose(answers, expected["answers"], atol=1e-6)
+        assert scorer.metadata.metadata["class_names"] == list("0123456789")
         assert not any(name.split(".")[0] in ("tasks", "flows", "dash_core") for name in sys.modules)
     """
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}

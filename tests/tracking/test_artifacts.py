@@ -89,8 +89,9 @@ def test_a_copied_store_writes_into_itself_and_never_into_the_original(place, co
 
     mlflow.set_tracking_uri(mirror.uri)
     for run in (RUN, OTHER):
-        model = mlflow.pytorch.load_model(f"runs:/{shown(mirror, run).info.run_id}/model")
-        assert model(torch.zeros(1, 1, 8, 8)).shape == (1, DATA.train.classes)
+        model = mlflow.pytorch.load_model(f"runs:/{shown(mirror, run).info.run_id}/{mirror_module.model_name(run)}")
+        raw = torch.zeros((1, 20, 30, 1), dtype=torch.uint8)
+        assert model(raw).shape == (1, DATA.train.classes)
     assert not place.store.exists()
 
 

@@ -29,12 +29,15 @@ class Looked:
     def __init__(self, folders):
         self.folders = folders
         self.leaving = self.opened = False
-        self.brought = []
+        self.brought, self.closed = [], []
         self.looked = threading.Event()
 
     def bring(self, run, wait=False):
         self.brought.append((run.seed, wait, threading.current_thread().name))
         self.looked.set()
+
+    def close(self, status):
+        self.closed.append((status, threading.current_thread().name))
 
 
 @pytest.fixture
@@ -81,6 +84,14 @@ def test_a_block_that_is_left_by_an_error_closes_its_runs_and_opens_nothing_for_
         interrupt(mirror, place, "stopped")
     assert [seed for seed, *_ in mirror.brought] == [0, 1]
     assert mirror.leaving
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (OSError, "FAILED")])
+def test_a_block_that_is_left_by_an_error_closes_the_comparisons_own_run_if_mlflow_shows_it(mirror, error, status):
+    for mirror.opened in (False, True):
+        with pytest.raises(error), Follower(mirror, RUNS):
+            raise error
+    assert mirror.closed == [(status, "tracking")]
 
 
 def test_a_block_that_is_left_by_an_error_waits_no_longer_than_its_patience(mirror, place, monkeypatch):

@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from dash_core.cost import Cost
-from dash_core.records import ChunkRecord, append_record
+from dash_core.errors import RecordError, StopRequested
+from dash_core.records import ChunkRecord, append_record, rewrite_records
 from tasks.store.locks import locked_run
 from tasks.store.progress import mark_progress
 from tasks.store.runs import write_facts
@@ -74,6 +75,8 @@ def test_a_run_is_shown_as_it_trains_and_whole_when_it_is_complete(place, no_mod
     assert files(mirror) == {"chunks.jsonl", "progress.json", "result.json", "weights.safetensors"}
     assert shown(mirror).data.metrics["total_steps"] == sum(record.steps for record in records)
     assert shown(mirror).data.metrics["total_flops"] == sum(record.total_cost.flops for record in records)
+    assert shown(mirror).data.metrics["balanced_accuracy"] == records[-1].balanced
+    assert "diverged" not in shown(mirror).data.tags
     assert not mirror.bring(RUN)
     assert not mirror_of(place).bring(RUN)  # nor does another command send anything
 
@@ -267,6 +270,14 @@ def test_a_damaged_run_costs_no_other_run_its_metrics(place):
     assert mirror.failures.reasons == {}
 
 
+def test_a_run_that_diverged_has_a_tag_that_names_its_experiments(place, no_model):
+    records = train(place, experiments=2)
+    rewrite_records(place.run_folder(RUN), [records[0], replace(records[1], train_loss=8314.0)])
+    mirror = mirror_of(place)
+    mirror.bring(RUN)
+    assert shown(mirror).data.tags["diverged"] == "experiments 2"
+
+
 def test_metrics_are_finite_or_nan_and_those_of_phases_that_ran():
     cost = {"train": Cost(2.0, 10, 5), "intervene": Cost()}
     record = replace(RECORD, train_loss=math.inf, cost=cost, diagnostics={"floor_share": 0.25})
@@ -274,8 +285,26 @@ def test_metrics_are_finite_or_nan_and_those_of_phases_that_ran():
     totals.add(record)
     metrics = dict(metrics_of(record, totals))
     assert math.isnan(metrics["train_loss"])
+    assert metrics["total_teraflops"] == pytest.approx(1e-11)
     assert (metrics["converged"], metrics["total_flops"], metrics["plasticity/floor_share"]) == (1.0, 10.0, 0.25)
     assert {name for name in metrics if name.startswith("phases/")} == {
         f"phases/train_{kind}" for kind in ("seconds", "flops", "peak_memory_bytes")
     }
     assert list(metrics)[-1] == LAST_METRIC
+
+
+@pytest.mark.parametrize(("error", "status"), [(StopRequested, "KILLED"), (RecordError, "FAILED")])
+def test_an_error_closes_the_comparisons_own_run_which_mlflow_shows_and_opens_none_for_it(place, error, status):
+    def fail(opened):
+        with mirror.closed_on_error():
+            if opened:
+                mirror._open()
+            raise error("no matter why")
+
+    mirror = mirror_of(place)
+    for opened in (False, True):
+        with pytest.raises(error):
+            fail(opened)
+        assert mirror.opened == opened
+    summary = client.client_of(mirror.uri).get_run(mirror._open().summary_run_id)
+    assert summary.info.status == status

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.console import Console
 from dash_core.cost import Cost
 from dash_core.records import ChunkRecord
 from dash_core.spread import Spread
-from dash_core.views.summary import COLUMNS, MethodRuns, MethodSummary, summarise
+from dash_core.views.summary import BALANCED, COLUMNS, MethodRuns, MethodSummary, summarise
 from dash_core.views.tables import (
     Cell,
     Table,
@@ -28,6 +29,7 @@ UNROUNDED = 0.1 + 0.2  # 0.30000000000000004
 
 def summary(label="dash", intervention=None, seeds=(0, 1), not_converged=0, accuracy=0.5, steps=20.0) -> MethodSummary:
     spreads = {column.key: Spread(1.5, 0.25) for column in COLUMNS}
+    spreads[BALANCED.key] = Spread(accuracy, 0.0125)
     spreads["last_accuracy"] = Spread(accuracy, 0.0125)
     spreads["last_steps"] = Spread(steps, 2.0)
     return MethodSummary(label, intervention or label, seeds, spreads, 2 * len(seeds), not_converged)
@@ -58,6 +60,23 @@ def test_what_did_not_converge_has_a_dagger_and_a_note():
     made = table(summary("cold"), summary("dash", not_converged=3))
     assert [row[0].text for row in made.rows] == ["cold", "dash†"]
     assert "† experiments that ended at max_epochs before they converged: dash 3 of 4" in made.notes
+
+
+def test_what_diverged_has_a_mark_in_every_form_and_a_note():
+    made = table(summary("cold"), replace(summary("dash", not_converged=1), diverged=2))
+    assert [row[0].text for row in made.rows] == ["cold", "dash†§"]
+    assert "§ experiments whose training diverged, so that their numbers mean nothing: dash 2 of 4" in made.notes
+    assert r"$^\S$" in to_latex(made)
+    (_, row) = csv.DictReader(io.StringIO(to_csv([summary("cold"), replace(summary("dash"), diverged=2)])))
+    assert row["diverged"] == "2"
+
+
+@pytest.mark.parametrize(("balanced", "shown"), [(0.5049, False), (0.4951, False), (0.494, True), (0.8, True)])
+def test_balanced_accuracy_has_a_column_where_it_is_another_number(balanced, shown):
+    one = summary("dash")
+    made = table(replace(one, spreads={**one.spreads, BALANCED.key: Spread(balanced, 0.0)}))
+    assert (made.headings[2] == "Last bal. acc. %") == shown
+    assert len(made.headings) == len(made.rows[0]) == (9 if shown else 8)
 
 
 def test_a_missing_seed_has_a_mark_and_a_note():

@@ -12,7 +12,7 @@ from dash_core.views.statistics import (
     reference_of,
     seed_warnings,
 )
-from dash_core.views.summary import COLUMNS, MethodRuns, best, summarise
+from dash_core.views.summary import COLUMNS, MethodRuns, best, listed, sameness, summarise
 
 ACCURACY = next(column for column in COLUMNS if column.key == "last_accuracy")
 COSTS = {"average_steps": "steps", "teraflops": "TFLOPs", "seconds": "seconds"}
@@ -123,7 +123,14 @@ def warnings(content: ReportContent) -> list[str]:
         for s in summarise(content.methods)
         if s.not_converged
     ]
-    return [*stuck, *seed_warnings(planned, content.planned_seeds), *_conditions(content)]
+    lost = [
+        f"{s.label}: the training of {s.diverged} of {s.experiments} experiments diverged (their train loss ended far "
+        "above that of a guess): its numbers mean nothing. Lower optimizer.lr."
+        for s in summarise(content.methods)
+        if s.diverged
+    ]
+    same = [f"{sentence}." for sentence in sameness(content.methods)]
+    return [*lost, *same, *stuck, *seed_warnings(planned, content.planned_seeds), *_conditions(content)]
 
 
 def _conditions(content: ReportContent) -> list[str]:
@@ -132,12 +139,6 @@ def _conditions(content: ReportContent) -> list[str]:
     if len(timed) < 2:
         return []
     return [f"The runs were made under {len(timed)} different conditions (see Set-up): their seconds do not compare."]
-
-
-def listed(words: Sequence[str]) -> str:
-    """Return 'a', 'a and b' or 'a, b and c'."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _best(methods: Sequence[MethodRuns]) -> str:

@@ -47,10 +47,14 @@ class PageFigure:
 
 @dataclass(frozen=True)
 class View:
-    """An item's figures and tables, in the paper's form."""
+    """An item's figures and tables, in the paper's form.
+
+    answer: to the item's own question, in sentences; empty if it asks none.
+    """
 
     drawings: Sequence[PageFigure] = ()
     tables: Sequence[Table] = ()
+    answer: str = ""
 
 
 @dataclass(frozen=True)

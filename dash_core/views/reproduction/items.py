@@ -6,6 +6,7 @@ from dash_core.config import nearest
 from dash_core.errors import ConfigError
 from dash_core.views.reproduction import (
     items_arrival,
+    items_controls,
     items_cost,
     items_dynamics,
     items_features,
@@ -26,6 +27,7 @@ _FAMILIES = (
     items_grids.ITEMS,
     items_arrival.ITEMS,
     items_cost.ITEMS,
+    items_controls.ITEMS,
 )
 
 

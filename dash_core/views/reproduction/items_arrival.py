@@ -7,15 +7,26 @@ from dash_core.config import merge
 from dash_core.views.reproduction.claims import Claim
 from dash_core.views.reproduction.item import Item, Overlay, Scale
 from dash_core.views.reproduction.orderings import chain, ordered
-from dash_core.views.reproduction.settings import FOUR, OURS_PROTOCOL, small, smoke, standard
+from dash_core.views.reproduction.settings import FOUR, OURS_PROTOCOL, smoke, standard, thin
 from dash_core.views.reproduction.views import lines_view
 
 RESNET = "CIFAR-10, ResNet-18"
 OURS = (*OURS_PROTOCOL, "dataset and model: CIFAR-10 and ResNet-18", "5 seeds")
 LAST = "an intervention right after the last experiment that may have one (40 of 50 here, epoch 500 there) is left out"
 THIRD = {"methods": {"dash": {"floor": 0.3}}}  # λ = 0.3 in these settings, for S&P as well
+FEWER_TESTS = {"dataset": {"test_size": 1000}}  # after each of 40 epochs
+NARROW = "a ResNet-18 of a quarter of the width on CIFAR-10"
 KEPT = ("warm", "shrink_perturb", "dash")
 READING = "the paper's words are UNKNOWN; this is its order in the standard setting"
+
+
+def _whole(train_size: int, chunks: int) -> Overlay:
+    """Return the thin ResNet on all chunks of so many images of CIFAR-10, without diagnostics."""
+    return thin(dataset={"train_size": train_size}, chunks=chunks, experiments=None, diagnostics=[])
+
+
+def _thin_discarding() -> Overlay:
+    return _whole(train_size=1600, chunks=8)
 
 
 def _discarding(base: Overlay, compared: Sequence[str], interval: int, last: int) -> Overlay:
@@ -35,8 +46,8 @@ FIGURE_20 = Item(
     scales={
         "full": Scale(_intervals(standard("cifar10", "resnet18", **THIRD), (10, 15, 20), 40)),
         "small": Scale(
-            _intervals(small(chunks=10), (2, 3, 4), 8),
-            "1,000 images of CIFAR-10 and an MLP in 10 chunks, DASH and S&P every 2, 3 or 4 up to experiment 8",
+            _intervals(_thin_discarding(), (2, 3), 6),
+            f"{NARROW}, 1,600 images in 8 chunks, DASH and S&P every 2 or 3 up to experiment 6",
         ),
         "smoke": Scale(_intervals(smoke(chunks=3), (1, 2), 3)),
     },
@@ -73,8 +84,8 @@ FIGURE_21 = Item(
     scales={
         "full": Scale(_best(standard("cifar10", "resnet18", **THIRD), 20, 15, 40)),
         "small": Scale(
-            _best(small(chunks=10), 4, 3, 8),
-            "1,000 images of CIFAR-10 and an MLP in 10 chunks, S&P every 4 and DASH every 3 up to experiment 8",
+            _best(_thin_discarding(), 3, 2, 6),
+            f"{NARROW}, 1,600 images in 8 chunks, S&P every 3 and DASH every 2 up to experiment 6",
         ),
         "smoke": Scale(_best(smoke(chunks=3), 2, 1, 3)),
     },
@@ -96,8 +107,8 @@ FIGURE_22 = Item(
     scales={
         "full": Scale({"cifar10": _continuous(standard("cifar10", "resnet18", chunks=500, **THIRD), 50, 500)}),
         "small": Scale(
-            {"cifar10": _continuous(small(chunks=20), 5, 20)},
-            "1,000 images of CIFAR-10 and an MLP, 20 slices, then 20 epochs; DASH and S&P every 5",
+            {"cifar10": _continuous(merge(_whole(train_size=1000, chunks=20), FEWER_TESTS), 5, 20)},
+            f"{NARROW}, 1,000 images in 20 slices, then 20 epochs; DASH and S&P every 5",
         ),
         "smoke": Scale({"digits": _continuous(smoke(chunks=4), 2, 2)}),
     },
@@ -106,8 +117,10 @@ FIGURE_22 = Item(
 )
 
 
-def _by_class(base: Overlay) -> Overlay:
-    return merge(base, {"chunks": 10, "protocol": {"name": "class_incremental"}, "compare": {"methods": list(FOUR)}})
+def _by_class(base: Overlay, classes_per_chunk: int = 1) -> Overlay:
+    protocol = {"name": "class_incremental", "classes_per_chunk": classes_per_chunk}
+    chunks = -(-10 // classes_per_chunk)
+    return merge(base, {"chunks": chunks, "protocol": protocol, "compare": {"methods": list(FOUR)}})
 
 
 FIGURE_23 = Item(
@@ -117,7 +130,10 @@ FIGURE_23 = Item(
     ours=OURS,
     scales={
         "full": Scale({"cifar10": _by_class(standard("cifar10", "resnet18"))}),
-        "small": Scale({"cifar10": _by_class(small())}, "1,000 images of CIFAR-10 and an MLP"),
+        "small": Scale(
+            {"cifar10": _by_class(thin(diagnostics=[]), 2)},
+            f"{NARROW}, 2,000 images, two classes a chunk, up to experiment 3 of 5",
+        ),
         "smoke": Scale({"digits": _by_class(smoke())}),
     },
     view=lines_view,

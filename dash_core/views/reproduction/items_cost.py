@@ -5,7 +5,7 @@ from dash_core.views.reproduction.claims import Above, Claim
 from dash_core.views.reproduction.item import Item, Scale, View, always
 from dash_core.views.reproduction.outcome import Measured, Outcome
 from dash_core.views.reproduction.reading import TERAFLOPS, measured
-from dash_core.views.reproduction.settings import OURS_PROTOCOL, small, smoke, standard
+from dash_core.views.reproduction.settings import DIGITS, OURS_PROTOCOL, THIN, small_digits, smoke, standard, thin
 from dash_core.views.reproduction.views import rows_table, setting
 from dash_core.views.summary import Column, MethodRuns, total_cost
 
@@ -53,7 +53,7 @@ TABLE_9 = Item(
     ours=(*OURS_PROTOCOL, "dataset and model: CIFAR-10 and ResNet-18"),
     scales={
         "full": Scale({"cifar10": standard("cifar10", "resnet18", **TWO)}),
-        "small": Scale({"cifar10": small(**TWO)}, "1,000 images of CIFAR-10 and an MLP, 2 of 5 experiments"),
+        "small": Scale({"digits": small_digits()}, f"{DIGITS}, all 5 experiments"),
         "smoke": Scale({"digits": smoke(chunks=3, **TWO)}),
     },
     view=_costs,
@@ -97,7 +97,10 @@ TABLE_10 = Item(
     ours=(*OURS_PROTOCOL, "other hardware and numbers of the paper are UNKNOWN"),
     scales={
         "full": Scale({"cifar10": standard("cifar10", "resnet18")}),
-        "small": Scale({"cifar10": small()}, "1,000 images of CIFAR-10 and an MLP in 5 chunks"),
+        "small": Scale(
+            {"cifar10": thin(), "digits": small_digits()},
+            f"{THIN.format(data='CIFAR-10')}, diagnostics included, and {DIGITS}",
+        ),
         "smoke": Scale({"digits": smoke()}),
     },
     view=_by_hardware,

@@ -3,9 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from dash_core.config import merge
 from dash_core.records import ChunkRecord
 from dash_core.spread import Spread
 from dash_core.views.figures.look import STYLES
@@ -15,13 +13,13 @@ from dash_core.views.reproduction.item import Item, Overlay, PageFigure, Scale, 
 from dash_core.views.reproduction.orderings import ordered
 from dash_core.views.reproduction.outcome import Outcome
 from dash_core.views.reproduction.reading import correlation, diagnosed, diagnosed_last, measured
-from dash_core.views.reproduction.settings import FOUR, OURS_PROTOCOL, small, smoke, standard, watched
+from dash_core.views.reproduction.settings import FOUR, OURS_PROTOCOL, THIN, small, smoke, standard, thin, watched
 from dash_core.views.reproduction.views import SPREAD, lines_view, rows_table, setting, tables
 from dash_core.views.summary import Column, MethodRuns
 
 BLOCKS = "units/dead/"
 QUANTILES = ("min", "q25", "median", "q75", "max")
-TINY_STANDS_IN = "300 images of CIFAR-10 in 3 chunks of at most 8 epochs: ResNet-18 is slow on two cores"
+STANDS_IN = THIN.format(data="CIFAR-10")
 
 
 @dataclass(frozen=True)
@@ -108,16 +106,7 @@ FIGURE_14 = Item(
 )
 
 
-def _tiny_resnet(compared: Sequence[str], normalisation: str, **changes: Any) -> Overlay:
-    """Return ResNet-18 on a few images; this still takes minutes on two cores."""
-    tiny = {
-        "model": {"normalisation": normalisation},
-        "dataset": {"train_size": 300, "test_size": 500},
-        "chunks": 3,
-        "training": {"max_epochs": 8, "batch_size": 32},
-    }
-    return small("resnet18", compared=compared, **merge(tiny, changes))
-
+LAYER = {"model": {"normalisation": "layer"}, "experiments": 2, "diagnostics": []}
 
 FIGURE_15 = Item(
     name="figure-15",
@@ -126,7 +115,7 @@ FIGURE_15 = Item(
     ours=OURS_PROTOCOL,
     scales={
         "full": Scale({"cifar10": standard("cifar10", "resnet18", FOUR, model={"normalisation": "layer"})}),
-        "small": Scale({"cifar10": _tiny_resnet(FOUR, "layer")}, TINY_STANDS_IN),
+        "small": Scale({"cifar10": thin(compared=FOUR, **LAYER)}, f"{STANDS_IN}; two of them"),
         "smoke": Scale({"digits": smoke(FOUR, model={"name": "resnet18", "normalisation": "layer"})}),
     },
     view=lines_view,
@@ -164,7 +153,7 @@ FIGURE_16 = Item(
     ours=OURS_PROTOCOL,
     scales={
         "full": Scale({"cifar10": watched(standard("cifar10", "resnet18", FOUR), "units")}),
-        "small": Scale({"cifar10": watched(_tiny_resnet(("cold", "warm"), "batch"), "units")}, TINY_STANDS_IN),
+        "small": Scale({"cifar10": thin(compared=FOUR)}, STANDS_IN),
         "smoke": Scale({"digits": watched(smoke(("cold", "warm")), "units")}),
     },
     view=_units_view,

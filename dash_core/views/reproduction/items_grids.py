@@ -17,14 +17,14 @@ from dash_core.views.reproduction.reading import (
     Reading,
     measured,
 )
-from dash_core.views.reproduction.settings import FOUR, OURS_PROTOCOL, small, smoke, standard
+from dash_core.views.reproduction.settings import DIGITS, FOUR, OURS_PROTOCOL, THIN, small_digits, smoke, standard, thin
 from dash_core.views.reproduction.views import SPREAD, lines_view, setting, tables
 from dash_core.views.summary import Column
 
 ALPHAS, FLOORS = (0.1, 0.3, 0.5, 0.7), (0.05, 0.1, 0.3, 0.5)
 SMALL_ALPHAS, SMALL_FLOORS = (0.1, 0.3), (0.05, 0.3, 0.6)
 RHOS = (0.05, 0.1, 0.2)
-STANDS_IN = "1,000 images of CIFAR-10 and an MLP in 5 chunks stand in for ResNet-18 in 50"
+STANDS_IN = THIN.format(data="CIFAR-10")
 SHOWN = (  # quantities of figure 17, and their number formats
     (LAST_ACCURACY, "last accuracy (%)", ".1f"),
     (AVERAGE_ACCURACY, "average accuracy (%)", ".1f"),
@@ -77,6 +77,7 @@ def _worst(key: str) -> Reading:
     return Reading("worst pair", LAST_ACCURACY, values)
 
 
+SHORT = {"experiments": 2, "diagnostics": []}
 FIGURE_17 = Item(
     name="figure-17",
     shows="heat maps over DASH's (α, λ): last accuracy, average accuracy, steps",
@@ -88,7 +89,7 @@ FIGURE_17 = Item(
     ),
     scales={
         "full": Scale({"cifar10": _grid(standard("cifar10", "resnet18"), ALPHAS, FLOORS)}),
-        "small": Scale({"cifar10": _grid(small(), SMALL_ALPHAS, SMALL_FLOORS)}, STANDS_IN),
+        "small": Scale({"cifar10": _grid(thin(**SHORT), SMALL_ALPHAS, SMALL_FLOORS)}, f"{STANDS_IN}; two of them"),
         "smoke": Scale({"digits": _grid(smoke(), (0.1, 0.5), (0.05, 0.3))}),
     },
     view=_grid_view,
@@ -112,7 +113,7 @@ FIGURE_18 = Item(
     ours=(*OURS_PROTOCOL, "dataset and model"),
     scales={
         "full": Scale({"cifar10": standard("cifar10", "resnet18", ("warm", *SIGMAS), methods=SIGMAS)}),
-        "small": Scale({"cifar10": small(compared=("warm", *SIGMAS), methods=SIGMAS)}, STANDS_IN),
+        "small": Scale({"cifar10": thin(compared=("warm", *SIGMAS), methods=SIGMAS)}, STANDS_IN),
         "smoke": Scale({"digits": smoke(("warm", *SIGMAS), methods=SIGMAS)}),
     },
     view=lines_view,
@@ -146,7 +147,7 @@ SAM_RHO = Item(
     ours=(*OURS_PROTOCOL, f"the values of ρ: {', '.join(map(str, RHOS))}"),
     scales={
         "full": Scale(_rhos(standard("cifar10", "resnet18", FOUR))),
-        "small": Scale(_rhos(small(compared=("cold", "warm"))), STANDS_IN),
+        "small": Scale(_rhos(small_digits(("cold", "warm"))), DIGITS),
         "smoke": Scale(_rhos(smoke(("cold", "warm")))),
     },
     view=_rho_view,

@@ -77,6 +77,23 @@ def test_what_did_not_converge_is_counted():
     assert warnings(content(COLD, dash)) == ["dash: 3 of 10 experiments ended at max_epochs before they converged."]
 
 
+def test_what_diverged_is_counted_first():
+    dash = runs("dash", 0.1, 0.1)
+    for records in dash.runs.values():
+        records[1] = replace(records[1], train_loss=8314.0)
+    assert warnings(content(COLD, dash))[0] == (
+        "dash: the training of 2 of 4 experiments diverged (their train loss ended far above that of a guess): "
+        "its numbers mean nothing. Lower optimizer.lr."
+    )
+
+
+def test_methods_with_the_same_results_are_said_not_to_be_compared():
+    twins = runs("warm", 0.80, 0.81, 0.82, 0.83, 0.84)
+    assert warnings(content(COLD, twins, runs("dash", 0.81, 0.82, 0.83, 0.84, 0.85))) == [
+        "cold and warm have the same results in every experiment: nothing that sets them apart had an effect."
+    ]
+
+
 def test_missing_seeds_are_named_and_the_pairs_that_are_left():
     said = warnings(content(COLD, runs("dash", 0.81, 0.83, 0.85, seeds=(0, 2, 4))))
     assert said == [

@@ -24,6 +24,7 @@ INSIDE = {
     "units/dead/layer1.0": 0.01,
     "units/dead/layer1.0/1": 0.02,
     **{f"previous_accuracy/epoch_{epoch}": 0.5 + epoch / 10 for epoch in range(6)},
+    **{f"previous_accuracy_batch/epoch_{epoch}": 0.6 + epoch / 15 for epoch in range(6)},
 }
 
 

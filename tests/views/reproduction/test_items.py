@@ -1,5 +1,7 @@
 """The items: every figure and table is there at three scales, and its settings are those of the paper."""
 
+import re
+
 import pytest
 import yaml
 
@@ -9,15 +11,15 @@ from dash_core.errors import ConfigError
 from dash_core.views.reproduction import ITEMS, select
 from dash_core.views.reproduction.item import SCALES
 from dash_core.views.reproduction.paper_numbers import PRINTED
-from dash_core.views.reproduction.settings import DATASETS, MODELS, sota, standard
+from dash_core.views.reproduction.settings import DATASETS, MODELS, small_digits, sota, standard, thin
 from flows.command_line.reproduction import settings_of
 from flows.reproduce import changing, command_of
 from tasks.reproduction import item_folder
-from tests.test_presets import PRESETS
+from tests.test_presets import PRESETS, THIN
 
 FIGURES = [1, 2, 3, 6, 7, 8, *range(9, 24)]
 TABLES = range(1, 11)
-REAL = {"cifar10", "fashion_mnist", "digits"}
+REAL = {*DATASETS, "fashion_mnist", "digits"}
 
 every_item = pytest.mark.parametrize("item", ITEMS.values(), ids=list(ITEMS))
 every_scale = pytest.mark.parametrize("scale", SCALES)
@@ -34,7 +36,7 @@ def overlay_of(preset: str):
 
 def test_every_figure_and_table_of_the_paper_is_an_item_in_its_order():
     paper = [f"figure-{n}" for n in FIGURES] + [f"table-{n}" for n in TABLES]
-    assert list(ITEMS) == [*paper, "sam-rho"]
+    assert list(ITEMS) == [*paper, "direction", "growth", "sam-rho"]
 
 
 @every_item
@@ -44,7 +46,7 @@ def test_every_run_of_every_scale_resolves(item, scale):
         assert item.simulated or params.runs()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {THIN}))
 def test_the_paper_s_settings_are_those_of_the_presets(preset):
     assert parse(Params, overlay_of(preset)) == parse(Params, yaml.safe_load(PRESETS[preset].read_text()))
 
@@ -55,9 +57,49 @@ def test_small_scales_use_real_images_and_say_what_they_stand_in_for(item):
     for params in () if item.simulated else small.params().values():
         assert params.dataset.name in REAL
         assert params.dataset.name == "digits" or params.dataset.train_size <= 2000
-        assert len(params.seeds) >= 3
+        assert len(params.seeds) >= 5
     assert bool(small.stands_in) == (small.comparisons != full.comparisons)
     assert not full.stands_in
+
+
+def test_small_scales_are_the_thin_network_up_to_its_third_experiment():
+    preset = parse(Params, yaml.safe_load(PRESETS[THIN].read_text()))
+    declared = parse(Params, thin(compared=preset.compare.methods))
+    assert (declared.experiments, len(declared.seeds)) == (3, 5)
+    changed = {"experiments": None, "seeds": preset.seeds, "diagnostics": []}
+    training = declared.training.model_copy(update={"max_epochs": preset.training.max_epochs})
+    assert declared.model_copy(update={**changed, "training": training}) == preset
+
+
+def test_small_digits_are_the_main_job():
+    ours = parse(Params, yaml.safe_load((PRESETS[THIN].parents[1] / "params.yaml").read_text()))
+    assert [run.digest for run in parse(Params, small_digits()).runs()] == [run.digest for run in ours.runs()]
+
+
+@every_item
+def test_a_dataset_stands_under_its_own_name_alone(item):
+    for scale in ("small", "full"):
+        for key, params in () if item.simulated else item.scales[scale].params().items():
+            named = {name for name in (*DATASETS, "fashion_mnist", "digits") if name in re.split("[/, ]", key)}
+            assert named <= {params.dataset.name}
+    number = int(item.name.removeprefix("table-")) if item.name.startswith("table-") else 0
+    if 3 <= number <= 6:
+        used = {params.dataset.name for params in item.scales["small"].params().values()}
+        assert used == {DATASETS[number - 3]}
+
+
+def test_items_share_the_runs_of_their_small_scales():
+    def runs(name, label="cold"):
+        every = ITEMS[name].scales["small"].params().values()
+        return {run.digest for p in every for run in p.runs() if run.method.label == label}
+
+    thin_runs = runs("figure-7")
+    assert len(thin_runs) == 5
+    for name in ("figure-1", "figure-6", "figure-12", "figure-16", "table-1", "table-2", "table-3", "table-10"):
+        assert thin_runs <= runs(name), name
+    assert runs("figure-8", "warm") <= runs("figure-2", "warm")
+    assert runs("figure-21", "dash") <= runs("figure-20", "dash")
+    assert runs("figure-7", "warm") <= runs("direction", "warm")
 
 
 @every_item

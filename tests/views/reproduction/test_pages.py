@@ -92,7 +92,9 @@ def test_the_summary_has_a_row_a_claim_with_its_numbers_and_the_hardware_on_top(
     assert len(rows) == 7
     assert all(row.count("**agree**") == 1 and "| small | 3 | 61 |" in row for row in rows[:6])
     assert NO_CLAIM in rows[6]
-    assert "## What stands in for the paper's setting\n\n- figure-1, small: 1,000 images" in made
+    assert (
+        "## What stands in for the paper's setting\n\n- figure-1, small: a ResNet-18 of a quarter of the width" in made
+    )
 
 
 def test_runs_that_failed_are_told():

@@ -1,0 +1,24 @@
+"""The chain of chunks: each chunk's digest covers its images, their labels, their order, and all chunks before it."""
+
+import hashlib
+from collections.abc import Iterable
+
+SET_DIGITS = 32  # hex digits of the digest of a set of ids
+BEGINNING = ""  # the digest before the first chunk
+
+
+def chained(previous: str, images: Iterable[tuple[bytes, int]]) -> str:
+    """Return the digest of a chunk: SHA-256 of the previous digest and the ordered (32-byte id, label) pairs."""
+    digest = hashlib.sha256(f"chunk after {previous}:".encode())
+    for image, label in images:
+        digest.update(image)
+        digest.update(int(label).to_bytes(8, "little"))
+    return digest.hexdigest()
+
+
+def digest_of_ids(ids: Iterable[bytes]) -> str:
+    """Return a digest of a set of 32-byte image ids, whatever their order."""
+    digest = hashlib.sha256()
+    for image in sorted(ids):
+        digest.update(image)
+    return digest.hexdigest()[:SET_DIGITS]

@@ -1,0 +1,31 @@
+"""What a model says about images: class probabilities, in eval mode."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from dash_core.data import ImageSet
+from dash_core.evaluation import EVALUATION_BATCH
+from dash_core.run_images import input_normalisation
+from dash_core.shrinking import in_mode
+from dash_core.stream.outcomes import Outcomes
+
+LEAST_PROBABILITY = 1e-30  # of a label, in a log-loss
+
+
+@torch.no_grad()
+def probabilities(model: nn.Module, name: str, images: ImageSet, device: torch.device) -> np.ndarray:
+    """Return the probability of each class for each image, float32 (N, K). name: of the model in MODELS."""
+    normalise = input_normalisation(name, images, device)
+    parts = []
+    with in_mode(model, training=False):
+        for start in range(0, len(images), EVALUATION_BATCH):
+            batch = images.images[start : start + EVALUATION_BATCH].permute(0, 3, 1, 2).to(device)
+            parts.append(model(normalise(batch)).softmax(1).float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def outcomes(ids: list[str], labels: np.ndarray, said: np.ndarray) -> Outcomes:
+    """Return the outcome of each image from the probabilities (N, K) that a model gave."""
+    given = said[np.arange(len(labels)), labels].astype(np.float64)
+    return Outcomes(ids, labels, said.argmax(1) == labels, -np.log(np.maximum(given, LEAST_PROBABILITY)))

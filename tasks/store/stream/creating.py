@@ -1,0 +1,153 @@
+"""Create a stream: freeze its contract from a folder of images, which becomes its first delivery."""
+
+import re
+import secrets
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dash_core.comparison import Params
+from dash_core.config import parse
+from dash_core.data import Dataset, silent
+from dash_core.data.decoding import read_headers
+from dash_core.data.image_file import decode, opened
+from dash_core.data.image_folder import SUFFIXES
+from dash_core.data.normalisation import IMAGENET, ChannelSums
+from dash_core.errors import ConfigError, DataError
+from dash_core.stream.contract import Contract
+from tasks.store.stream.folder import STREAMS, StreamFolder
+from tasks.store.stream.inbox import Delivery, delivery
+from tasks.store.stream.ledger import Ledger
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
+
+
+def first_delivery(folder: Path) -> Delivery:
+    """Return the folder of the first images as a delivery; DataError if it is none."""
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder; --from names a dataset, or a folder with a folder of images a class"
+        )
+    found = delivery(folder, (), 0.0)
+    if found.waiting:
+        raise DataError(f"{folder}: {found.waiting}")
+    return found
+
+
+def contract_for(
+    first: Delivery, settings: Params, method: str, hold_out: dict, gate: dict, parent: str, classes: list[str] | None
+) -> Contract:
+    """Return the contract that the first images and the parameters decide; ConfigError or DataError say what is wrong.
+
+    classes: in their order; None: the labels of the first images, sorted.
+    """
+    labels = sorted({item.label for item in first.items if item.label is not None and _is_image(item.file)})
+    names = classes or labels
+    if len(names) < 2:
+        found = f"{len(names)} class{'es' * (len(names) != 1)}"
+        raise DataError(f"{first.path}: {found}; it needs a folder of images for each of at least two classes")
+    files = [first.path / item.file for item in first.items if _is_image(item.file) and item.label in names]
+    channels = 1 if read_headers(files, silent).grey else 3
+    size, resize = _size(files, settings)
+    mean, std = _statistics(files, channels, size, resize, settings)
+    run = settings.run(method, settings.seeds[0])
+    return parse(
+        Contract,
+        {
+            "classes": names,
+            "image_size": size,
+            "resize": resize,
+            "channels": channels,
+            "background": settings.dataset.background,
+            "mean": list(mean),
+            "std": list(std),
+            "model": run.model,
+            "optimizer": run.optimizer,
+            "training": run.training,
+            "method": run.method,
+            "seed": run.seed,
+            "hold_out": {"salt": secrets.token_hex(8)} | hold_out,
+            "gate": gate,
+            "parent": parent,
+        },
+        "contract",
+    )
+
+
+def begin(store: Path, name: str, contract: Contract, settings: dict) -> tuple[StreamFolder, Ledger]:
+    """Make a stream's folder with its contract and the first entry of its ledger; continue one that was begun so."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name of a stream: use letters, digits, - and _, 64 at most")
+    stream = StreamFolder(store / STREAMS / name)
+    stream.write_contract(contract, settings)
+    ledger = Ledger(stream.ledger_file)
+    if not ledger.entries:
+        ledger.append(
+            "created",
+            name=name,
+            contract=contract.model_dump(mode="json"),
+            contract_digest=contract.digest,
+        )
+    return stream, ledger
+
+
+def write_deliveries(dataset: Dataset, folder: Path, first: float, count: int) -> list[Path]:
+    """Write a dataset's images as folders of PNG files: a share `first` of all, then `count` deliveries of the rest."""
+    images = np.concatenate([dataset.train.images.numpy(), dataset.test.images.numpy()])
+    labels = np.concatenate([dataset.train.labels.numpy(), dataset.test.labels.numpy()])
+    order = np.random.default_rng(0).permutation(len(labels))
+    begin_rest = round(first * len(labels))
+    parts = [order[:begin_rest], *np.array_split(order[begin_rest:], count)]
+    folders = []
+    for number, part in enumerate(parts):
+        target = folder / ("first" if number == 0 else f"delivery-{number:02d}")
+        for index in part.tolist():
+            path = target / dataset.train.class_names[labels[index]] / f"{index:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = images[index]
+            Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path)
+        folders.append(target)
+    return folders
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def _size(files: list[Path], settings: Params) -> tuple[int, bool]:
+    """Return pixels a side, and whether images of other sizes are resized."""
+    if settings.dataset.image_size:
+        return settings.dataset.image_size, True
+    sizes = set()
+    for file in files:
+        try:
+            with opened(file) as image:
+                sizes.add(image.size)
+        except DataError:
+            continue  # it will be set aside
+    if len(sizes) != 1 or len({*sizes.copy().pop()}) != 1:
+        raise ConfigError(
+            f"dataset.image_size: the images have {len(sizes)} sizes or are not square; "
+            "say to how many pixels a side they are resized: --image-size 64"
+        )
+    return sizes.pop()[0], False
+
+
+def _statistics(
+    files: list[Path], channels: int, size: int, resize: bool, settings: Params
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std of the readable first images; of ImageNet for weights that were trained on it."""
+    if channels == 3 and getattr(settings.model, "weights", None):
+        return IMAGENET
+    sums = ChannelSums(0, [0] * channels, [0] * channels)
+    for file in files:
+        try:
+            pixels = decode(file, channels == 1, size if resize else None, settings.dataset.background)
+        except DataError:
+            continue
+        if pixels.shape == (size, size, channels):
+            sums += ChannelSums.of(pixels[None])
+    if not sums.pixels:
+        raise DataError(f"none of the {len(files)} image files can be read")
+    return sums.statistics()

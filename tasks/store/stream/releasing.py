@@ -1,0 +1,61 @@
+"""Release a model by a person's decision, or take a release back; nothing is trained."""
+
+from dash_core.errors import ConfigError
+from dash_core.stream.contract import Contract
+from dash_core.stream.state import StreamState
+from tasks.store.stream.exported import export
+from tasks.store.stream.folder import StreamFolder
+from tasks.store.stream.ledger import Ledger
+from tasks.store.stream.models import check_answers
+
+
+def roll_back(
+    stream: StreamFolder, ledger: Ledger, contract: Contract, reason: str, model: str | None = None
+) -> StreamState:
+    """Make the previous champion, or the given earlier one, the champion again, at once; return the new state.
+
+    The model is loaded and must answer as it did when it was trained. ConfigError if there is no such release.
+    """
+    state = stream.state(ledger)
+    released = list(dict.fromkeys(release.model for release in state.releases))
+    usable = [name for name in released if name != state.champion and name not in state.rejected]
+    target = _named(model, released) if model else (usable[-1] if usable else None)
+    if target is None:
+        raise ConfigError(f"stream {stream.name} has no earlier champion to return to")
+    if target == state.champion:
+        raise ConfigError(f"{target} is the champion already")
+    check_answers(stream, state, contract, target)
+    export(stream, state, contract, target)
+    ledger.append("released", model=target, by="rollback", reason=reason)
+    return _pointed(stream, ledger)
+
+
+def release(
+    stream: StreamFolder, ledger: Ledger, contract: Contract, reason: str, model: str | None = None
+) -> StreamState:
+    """Make the latest model, or the given one, the champion by a person's decision; return the new state."""
+    state = stream.state(ledger)
+    target = _named(model, list(state.models)) if model else state.challenger
+    if target is None:
+        raise ConfigError(f"stream {stream.name} has no challenger: the latest model is the champion already")
+    if target == state.champion:
+        raise ConfigError(f"{target} is the champion already")
+    check_answers(stream, state, contract, target)
+    export(stream, state, contract, target)
+    ledger.append("released", model=target, by="person", reason=reason)
+    return _pointed(stream, ledger)
+
+
+def _named(model: str, known: list[str]) -> str:
+    """Return the model whose id begins with the given letters."""
+    found = [name for name in known if name.startswith(model)]
+    if len(found) != 1:
+        listing = ", ".join(known) or "none"
+        raise ConfigError(f"{model!r} names {len(found)} models of this stream; known: {listing}")
+    return found[0]
+
+
+def _pointed(stream: StreamFolder, ledger: Ledger) -> StreamState:
+    state = stream.state(ledger)
+    stream.point(state)
+    return state
