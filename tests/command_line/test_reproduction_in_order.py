@@ -1,6 +1,7 @@
 """`reproduce` with a budget or until claims are decided: the study's decisions, without training."""
 
 import contextlib
+import threading
 import time
 
 import pytest
@@ -9,11 +10,16 @@ from dash_core.comparison import Params
 from dash_core.views.reproduction.outcome import Measured
 from dash_core.views.rules import FIXED_SEEDS, GROUP_SEQUENTIAL
 from dash_core.views.summary import MethodRuns
+from flows import compare
 from flows.command_line import reproduction_in_order
 from flows.command_line.output import output_console
 from flows.command_line.reproduction import ReproductionFailed, Selection
 from flows.command_line.reproduction_in_order import Limits, reproduce_in_order
+from flows.experiment import RunFailed
+from flows.services.executor import Ended
 from tasks.store.place import place_of
+from tasks.store.progress import read_progress
+from tests import toy
 from tests.views.reproduction.made import record
 
 STEPS = {"cold": 100, "warm": 20}
@@ -119,3 +125,35 @@ def test_training_stops_early_enough_for_the_pages():
     assert 980 - (time.monotonic() - started) <= left <= 980
     assert Limits(budget=10.0).deadline(items=31).seconds_left <= 8
     assert Limits().deadline(items=1) is None
+
+
+class Waiting:
+    """An executor whose runs train until they are asked to stop."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *details):
+        pass
+
+    def terminate(self):
+        self.asked.set()
+
+    def call(self, function, run, *arguments):
+        if run.method.label == "warm":
+            raise RunFailed("broken")
+        assert self.asked.wait(60)
+        raise Ended("the comparison was stopped while this run trained")
+
+
+def test_at_the_deadline_runs_stop_without_having_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "open_executor", lambda *arguments: Waiting())
+    monkeypatch.setattr(compare, "serialize_context", dict)
+    runs = [params.run(label, 0) for params in [toy.params()] for label in ("warm", "cold")]
+    place = place_of(Params(), tmp_path, None)
+    failures = compare.train_runs(runs, place, compare.Crew(1, 1), compare.Deadline(0.01))
+    assert failures == {runs[0].id: "broken"}
+    assert read_progress(place.run_folder(runs[1])).state == "stopped"
