@@ -14,8 +14,8 @@ from dash_core.views.reproduction import select
 from dash_core.views.reproduction.item import Item
 from dash_core.views.reproduction.outcome import Measured
 from dash_core.views.reproduction.reproduced import Reproduced
-from dash_core.views.summary import total_cost
 from dash_core.views.rules import FIXED_SEEDS, GROUP_SEQUENTIAL, Rule
+from dash_core.views.summary import total_cost
 from flows.compare import Deadline, compare, train_runs
 from flows.split import split_dataset
 from tasks.reproduction import measured_runs, publish_item, simulate
