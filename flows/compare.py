@@ -120,7 +120,6 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     InitialModel(params.model, shape, classes)(0)  # an error here, before any worker starts
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
-<<<<<<< HEAD
     stale = [run for run in runs if again or (run not in complete and is_complete(run, place))]
     if stale and not again:
         print(
@@ -131,14 +130,7 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     for run in stale:
         forget(run, place)
         mirror.forget(run)
-    pending = [run for run in runs if run not in complete]
-=======
-    for run in runs:
-        if again or (run not in complete and is_complete(run, place)):  # trained on other data or by other code
-            forget(run, place)
-            mirror.forget(run)
     pending = in_turn([run for run in runs if run not in complete])
->>>>>>> main
     crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
         failures = train_runs(pending, place.model_copy(update={"workers": crew.workers}), crew)

@@ -51,11 +51,8 @@ def run_experiment(run: RunConfig, place: Place) -> None:
         mark_progress(folder, "saving")
         remove_facts(folder)
         trajectory.finish(measured_on)
-<<<<<<< HEAD
         remove_replaced(run, place)
-=======
         beginnings.keep_result(trajectory)
->>>>>>> main
     mark_progress(folder, "done")
 
 

@@ -1,17 +1,30 @@
 """The flow of one pass over a stream: receive, train, judge, until nothing is left to do; then its views."""
 
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
 
 from dash_core.errors import DashError
-from flows.experiment import train_experiments
+from dash_core.trajectory import Steps, Trajectory
+from tasks.steps import evaluate, intervene, record, train
 from tasks.store.place import Place
+from tasks.store.progress import ProgressWriter
+from tasks.store.stopping import heeding
 from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.passing import Verbs, one_pass
 from tasks.stream import Published, judge, open_training, publish, receive, seal
 
-TASKS = Verbs(receive, open_training, train_experiments, seal, judge)
+
+def advance(trajectory: Trajectory, progress: ProgressWriter) -> None:
+    """Train the newest chunk, each of the four steps a task; a signal stops it between two steps of the optimiser."""
+    steps = Steps(intervene, train, evaluate, partial(record, progress=progress))
+    with heeding():
+        while trajectory.pending:
+            trajectory.advance(steps)
+
+
+TASKS = Verbs(receive, open_training, advance, seal, judge)
 
 
 class Conflict(DashError):
