@@ -139,10 +139,16 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     InitialModel(params.model, shape, classes)(0)  # an error here, before any worker starts
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
-    for run in runs:
-        if again or (run not in complete and is_complete(run, place)):  # trained on other data or by other code
-            forget(run, place)
-            mirror.forget(run)
+    stale = [run for run in runs if again or (run not in complete and is_complete(run, place))]
+    if stale and not again:
+        print(
+            f"{len(stale)} complete runs were trained on other data or by other code, and are trained again; what they "
+            f"had is kept in {place.store / 'replaced'} until the new ones are complete",
+            file=sys.stderr,
+        )
+    for run in stale:
+        forget(run, place)
+        mirror.forget(run)
     pending = in_turn([run for run in runs if run not in complete])
     crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
