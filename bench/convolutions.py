@@ -2,7 +2,8 @@
 
 Forward and backward pass of the convolutions of ResNet-18 and of the 3-layer CNN, one thread, in turns: torch's,
 products of columns, and minimal filtering (dash_core/convolution), which is for fp32 alone. bf16 is measured where the
-processor has instructions for it.
+processor has instructions for it. `--thin` measures those of ResNets of a quarter of the width instead, in a section of
+its own: they have fewer channels than filtering and columns are used for.
 """
 
 import argparse
@@ -31,6 +32,20 @@ SHAPES = (  # channels in and out, side of the map, kernel, stride
     (256, 512, 4, 1, 2),
     (512, 512, 2, 3, 1),
 )
+THIN = (
+    (16, 16, 16, 3, 1),
+    (16, 32, 16, 3, 2),
+    (32, 32, 8, 3, 1),
+    (32, 64, 8, 3, 2),
+    (64, 64, 4, 3, 1),
+    (64, 128, 4, 3, 2),
+    (128, 128, 2, 3, 1),
+    (16, 16, 4, 3, 1),
+    (32, 32, 2, 3, 1),
+    (64, 64, 1, 3, 1),
+    (128, 128, 1, 3, 1),
+)
+THIN_IMAGES = (64, 32)
 KINDS = {"fp32": ("torch", "columns", "filtering"), "bf16": ("torch", "columns")}
 
 
@@ -46,14 +61,19 @@ def milliseconds(layer: nn.Conv2d, images: Tensor, gradient: Tensor, way: str, b
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--thin", action="store_true", help="the convolutions of thin ResNets")
+    thin = parser.parse_args().thin
     device = choose_device("cpu")
     prepare_device(device, 1)
     kinds = [kind for kind in KINDS if kind == "fp32" or has_bf16(device)]
     headings = ["convolution", "map", "images", *(f"{kind} {way}, ms" for kind in kinds for way in KINDS[kind])]
-    rows = [measured(shape, images, kinds) for images in IMAGES for shape in SHAPES]
+    counts, shapes = (THIN_IMAGES, THIN) if thin else (IMAGES, SHAPES)
+    rows = [measured(shape, images, kinds) for images in counts for shape in shapes]
     lines = ["Forward and backward pass, one thread; the fastest in bold.", "", *table(headings, rows)]
-    write_section("Convolutions", "uv run python -m bench.convolutions", describe_machine(device, 1), lines)
+    title = "Convolutions of thin networks" if thin else "Convolutions"
+    command = "uv run python -m bench.convolutions" + (" --thin" if thin else "")
+    write_section(title, command, describe_machine(device, 1), lines)
 
 
 def measured(shape: tuple[int, ...], count: int, kinds: list[str]) -> list[str]:

@@ -29,4 +29,10 @@ class TrainingError(DashError):
 
 def without_password(text: str) -> str:
     """Return a text, such as an error that may be printed, with user and password removed from the addresses in it."""
-    return re.sub(r"//\S*@", "//", text)  # up to the last @: a password may contain one, and a slash
+    return re.sub(r"(?<!/)//(?!/)\S*@", "//", text)  # up to the last @: a password may contain one, and a slash
+
+
+def public_address(url: str) -> str:
+    """Return one address without user and password, whatever characters they contain; a path keeps each @."""
+    scheme, _, rest = url.partition("://")
+    return url if rest.startswith("/") or "@" not in rest else f"{scheme}://{rest.rpartition('@')[2]}"

@@ -53,7 +53,8 @@ def telling_when_full(folder: Path) -> Iterator[None]:
 
 def check_space(folder: Path) -> None:
     """Raise DiskError if the disk of `folder` is full."""
-    if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
+    usage = shutil.disk_usage(folder)
+    if usage.total and usage.free < FULL_DISK_BYTES:  # some file systems do not say how large they are
         raise DiskError(f"{folder}: {os.strerror(errno.ENOSPC)}; {REMEDIES[errno.ENOSPC]}")
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import DashError
-from dash_core.models import build_model
+from dash_core.models.pretrained import InitialModel
 from flows.experiment import train_run_in_worker
 from flows.services.announce import warned_failures
 from flows.services.executor import Ended, Executor, WorkerDied, open_executor
@@ -63,9 +64,11 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
     splits = {seed: plan.digest for seed, plan in trained.plans.items()}
     with trained.mirror.closed_on_error():
         evidence = gather(params, place, splits, describe(trained.dataset))
-        if (removed := trained.run_count - len(trained.failures) - len(evidence.runs)) > 0:
+        present = {run.id for run in evidence.runs}
+        if removed := [run.id for run in params.runs() if run.id not in present and run.id not in trained.failures]:
             raise ComparisonFailed(
-                f"{removed} of {trained.run_count} runs were removed by another command; repeat this command"
+                f"{len(removed)} of {trained.run_count} runs were removed by another command ({', '.join(removed)}); "
+                "repeat this command"
             )
         published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.run_count, trained.failures)
@@ -114,19 +117,31 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    options = params.model.options
-    build_model(params.model.name, shape, classes, seed=0, **options)  # an error here, before any worker starts
+    InitialModel(params.model, shape, classes)(0)  # an error here, before any worker starts
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
     for run in runs:
         if again or (run not in complete and is_complete(run, place)):  # trained on other data or by other code
             forget(run, place)
             mirror.forget(run)
-    pending = [run for run in runs if run not in complete]
+    pending = in_turn([run for run in runs if run not in complete])
     crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
         failures = train_runs(pending, place.model_copy(update={"workers": crew.workers}), crew)
     return _TrainedRuns(dataset, plans, mirror, len(runs), failures)
+
+
+def in_turn(runs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Return the runs in an order in which each seed begins once before any begins twice.
+
+    The methods of one seed share their first experiments: the run that comes first trains them for all.
+    """
+    begun = Counter()
+    turns = {}
+    for run in runs:
+        turns[run.id] = begun[run.seed]
+        begun[run.seed] += 1
+    return sorted(runs, key=lambda run: turns[run.id])
 
 
 def train_runs(pending: Sequence[RunConfig], place: Place, crew: Crew) -> dict[str, str]:

@@ -10,13 +10,14 @@ from prefect import flow, tags
 from prefect.context import hydrated_context
 
 from dash_core.config import RunConfig
-from dash_core.errors import DashError, StopRequested
+from dash_core.errors import DashError, StopRequested, without_password
 from dash_core.files import naming, remove_unfinished, write_atomically
 from dash_core.result import read_result
 from dash_core.trajectory import Steps, Trajectory
 from flows.services.prefect_health import lost_server_error, quieten, wait_for_api
 from flows.services.prefect_server import send_everything
 from tasks.steps import evaluate, intervene, record, train
+from tasks.store.beginnings import Beginnings
 from tasks.store.datasets import open_dataset, open_plan
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
@@ -43,20 +44,26 @@ def run_experiment(run: RunConfig, place: Place) -> None:
     if read_result(folder, run, plan.digest, place.given_code) is None:
         measured_on = facts(place)
         write_facts(folder, plan.digest, measured_on)
-        trajectory, progress = open_trajectory(run, dataset, plan, place)
-        train_experiments(trajectory, progress)
+        beginnings = Beginnings(run, place, measured_on)
+        trajectory, progress = open_trajectory(run, dataset, plan, place, beginnings.find)
+        train_experiments(trajectory, progress, beginnings)
         mark_progress(folder, "saving")
         remove_facts(folder)
         trajectory.finish(measured_on)
+        beginnings.keep_result(trajectory)
     mark_progress(folder, "done")
 
 
-def train_experiments(trajectory: Trajectory, progress: ProgressWriter) -> None:
-    """Take a run through its pending experiments, each of the four steps a task; a signal stops it between steps."""
+def train_experiments(trajectory: Trajectory, progress: ProgressWriter, beginnings: Beginnings) -> None:
+    """Take a run through its pending experiments, each of the four steps a task; a signal stops it between steps.
+
+    States that other runs can begin with are kept for them.
+    """
     steps = Steps(intervene, train, evaluate, partial(record, progress=progress))
     with heeding():
         while trajectory.pending:
             trajectory.advance(steps)
+            beginnings.keep(trajectory)
 
 
 def tags_of(run: RunConfig) -> list[str]:
@@ -79,17 +86,19 @@ def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
             _record_end(folder, "stopped" if isinstance(error, StopRequested) else "failed", error)
             raise
         except Exception as error:
-            _record_end(folder, "failed", error, traceback.format_exc())
+            _record_end(folder, "failed", error, without_password(traceback.format_exc()))
             if lost := lost_server_error():
                 raise lost from None
-            reason = f"{type(error).__name__}: {error} (the traceback is in {folder / 'error.txt'})"
+            reason = (
+                f"{type(error).__name__}: {without_password(str(error))} (the traceback is in {folder / 'error.txt'})"
+            )
             raise RunFailed(reason) from None
 
 
 def _record_end(folder: Path, state: State, error: Exception, details: str | None = None) -> None:
     """Write to the run's folder how the run ended, unless the disk itself fails."""
     with contextlib.suppress(OSError):
-        mark_progress(folder, state, str(error) if state == "failed" else None)
+        mark_progress(folder, state, without_password(str(error)) if state == "failed" else None)
         if details:
             write_atomically(folder / "error.txt", details.encode())
 

@@ -3,11 +3,14 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from dash_core.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LARGEST = 64_000_000  # pixels: a larger image is taken for a decompression bomb
 
@@ -17,8 +20,10 @@ class DamagedImage(DataError):
 
 
 @contextlib.contextmanager
-def opened(file: str | Path) -> Iterator[Image.Image]:
+def opened(file: str | Path) -> Iterator["Image.Image"]:
     """Open an image; whatever its decoder raises, here or in the block, becomes an error that names the file."""
+    from PIL import Image  # here and below: training on tensors needs no Pillow
+
     bomb = f"{file}: more than {LARGEST} pixels, which looks like a decompression bomb; remove or shrink it"
     try:
         with Image.open(file) as image:
@@ -37,6 +42,8 @@ def opened(file: str | Path) -> Iterator[Image.Image]:
 
 def decode(file: str | Path, grey: bool, size: int | None, background: str) -> np.ndarray:
     """Return one image as uint8 (H, W, C), upright, on the background where it is transparent."""
+    from PIL import ImageOps
+
     with opened(file) as image:
         image = _opaque(ImageOps.exif_transpose(image), background).convert("L" if grey else "RGB")
         if size is not None:
@@ -45,15 +52,19 @@ def decode(file: str | Path, grey: bool, size: int | None, background: str) -> n
     return pixels[:, :, None] if grey else pixels
 
 
-def _opaque(image: Image.Image, background: str) -> Image.Image:
+def _opaque(image: "Image.Image", background: str) -> "Image.Image":
     """Return the image as it looks on the background; a transparent pixel's own colour is arbitrary."""
+    from PIL import Image
+
     if not image.has_transparency_data:
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, background), image.convert("RGBA"))
 
 
-def _centre(image: Image.Image, size: int) -> Image.Image:
+def _centre(image: "Image.Image", size: int) -> "Image.Image":
     """Resize the shorter side to `size` and cut out the centre, in one step (no long strip is ever made)."""
+    from PIL import Image
+
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)

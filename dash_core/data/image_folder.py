@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dash_core.config import DatasetConfig
@@ -194,6 +193,8 @@ def _is_image(file: Path) -> bool:
     """Tell by its suffix whether a file is an image; one without a suffix is opened."""
     if file.suffix:
         return file.suffix.lower() in SUFFIXES
+    from PIL import Image
+
     try:
         with Image.open(file):
             return True

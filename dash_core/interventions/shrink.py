@@ -60,7 +60,7 @@ class ShrinkPerturbAshAdams(Intervention):
         """Mix all parameters with those of a new model; restart buffers and optimiser."""
         fresh = learner.fresh_state("perturb", data.experiment)
         parameters = dict(learner.model.named_parameters())
-        for name, tensor in learner.model.state_dict().items():
+        for name, tensor in learner.changeable():
             if name in parameters:
                 tensor.mul_(self.shrink).add_(fresh[name], alpha=self.fresh)
             else:

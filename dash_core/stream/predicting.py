@@ -29,3 +29,9 @@ def outcomes(ids: list[str], labels: np.ndarray, said: np.ndarray) -> Outcomes:
     """Return the outcome of each image from the probabilities (N, K) that a model gave."""
     given = said[np.arange(len(labels)), labels].astype(np.float64)
     return Outcomes(ids, labels, said.argmax(1) == labels, -np.log(np.maximum(given, LEAST_PROBABILITY)))
+
+
+def widened(said: np.ndarray, classes: int) -> np.ndarray:
+    """Return probabilities (N, classes): 0 for classes that the model does not know yet."""
+    missing = classes - said.shape[1]
+    return np.pad(said, ((0, 0), (0, missing))) if missing else said

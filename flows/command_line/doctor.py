@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from dash_core.errors import ConfigError, without_password
+from dash_core.errors import ConfigError, public_address, without_password
 from flows.command_line.errors import FAILED_EXIT
 from flows.command_line.options import SharedOptions, shared_options
 
@@ -111,7 +111,7 @@ def _stores(place: "Place") -> Iterator[Finding]:
 
     uri = tracking_uri(place.store)
     kind = "set by MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "embedded"
-    yield Finding("ok", "MLflow", f"{uri} ({kind})")
+    yield Finding("ok", "MLflow", f"{public_address(uri)} ({kind})")
     url = configured_url()
     if url is None:
         yield Finding("ok", "Prefect", f"a private server for each command, database in {place.services}")
@@ -121,7 +121,7 @@ def _stores(place: "Place") -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("missing", "Prefect", str(error))
     else:
-        yield Finding("ok", "Prefect", f"your server at {url} answers")
+        yield Finding("ok", "Prefect", f"your server at {public_address(url)} answers")
 
 
 def _disk(place: "Place") -> Finding:

@@ -301,3 +301,91 @@ def _idle_quietly(stream: "StreamFolder") -> bool:
 
     _, state = stream.read()
     return next_step(state, pending_deliveries(stream, state)) is None
+
+
+@command("store")
+def add_class(
+    options: SharedOptions,
+    name: Name,
+    label: Annotated[str, typer.Argument(help="The class's name, as its folder is called.", metavar="CLASS")],
+    because: Because = "added",
+) -> None:
+    """Add a class: a decision of a person. Labels of other classes stay; the next model has a larger head."""
+    from tasks.store.stream.creating import add_class
+
+    with _changing(options, name) as (stream, ledger, contract):
+        grown = add_class(stream, ledger, contract, label, because)
+    print(f"{len(grown.classes)} classes: {', '.join(grown.classes)}")
+    print(f"images of it that were set aside: dashpipe stream quarantine {name}")
+
+
+@command("store")
+def serve(
+    options: SharedOptions,
+    name: Name,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the champion on this machine: POST an image, get its class. A new champion is followed."""
+    from flows.services.model_server import serve
+
+    serve(_stream(options, name).path, host, port, lambda line: print(line, flush=True))
+
+
+@command("params", "preset", "overrides", "store", "data_root")
+def replay(
+    options: SharedOptions,
+    name: Name,
+    methods: Annotated[str, typer.Option(help="Methods to compare, with commas.")] = "cold,warm,shrink_perturb,dash",
+) -> None:
+    """Train methods over this stream's own past, side by side: which would have served it best?"""
+    from flows.command_line.compare import compare_and_print
+    from flows.command_line.output import output_console
+    from flows.command_line.session import Session, make_writable, standing_by
+
+    stream = _stream(options, name)
+    _, state = stream.read()
+    options = _with(options, *_as_overrides(stream, state, methods.split(",")))
+    with standing_by(options.store_folder) as server:
+        place = options.place
+        make_writable(place)
+        compare_and_print(options, Session(place, output_console(), server), again=False)
+
+
+def _as_overrides(stream: "StreamFolder", state: "StreamState", methods: list[str]) -> list[str]:
+    """Return the settings of the bench over a stream's past."""
+    import json
+
+    contract = stream.contract(state)
+    method = contract.method
+    parts = {part: getattr(contract, part).model_dump(mode="json") for part in ("model", "optimizer", "training")}
+    values = {
+        "dataset.name": "stream",
+        "dataset.folder": str(stream.path),
+        "chunks": len(state.chunks),
+        **{f"{part}.{key}": value for part, content in parts.items() for key, value in content.items()},
+        f"methods.{method.label}": {"intervention": method.intervention, **method.parameters},
+        "seeds": [contract.seed],
+        "compare.methods": methods,
+    }
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
+
+
+@command("store")
+def sync(options: SharedOptions, name: Name) -> None:
+    """Bring everything that is a view up to date with the ledger: contract file, pointer, exports, registry, page."""
+    from tasks.store.stream.releasing import restore
+
+    stream = _stream(options, name)
+    with stream.locked():
+        ledger, state = stream.read()
+        for line in restore(stream, ledger):
+            print(line)
+    _print_views(options, stream, state)
+
+
+@command("store")
+def report(options: SharedOptions, name: Name) -> None:
+    """Write the stream's page: what arrived, is it better, what is served, how to undo it."""
+    stream = _stream(options, name)
+    _print_views(options, stream, stream.read()[1])

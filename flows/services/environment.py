@@ -1,7 +1,9 @@
 """Defaults of the process environment, set before anything heavy is imported. A value of the user's wins."""
 
+import contextlib
 import gc
 import os
+import sys
 from collections.abc import Mapping, MutableMapping
 
 from flows.services.prefect_settings import QUIET_SETTINGS
@@ -40,12 +42,24 @@ def prepare_environment(environ: MutableMapping[str, str] = os.environ) -> None:
     imports_begin()
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
-    if "" in environ.get("PYTHONPATH", "x").split(os.pathsep):  # an empty entry stands for the working folder
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, environ["PYTHONPATH"].split(os.pathsep)))
+    _leave_working_folder_out(environ)
     if any(environ.get(name) for name in PROXIES):
         for name in ("NO_PROXY", "no_proxy"):
             hosts = [host for host in environ.get(name, "").split(",") if host]
             environ[name] = ",".join(hosts + [host for host in LOOPBACK if host not in hosts])
+
+
+def _leave_working_folder_out(environ: MutableMapping[str, str]) -> None:
+    """Remove empty entries of PYTHONPATH, as `PYTHONPATH=$PYTHONPATH:folder` leaves them.
+
+    They stand for the working folder, whose modules may be named like others. Worker processes get this process's path.
+    """
+    folders = environ.get("PYTHONPATH", "").split(os.pathsep)
+    if environ.get("PYTHONPATH") and "" in folders:
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
+        if environ is os.environ:
+            with contextlib.suppress(ValueError, OSError):
+                sys.path.remove(os.getcwd())
 
 
 def imports_begin() -> None:

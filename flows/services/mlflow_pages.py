@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dash_core.errors import ConfigError, DashError, without_password
+from dash_core.errors import ConfigError, DashError, public_address
 from flows.services.child import absolute_python_path, end_group, start_child, wait_healthy
 from flows.services.prefect_settings import EMPTY_HOME
 from tasks.store.sqlite_files import path_in, sqlite_url
@@ -76,9 +76,9 @@ def serve_ui(
 def _pages_of(uri: str) -> str:
     """Return the address of a tracking server's own pages; an error if it is no server that can be asked."""
     if not uri.startswith("http"):
-        raise ConfigError(f"MLFLOW_TRACKING_URI is {without_password(uri)}: open its pages in the Databricks workspace")
+        raise ConfigError(f"MLFLOW_TRACKING_URI is {public_address(uri)}: open its pages in the Databricks workspace")
     check_answer(uri)
-    return without_password(uri)
+    return public_address(uri)
 
 
 def _show(
@@ -107,7 +107,7 @@ def _explained(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise DashError(
-            f"MLflow cannot be asked at {without_password(uri)} (MLFLOW_TRACKING_URI, or the store's database): "
+            f"MLflow cannot be asked at {public_address(uri)} (MLFLOW_TRACKING_URI, or the store's database): "
             f"{explain(error)}"
         ) from None
 

@@ -16,7 +16,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from dash_core.errors import ConfigError, DashError
-from dash_core.files import telling_when_full
+from dash_core.files import check_space, telling_when_full
 from flows.services.child import run_in_background, start_child, wait_healthy
 from flows.services.prefect_access import new_auth_string
 from flows.services.prefect_database import check_database
@@ -28,6 +28,7 @@ START_SECONDS = 120.0  # generous: a loaded machine imports and migrates slowly
 ORDER_SECONDS = 60.0  # for a process that stands by to open its port
 HEALTH_SECONDS = 10.0  # between two questions to a server that has answered before
 SILENT_SECONDS = 60.0  # without an answer, after which a server is ended and started again
+SENDING_SECONDS = 30.0  # for the answer of a busy server, before a process gives up what it still has to send
 UNDRAINED_SECONDS = 2.0  # for Prefect's queues, where they cannot be asked to empty themselves
 RESTARTS = 5  # of a private server that ends unasked
 RESTARTED_WARNING = "the private Prefect server ended and is started again, the runs continue"
@@ -104,7 +105,7 @@ def send_everything() -> None:
     Every worker process calls it before it ends: the server knows a task run by its events alone. If the server is
     lost, nothing is sent, because Prefect would try for seconds with each event.
     """
-    if "prefect" not in sys.modules or lost_server_error():
+    if "prefect" not in sys.modules or lost_server_error(SENDING_SECONDS):
         return
     try:
         from prefect._internal.concurrency.services import QueueService
@@ -276,10 +277,11 @@ class PrivateServer:
         print(f"warning: {warning}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True)
 
     def _failure(self, what: str) -> ServerError:
-        """End the process and return an error with the last line of its log."""
+        """End the process and return an error with the last line of its log; DiskError if the disk is full."""
         process, self._process = self._process, None
         process.kill()
         process.communicate()
+        check_space(self.store)
         lines = (self.store / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "(nothing was logged)")
         return ServerError(

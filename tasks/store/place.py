@@ -51,6 +51,11 @@ class Place(BaseModel):
         return self.services / "imagesets"
 
     @property
+    def beginnings(self) -> Path:
+        """Folder of the states that runs begin with; it may be removed."""
+        return self.services / "beginnings"
+
+    @property
     def services(self) -> Path:
         """Folder of everything that is not a result: caches, locks, the private Prefect server's database and log."""
         return self.store / SERVICES_FOLDER

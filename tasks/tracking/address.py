@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dash_core.errors import ConfigError, DashError
+from dash_core.errors import ConfigError, DashError, public_address
 from tasks.store.sqlite_files import path_in, sqlite_url
-from tasks.tracking.reasons import explain, without_password
+from tasks.tracking.reasons import explain
 
 ANSWER_SECONDS, LONGEST_ANSWER = 30.0, 2**20  # for a server's answer to the question whether it is well; and its bytes
 SERVED = ("http://", "https://", "databricks")  # how the address of a server begins
@@ -40,7 +40,7 @@ def check_uri(uri: str) -> None:
             _check_with_mlflow(uri)
     except ValueError as error:
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI: MLflow cannot use {without_password(uri)} ({explain(error)}); give "
+            f"MLFLOW_TRACKING_URI: MLflow cannot use {public_address(uri)} ({explain(error)}); give "
             "http://HOST:PORT of a server or sqlite:////FOLDER/FILE.db, or unset it for a database in the store"
         ) from None
 
@@ -71,7 +71,7 @@ def check_answer(uri: str) -> None:
     asking.join(ANSWER_SECONDS)
     if not ended:
         raise DashError(
-            f"what answers at {without_password(uri)} (MLFLOW_TRACKING_URI) sends without end: it is no MLflow server"
+            f"what answers at {public_address(uri)} (MLFLOW_TRACKING_URI) sends without end: it is no MLflow server"
         )
 
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 import typer
 
-from dash_core.errors import DashError
+from dash_core.errors import DashError, public_address, without_password
 from flows.command_line import errors
 from flows.command_line.errors import plain_errors
 from tasks.store import stopping
@@ -92,3 +92,17 @@ def test_no_error_prints_a_password_of_an_address(capsys):
     with pytest.raises(typer.Exit):
         fail(DashError("nobody at http://me:se/cr@et@host:1/api, nor at postgresql://me:secret@db/x"))
     assert capsys.readouterr().err == "error: nobody at http://host:1/api, nor at postgresql://db/x\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "printed"),
+    [
+        ("http://me:se/cr@et word@host:1/api", "http://host:1/api"),
+        ("http://host:1/api", "http://host:1/api"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_an_address_is_printed_without_its_password_and_a_path_whole(address, printed):
+    assert public_address(address) == printed
+    assert without_password(f"at {printed}") == f"at {printed}"

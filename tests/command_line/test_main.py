@@ -261,7 +261,10 @@ class Kept:
 
 def app():
     atexit.register(print, "exit handler")
-    real() if sys.argv[1:] else 1 / 0
+    real() if sys.argv[1:] else refuse()
+
+def refuse():
+    raise ZeroDivisionError("http://me:secret@host")
 
 kept, real, cli.app = Kept(), cli.app, app
 sys.argv = ["dashpipe", *{words!r}]
@@ -276,7 +279,8 @@ def test_a_command_ends_with_its_code_and_all_it_said_but_takes_nothing_apart(wo
     assert done.stdout.endswith("exit handler\n")
     assert "taken apart" not in done.stdout
     assert ("Shin et al. 2024" in done.stdout) == (code == 0)
-    assert ("ZeroDivisionError" in done.stderr) == (code == 1)
+    assert ("ZeroDivisionError: http://host" in done.stderr) == (code == 1)
+    assert "secret" not in done.stderr
 
 
 MAIN = [sys.executable, "-c", "from flows.command_line.main import main; main()"]

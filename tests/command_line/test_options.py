@@ -1,9 +1,12 @@
 """The options that commands share: one object, given to each command that names them."""
 
+from pathlib import Path
+
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from dash_core.errors import ConfigError
 from flows.command_line import settings
 from flows.command_line.options import SharedOptions, shared_options
 
@@ -54,3 +57,17 @@ def test_the_parameters_are_read_once_however_often_they_are_asked_for(tmp_path,
     (tmp_path / "params.yaml").write_text("chunks: 4\n")
     assert options.settings.chunks == 3  # an edit after the check trains nothing unchecked
     assert files == [tmp_path / "params.yaml"]
+
+
+def test_a_store_whose_path_sqlite_cannot_open_is_refused_by_name(tmp_path):
+    (tmp_path / "params.yaml").write_text("chunks: 3\n")
+    with pytest.raises(ConfigError, match=r"--store: /.* has \d+ bytes; SQLite, .* takes at most 470: name a folder"):
+        _ = SharedOptions(tmp_path / "params.yaml", store=Path("/" + "/".join(["x" * 100] * 5))).place
+
+
+def test_the_command_that_trains_what_is_missing_names_the_store_and_the_data(tmp_path):
+    (tmp_path / "params.yaml").write_text("chunks: 3\n")
+    options = SharedOptions(tmp_path / "params.yaml", store=tmp_path / "a b", data_root=tmp_path / "data")
+    assert options.compare_here_command.startswith(
+        f"uv run dashpipe compare --store '{tmp_path}/a b' --data-root {tmp_path}/data --params "
+    )

@@ -1,11 +1,18 @@
 """Output on terminals, files and pipes that lack characters: nothing fails, and what can be read is there."""
 
+import errno
+import io
 import os
 import subprocess
 import sys
 
 import pytest
+import typer
 
+from dash_core.views.tables import Cell, Table
+from flows.command_line.errors import UNWRITTEN_EXIT, plain_errors
+from flows.command_line.live import print_table
+from flows.command_line.output import output_console, prepare_output, say
 from tests.system.shell import ROOT
 
 ENCODINGS = {
@@ -51,3 +58,29 @@ def test_every_output_is_printed_whole_in_any_encoding(encoding, tmp_path):
     assert done.stderr.count(b"\n") == 1
     assert any("Shin et al. 2024, tables 3-6" in line for line in lines)
     assert any("94.2" in line for line in lines)
+
+
+def test_names_that_look_like_markup_or_emoji_are_printed_as_they_are(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    name = "[/x] [red]a[/red] :smile:"
+    console = output_console()
+    say(console, name)
+    console.print(f"{name}: 2 runs")
+    print_table(Table(name, ("method", name), ((Cell(name), Cell("1", True)),), (name,)), console)
+    assert capsys.readouterr().out.count(name) == 6
+
+
+def test_an_output_that_cannot_be_written_is_named(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    prepare_output()
+    with pytest.raises(typer.Exit) as ended, plain_errors():
+        output_console().print("a table")
+    assert ended.value.exit_code == UNWRITTEN_EXIT
+    assert sys.stderr.getvalue().startswith(
+        "error: standard output cannot be written (No space left on device): send it"
+    )

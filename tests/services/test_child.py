@@ -77,3 +77,8 @@ def test_no_child_imports_from_the_working_folder(tmp_path, monkeypatch):
     assert subprocess.run(program, env=environment, stderr=subprocess.DEVNULL).returncode == 1
     prepare_environment(environment)
     assert subprocess.run(program, env=environment).returncode == 0
+    environment["PYTHONPATH"] = f"{os.pathsep}{tmp_path / 'other'}"  # an empty entry stands for the working folder
+    assert subprocess.run(program, env=environment, stderr=subprocess.DEVNULL).returncode == 1
+    prepare_environment(environment)
+    assert environment["PYTHONPATH"] == str(tmp_path / "other")
+    assert subprocess.run(program, env=environment).returncode == 0

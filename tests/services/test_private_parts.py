@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import multiprocessing
+import os
 import re
 import sys
 import time
@@ -16,6 +17,7 @@ import mlflow
 import pytest
 import torch
 
+from flows.command_line import under_dvc
 from flows.services import prefect_process, prefect_server, prefect_settings
 from flows.services.prefect_settings import private_environment, private_settings
 from flows.services.workers import _processes_of
@@ -32,6 +34,7 @@ PARTS = {
     "prefect.server.database.dependencies": "temporary_database_config",
     "prefect.server.services.task_run_recorder": "record_bulk_task_run_events",
     "prefect.server.utilities.messaging.memory": "METRICS",
+    "uvicorn": "Server.capture_signals",
     "multiprocessing.forkserver": "ensure_running",
     "torch": "_foreach_mul_ _foreach_clamp_min_ _foreach_norm _foreach_add_",
     "torch.utils.flop_counter": "_FlopCounterMode.__torch_dispatch__",
@@ -73,6 +76,18 @@ def test_pages_of_mlflow_read_the_settings_that_we_write():
     assert {word for word in written if not re.search(rf"\b{re.escape(word)}\b", text)} == set()
 
 
+def test_dvc_names_the_process_that_runs_a_stage_where_we_look(tmp_path):
+    from dvc.fs import localfs
+    from dvc.repo.experiments.utils import EXEC_TMP_DIR
+    from dvc.rwlock import rwlock
+
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    assert under_dvc.running_dvc(tmp_path) == set()
+    with rwlock(str(tmp_path / ".dvc" / "tmp"), localfs, "dvc repro", [], [str(tmp_path / "results")], False):
+        assert under_dvc.running_dvc(tmp_path) == {os.getpid()}
+    assert under_dvc.EXPERIMENTS[-1] == EXEC_TMP_DIR
+
+
 def test_layers_of_torch_call_the_convolution_that_ours_replace():
     class Seen(torch.nn.Conv2d):
         def _conv_forward(self, *arguments):
@@ -85,7 +100,7 @@ def test_layers_of_torch_call_the_convolution_that_ours_replace():
 def test_without_a_way_to_empty_prefects_queues_they_are_waited_for(monkeypatch):
     importlib.import_module("prefect")
     monkeypatch.setattr(prefect_server, "UNDRAINED_SECONDS", 0.2)
-    monkeypatch.setattr(prefect_server, "lost_server_error", lambda: None)
+    monkeypatch.setattr(prefect_server, "lost_server_error", lambda seconds: None)
     monkeypatch.setitem(sys.modules, "prefect._internal.concurrency.services", None)
     started = time.monotonic()
     prefect_server.send_everything()

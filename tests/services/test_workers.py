@@ -1,6 +1,7 @@
 """Worker processes, for real: what dies takes only its own run with it, and nothing outlives the parent."""
 
 import contextlib
+import errno
 import inspect
 import logging
 import multiprocessing
@@ -15,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dash_core.errors import ConfigError
+from dash_core.errors import ConfigError, DashError
 from flows.services import workers
 from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
 from flows.services.notices import warnings_shown
@@ -139,6 +140,15 @@ def test_a_pool_that_was_stopped_begins_no_run():
         pool.terminate()
         with pytest.raises(Stopped, match="before this run began"):
             pool.call(jobs.whoami)
+
+
+def test_a_system_that_gives_no_locks_is_a_message_that_says_where_they_are(monkeypatch):
+    def refuse(*settings, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", refuse)
+    with pytest.raises(DashError, match=r"no locks from the system \(No space left on device\); .*/dev/shm"):
+        WorkerPool(1, threads=1)
 
 
 PARENT = """

@@ -1,8 +1,11 @@
 """A stop asked for by the user ends a run at once, whatever retries Prefect's settings ask for."""
 
 import contextlib
+import os
+import select
 import signal
 import sqlite3
+import subprocess
 import time
 from pathlib import Path
 
@@ -28,9 +31,12 @@ SETTINGS = (
     f"training.max_epochs={EPOCHS}",
 )
 RUN = ("run", "--method", "dash")
+SLOWER = signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in SLOWER)]
+)
 def test_a_run_stopped_in_mid_chunk_is_not_retried_and_ends_as_if_undisturbed(tmp_path, number):
     with PrivateServer(tmp_path / "theirs") as server:
         theirs = {"PREFECT_API_URL": server.wait_ready(), "PREFECT_API_AUTH_STRING": server.auth_string, **RETRIES}
@@ -65,3 +71,46 @@ def in_mid_chunk(store: Path) -> bool:
     """Tell whether the last of two chunks has trained for some of its epochs."""
     progress = map(read_progress, store.glob("runs/*"))
     return any(run.experiment == 2 and 2 <= run.epoch < EPOCHS / 2 for run in progress)
+
+
+@pytest.mark.slow
+def test_a_comparison_whose_terminal_is_closed_saves_and_closes_its_runs_in_mlflow_and_goes_on(tmp_path):
+    store, settings = tmp_path / "store", (*SETTINGS[:-1], "training.max_epochs=4000", "compare.methods=[dash]")
+    store.mkdir()
+    master, slave = os.openpty()
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    words = [str(shell.PROGRAM), "compare", "--store", str(store), *overrides]
+    on_terminal = ["sh", "-c", 'exec "$@" <>"$0" >&0 2>&0', os.ttyname(slave), *words]
+    environ = {name: value for name, value in os.environ.items() if name not in shell.FOREIGN}
+    process = subprocess.Popen(on_terminal, cwd=shell.ROOT, env=environ, start_new_session=True)
+    os.close(slave)
+
+    def shown() -> bool:
+        while select.select([master], [], [], 0)[0]:
+            os.read(master, 65536)  # the display writes on
+        return process.poll() is not None or (in_second_chunk(store) and tracked(store) == ["RUNNING", "RUNNING"])
+
+    assert shell.within(shell.PATIENCE, shown)
+    os.close(master)
+    assert process.wait(shell.PATIENCE) == 128 + signal.SIGHUP
+    assert shell.within(30, lambda: not shell.processes_of(store))
+    assert tracked(store) == ["KILLED", "KILLED"]
+    (run,) = shell.params(settings).runs()
+    before = read_progress(store / "runs" / run.id)
+    assert (before.state, before.finished) == ("stopped", 1)
+    again = shell.start(store, "compare", settings=settings)
+    assert again.until(lambda: read_progress(store / "runs" / run.id).epoch > before.epoch)
+    again.process.send_signal(signal.SIGTERM)
+    assert again.end().code == 128 + signal.SIGTERM
+
+
+def in_second_chunk(store: Path) -> bool:
+    return any(run.experiment == 2 and run.epoch >= 2 for run in map(read_progress, store.glob("runs/*")))
+
+
+def tracked(store: Path) -> list[str]:
+    """Return the states of MLflow's runs, without MLflow, whose import takes seconds."""
+    if not (store / "mlflow.db").exists():
+        return []
+    with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as database:
+        return [status for (status,) in database.execute("SELECT status FROM runs")]

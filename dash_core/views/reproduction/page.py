@@ -27,7 +27,7 @@ def item_html(made: Reproduced) -> str:
         "item.html.j2",
         made=made,
         meaning=SCALES[made.scale],
-        reading=bound(" ".join(filter(None, (view.answer, _reading(made))))),
+        reading=bound(" ".join(filter(None, (made.item.answer(made.outcome, made.rule), _reading(made))))),
         verdicts=_verdicts(made),
         figures=[drawn(_slug(d.name), d.title, d.caption, d.figure) for d in view.drawings],
         tables=view.tables,

@@ -92,6 +92,17 @@ def begin(store: Path, name: str, contract: Contract, settings: dict) -> tuple[S
     return stream, ledger
 
 
+def add_class(stream: StreamFolder, ledger: Ledger, contract: Contract, label: str, reason: str) -> Contract:
+    """Add a class at the end of the list, so that no label changes; return the new contract."""
+    if label in contract.classes:
+        raise ConfigError(f"{label!r} is a class of this stream already")
+    grown = parse(Contract, {**contract.model_dump(), "classes": [*contract.classes, label]}, "contract")
+    content = grown.model_dump(mode="json")
+    ledger.append("contract", contract=content, contract_digest=grown.digest, reason=reason)
+    stream.write_contract(grown, stream.settings)
+    return grown
+
+
 def write_deliveries(dataset: Dataset, folder: Path, first: float, count: int) -> list[Path]:
     """Write a dataset's images as folders of PNG files: a share `first` of all, then `count` deliveries of the rest."""
     images = np.concatenate([dataset.train.images.numpy(), dataset.test.images.numpy()])
