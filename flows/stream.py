@@ -1,16 +1,21 @@
-"""The flow of one pass over a stream: receive, train, judge, until nothing is left to do."""
+"""The flow of one pass over a stream: receive, train, judge, until nothing is left to do; then its views."""
 
 from pathlib import Path
 
 from prefect import flow
 
+from dash_core.errors import DashError
 from flows.experiment import train_experiments
 from tasks.store.place import Place
 from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.passing import Verbs, one_pass
-from tasks.stream import judge, open_training, receive, seal
+from tasks.stream import Published, judge, open_training, publish, receive, seal
 
 TASKS = Verbs(receive, open_training, train_experiments, seal, judge)
+
+
+class Conflict(DashError):
+    """A person changed the registry: the message says what differs. Nothing was overwritten."""
 
 
 @flow(name="arrive", flow_run_name="arrive · {stream.path.name}", persist_result=False, retries=0)
@@ -18,7 +23,18 @@ def arrive(stream: StreamFolder, place: Place, only: Path | None = None, wait: b
     """Take everything that is pending through one pass, under the stream's lock; print what happens.
 
     only: a delivery's folder, in place of the inbox. wait: for deliveries that time alone completes, and for the lock.
+    Conflict if a person changed the registry; the pass is complete all the same.
     """
     with stream.locked(wait=wait):
         for line in one_pass(stream, place, only, wait=wait, verbs=TASKS):
             print(line, flush=True)
+        tell(publish(stream, place))
+
+
+def tell(published: Published) -> None:
+    """Print what became of the views; Conflict for what a person changed."""
+    for problem in published.problems:
+        print(f"not yet: {problem}", flush=True)
+    print(f"page: {published.page}", flush=True)
+    if published.conflicts:
+        raise Conflict("\n".join(published.conflicts))
