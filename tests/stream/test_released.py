@@ -7,12 +7,12 @@ import mlflow
 import numpy as np
 import pytest
 
+from dash_core.views.stream_report import write_stream_report
 from flows.services.champion import Champion
 from flows.services.model_server import answer
-from tasks.stream_page import write_page
 from tasks.tracking.address import tracking_uri
 from tasks.tracking.client import client_of
-from tasks.tracking.stream_registry import mirror_stream
+from tasks.tracking.stream_mirror import mirror_stream
 from tests.stream.small import create, deliver, pixels, place, run
 
 pytestmark = pytest.mark.slow
@@ -35,12 +35,12 @@ def test_what_is_released_is_served_shown_and_registered(tmp_path, monkeypatch):
     assert (found["stream"], found["model"]) == ("toy", state.champion)
     assert set(found["probabilities"]) == {f"class {number}" for number in range(4)}
 
-    text = write_page(stream, state).read_text()
+    text = write_stream_report(state, stream.path).read_text()
     assert re.search(rf"Model {state.champion} is served since", text)
     assert "monday" in text
 
     here = place(tmp_path)
-    outcome = mirror_stream(stream, state, here, always=True)
+    outcome = mirror_stream(state, stream.path, here, always=True)
     assert outcome.complete, (outcome.conflicts, outcome.problems)
     aliases = client_of(tracking_uri(tmp_path)).get_registered_model("toy").aliases
     assert int(aliases["champion"]) == outcome.versions[state.champion]
