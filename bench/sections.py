@@ -5,7 +5,6 @@ from pathlib import Path
 
 from dash_core.device import cpu_name
 from dash_core.files import write_atomically
-from tasks.store.runs import commit
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 CPUINFO = Path("/proc/cpuinfo")
@@ -24,8 +23,15 @@ in turns within one run.
 
 def write_section(title: str, command: str, machine: dict, lines: list[str]) -> None:
     """Replace the section with this title and processor, or add it; print it as well."""
+    from tasks.store.runs import commit  # needs more than torch, as bench.gpu does not
+
+    write_section_of(commit(), title, command, machine, lines)
+
+
+def write_section_of(commit: str | None, title: str, command: str, machine: dict, lines: list[str]) -> None:
+    """Do what `write_section` does, with the commit given."""
     title = f"{title} · {machine['device'] if machine['device_type'] == 'cuda' else processor()}"
-    facts = f"{machine['cores']} cores, torch {machine['torch']}, Python {machine['python']}, commit {commit()}"
+    facts = f"{machine['cores']} cores, torch {machine['torch']}, Python {machine['python']}, commit {commit}"
     body = "\n".join([f"## {title}", "", f"`{command}` · {facts}", "", *lines, ""])
     print(body)
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else HEAD

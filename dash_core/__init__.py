@@ -1,9 +1,10 @@
 """DASH and its baselines in plain PyTorch, usable from any training loop.
 
 The methods: `dash_` shrinks a model's weights in place by their alignment with the negative loss gradient;
-`averaged_gradient` and `shrink_along_` are its two halves. `shrink_` and `shrink_perturb_` shrink without direction;
-the penalties `l2_init_penalty` and `l2_init_penalty_authors` keep weights near their initialisation. `SAM` is
-sharpness-aware SGD.
+`averaged_gradient` and `shrink_along_` are its two halves, and `dash_batches_` does it for any loaders and loss.
+`shrink_` and `shrink_perturb_` shrink without direction; the penalties `l2_init_penalty` and
+`l2_init_penalty_authors` keep weights near their initialisation. `find_weights` says which weights are shrunk. `SAM`
+is sharpness-aware SGD.
 
 The loop: a `Trajectory` trains one run, which a `RunConfig` describes, on a `Dataset` that a `ChunkPlan` splits. Its
 `advance` does the next experiment; `Steps` wraps the four steps of an experiment, `Watch` follows a run. A subclass of
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
     from dash_core.interventions import Intervention, l2_init_penalty, l2_init_penalty_authors
     from dash_core.learner import Learner
     from dash_core.optim import SAM
-    from dash_core.shrinking import ShrinkReport, averaged_gradient, dash_, shrink_, shrink_along_, shrink_perturb_
+    from dash_core.shrinking import (
+        LeftAloneWarning,
+        ShrinkReport,
+        ShrinkReports,
+        averaged_gradient,
+        dash_,
+        dash_batches_,
+        find_weights,
+        shrink_,
+        shrink_along_,
+        shrink_perturb_,
+    )
     from dash_core.trajectory import Steps, Trajectory, Watch
 
 __all__ = [
@@ -29,14 +41,18 @@ __all__ = [
     "ImageSet",
     "Intervention",
     "Learner",
+    "LeftAloneWarning",
     "MethodConfig",
     "RunConfig",
     "ShrinkReport",
+    "ShrinkReports",
     "Steps",
     "Trajectory",
     "Watch",
     "averaged_gradient",
     "dash_",
+    "dash_batches_",
+    "find_weights",
     "l2_init_penalty",
     "l2_init_penalty_authors",
     "shrink_",
@@ -49,7 +65,10 @@ _NAMES_BY_MODULE = {
     "interventions": ("Intervention", "l2_init_penalty", "l2_init_penalty_authors"),
     "learner": ("Learner",),
     "optim": ("SAM",),
-    "shrinking": ("ShrinkReport", "averaged_gradient", "dash_", "shrink_", "shrink_along_", "shrink_perturb_"),
+    "shrinking": (
+        *("LeftAloneWarning", "ShrinkReport", "ShrinkReports"),
+        *("averaged_gradient", "dash_", "dash_batches_", "find_weights", "shrink_", "shrink_along_", "shrink_perturb_"),
+    ),
     "trajectory": ("Steps", "Trajectory", "Watch"),
 }
 _MODULES = {name: f"dash_core.{module}" for module, names in _NAMES_BY_MODULE.items() for name in names}

@@ -68,14 +68,15 @@ class Params(Setting):
 
     def _resolve(self, label: str) -> MethodConfig:
         given = dict(self.methods.get(label, {}))
-        name = given.pop("intervention", label)
+        name, rate = given.pop("intervention", label), given.pop("lr", None)
         if not isinstance(name, str) or name not in INTERVENTIONS:
             listed = label in self.methods
             what = f"methods.{label}.intervention: unknown intervention" if listed else "unknown method"
             known = sorted(INTERVENTIONS if listed else {*self.methods, *INTERVENTIONS})
             raise ConfigError(f"{what} {name!r}{nearest(str(name), known)}; known: {', '.join(known)}")
         parameters = build_intervention(name, given, where=f"methods.{label}").model_dump(mode="json")
-        return MethodConfig(label=label, intervention=name, parameters=parameters)
+        content = {"label": label, "intervention": name, "parameters": parameters, "lr": rate}
+        return parse(MethodConfig, content, where=f"methods.{label}")
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with changed fields, as pydantic does; the copy resolves its methods and runs anew."""

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -22,6 +23,8 @@ from dash_core.section import (
     Batch,
     Colour,
     Count,
+    Digest,
+    FileName,
     FolderName,
     Gibibytes,
     Label,
@@ -42,11 +45,12 @@ WIDTHS = {"resnet18": 64, "resnet18_sota": 64, "resnet10": 16}  # channels of th
 class DatasetConfig(Section):
     """Which images, and what is done to the training set before it is split into chunks."""
 
-    later: ClassVar = frozenset(("background", "damaged"))
+    later: ClassVar = frozenset(("background", "damaged", "resize"))
 
     name: str = "digits"
     folder: FolderName | None = None  # image_folder only: the tree with train/ and, where there is one, test/
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  # pixels a side; None: as found, imagenet: 224
+    resize: Literal["crop", "squash", "pad"] = "crop"  # how image_size is reached; see `image_file.resized`
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # hold-out where the source has no test split
     background: Colour = "white"  # shown through transparent pixels of image files
     damaged: Literal["refuse", "leave_out"] = "refuse"  # image files that cannot be read
@@ -60,6 +64,8 @@ class DatasetConfig(Section):
             raise ValueError(f"`folder` is needed by, and only used with, the datasets {' and '.join(IN_FOLDERS)}")
         if self.image_size is not None and self.name not in RESIZED:
             raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
+        if self.resize != "crop" and self.image_size is None and self.name != "imagenet":
+            raise ValueError(f"`resize: {self.resize}` needs the size of the images: set dataset.image_size")
         changed = self.later & self.identity.keys()
         if changed and self.name not in IN_FILES:
             raise ValueError(f"`{min(changed)}` is only used with the datasets {', '.join(IN_FILES)}")
@@ -69,11 +75,42 @@ class DatasetConfig(Section):
 class ModelConfig(Section):
     """Which network; `dashpipe models` lists the names."""
 
-    later: ClassVar = frozenset(("width",))
+    later: ClassVar = frozenset(("width", "weights", "weights_sha256", "frozen"))
 
     name: str = "cnn3_small"
     normalisation: Literal["batch", "layer", "group"] = "batch"  # of ResNets; others have their own
     width: Annotated[int, Field(ge=1, le=1024)] | None = None  # channels of a ResNet's first stage; None: as in WIDTHS
+
+    weights: FileName | None = None  # file of weights to start from: safetensors, or as torch.save writes a state_dict
+    weights_sha256: Digest | None = None  # of that file; None: as it is now
+    frozen: list[str] = Field([])  # layers that are not trained, by name: [conv1, bn1, layer1]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_the_weights_by_their_content(cls, content: object) -> object:
+        """Add the hash of the file: two files of one name are two runs, and one file in two places is one run."""
+        path = content.get("weights") if isinstance(content, Mapping) else None
+        if not isinstance(path, str) or content.get("weights_sha256"):
+            return content
+        try:
+            if not Path(path).is_file():  # a device would be read without end
+                raise OSError("no such file")
+            with open(path, "rb") as file:
+                return {**content, "weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        except (OSError, ValueError) as error:
+            raise ValueError(f"`weights`: {path} cannot be read ({error}); name a file of weights") from None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The section's content, JSON-able, as hashes see it: the weights by their hash, wherever they are."""
+        content = super().identity
+        content.pop("weights", None)
+        return content
+
+    @field_validator("frozen")
+    @classmethod
+    def _no_layer_twice(cls, frozen: list[str]) -> list[str]:
+        return sorted(distinct(frozen, "frozen"))
 
     @field_validator("width")
     @classmethod
@@ -105,27 +142,64 @@ class OptimizerConfig(Section):
 class TrainingConfig(Section):
     """How each chunk is trained to convergence (paper, section 5 and appendix)."""
 
-    later: ClassVar = frozenset(("class_weights", "label_smoothing"))
+    later: ClassVar = frozenset(
+        (
+            "class_weights",
+            "label_smoothing",
+            "clip_norm",
+            "micro_batch_size",
+            "milestones",
+            "decay",
+            "validation_share",
+            "stop",
+            "patience",
+        )
+    )
 
     recipe: Literal["standard", "sota"] = "standard"
     batch_size: Batch = 128
     stop_accuracy: Accuracy | None = 0.999  # running train accuracy that ends a chunk; None: max_epochs alone does
     max_epochs: Count = 500
-    schedule: Literal["constant", "multistep"] | None = None  # None: the recipe's
+    schedule: Literal["constant", "multistep", "cosine"] | None = None  # None: the recipe's
     warmup_epochs: Annotated[int, Field(ge=0, lt=2**31)] | None = None  # None: the recipe's
     augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
     precision: Literal["auto", "exact", "bf16"] = "auto"  # of a training step; auto: bf16 where the hardware has it
     compile: bool = False  # full batches by torch.compile, on CUDA as CUDA graphs
     class_weights: Literal["none", "balanced"] = "none"  # of the loss; balanced: each class counts as much in all
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the target that all classes have equally
+    clip_norm: Positive | None = None  # largest norm of the gradient of all parameters together; None: any
+    micro_batch_size: Batch | None = None  # images in one pass; the gradients of a batch's parts are added; None: all
+    milestones: Annotated[list[Count], Field(min_length=1)] | None = None  # epochs, of multistep; None: see schedules
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # factor at each of them; None: 0.2
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None  # of each chunk: held out to measure each epoch
+    stop: Literal["train_accuracy", "validation"] = "train_accuracy"  # what ends an experiment before max_epochs
+    patience: Count = 5  # stop: validation ends after so many epochs without a better one, and keeps the best
+
+    @field_validator("milestones")
+    @classmethod
+    def _rising(cls, milestones: list[int] | None) -> list[int] | None:
+        if milestones and sorted(set(milestones)) != milestones:
+            raise ValueError(f"`milestones` must rise, got {milestones}")
+        return milestones
+
+    @model_validator(mode="after")
+    def _stop_on_what_is_measured(self) -> Self:
+        if self.stop == "validation" and self.validation_share is None:
+            raise ValueError("`stop: validation` needs a validation set: set training.validation_share, to 0.1 say")
+        if (self.milestones or self.decay) and self.schedule not in (None, "multistep"):
+            raise ValueError(f"`milestones` and `decay` are those of the schedule multistep, got {self.schedule}")
+        return self
 
 
 class MethodConfig(Section):
-    """A named method of the comparison: an intervention and its parameters."""
+    """A named method of the comparison: an intervention and its parameters. lr: its own learning rate, if any."""
+
+    later: ClassVar = frozenset(("lr",))
 
     label: Label
     intervention: str
     parameters: dict[str, Any] = Field(default_factory=dict)
+    lr: Positive | None = None
 
 
 class Setting(Section):

@@ -1,6 +1,6 @@
 """The learner: the model and optimiser that are trained, and that an intervention may change."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,8 @@ class Learner:
 
     build: seed → a new model; the seed decides all its random draws. Its 4-d weights are stored channels-last, in
     which convolutions are faster. make_optimizer: model → a new optimiser of its parameters. head: names of the
-    model's classifier modules. loss: labels (N,) of the training images → the loss that training minimises.
+    model's classifier modules. loss: labels (N,) of the training images → the loss that training minimises. frozen:
+    names of modules whose parameters and buffers stay those of the first initialisation, whatever is done.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Learner:
         device: torch.device,
         head: tuple[str, ...] = (),
         loss: Callable[[Tensor], Loss] = lambda labels: functional.cross_entropy,
+        frozen: Sequence[str] = (),
     ) -> None:
         self._build = build
         self._make_optimizer = make_optimizer
@@ -41,6 +43,10 @@ class Learner:
         self.meter = CostMeter(device)
         self.model = build(derive_seed(seed, "init", 1)).to(device, memory_format=torch.channels_last)
         use_fast_convolutions_(self.model)
+        self._frozen = [self.model.get_submodule(name) for name in frozen]
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self._kept = tuple(f"{name}." for name in frozen)
         self.optimizer = make_optimizer(self.model)
 
     def generator(self, *purpose: str | int) -> torch.Generator:
@@ -65,10 +71,22 @@ class Learner:
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         return torch.compile(self.model, dynamic=False, mode=mode)
 
+    def train_mode(self) -> None:
+        """Put the model in train mode, but for its frozen layers: their BatchNorm keeps its running statistics."""
+        self.model.train()
+        for module in self._frozen:
+            module.eval()
+
+    def changeable(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and tensor of each parameter and buffer, without those of frozen layers."""
+        for name, tensor in self.model.state_dict().items():
+            if not self._kept or not name.startswith(self._kept):
+                yield name, tensor
+
     @torch.no_grad()
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Copy parameters and buffers into the model in place: its tensors are not replaced."""
-        for name, tensor in self.model.state_dict().items():
+        """Copy parameters and buffers into the model in place: its tensors are not replaced, frozen ones unchanged."""
+        for name, tensor in self.changeable():
             tensor.copy_(state[name])
 
     def restart_optimizer(self) -> None:
@@ -80,6 +98,7 @@ class Learner:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state returned by `state_dict`."""
+        """Continue from a state returned by `state_dict`; without its optimizer, only the weights are set."""
         self.load_weights(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])

@@ -39,8 +39,8 @@ class Experiment:
     def overrides(self) -> dict[str, Any]:
         """The values that the experiment replaces in the section `training`."""
         if self.epochs is not None:
-            return {"stop_accuracy": None, "max_epochs": self.epochs}
-        return {} if self.until is None else {"stop_accuracy": self.until}
+            return {"stop_accuracy": None, "max_epochs": self.epochs, "stop": "train_accuracy"}
+        return {} if self.until is None else {"stop_accuracy": self.until, "stop": "train_accuracy"}
 
 
 class Protocol(Section):

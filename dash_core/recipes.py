@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
-from dash_core.config import OptimizerConfig, Section, TrainingConfig
+from dash_core.config import OptimizerConfig, RunConfig, Section, Setting, TrainingConfig
+from dash_core.optim.schedules import DECAY, MILESTONES
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,31 @@ def resolve(
         "warmup_epochs": recipe.warmup_epochs,
         "augmentation": recipe.augmentation_for.get(dataset_name, recipe.augmentation),
     }
+    if (training.schedule or recipe.schedule) == "multistep":
+        training_values |= {"milestones": list(MILESTONES), "decay": DECAY}
     optimizer = optimizer.model_copy(update=_missing(optimizer, {"weight_decay": recipe.weight_decay}))
     return optimizer, training.model_copy(update=_missing(training, training_values))
+
+
+def resolve_run(run: RunConfig) -> tuple[OptimizerConfig, TrainingConfig]:
+    """Return the sections of a run as `resolve` does, with the learning rate of its method if that has its own."""
+    optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
+    return (optimizer.model_copy(update={"lr": run.method.lr}) if run.method.lr else optimizer), training
+
+
+def effective(run: RunConfig) -> dict[str, Any]:
+    """Return the run's configuration, JSON-able, with the values in effect where it leaves them open."""
+    optimizer, training = resolve_run(run)
+    return {**run.model_dump(mode="json"), **_dumped(optimizer, training)}
+
+
+def resolved(setting: Setting) -> dict[str, Any]:
+    """Return the sections `optimizer` and `training` of all runs of a setting, JSON-able, with the values in effect."""
+    return _dumped(*resolve(setting.optimizer, setting.training, setting.dataset.name))
+
+
+def _dumped(optimizer: OptimizerConfig, training: TrainingConfig) -> dict[str, Any]:
+    return {"optimizer": optimizer.model_dump(mode="json"), "training": training.model_dump(mode="json")}
 
 
 def _missing(section: Section, values: Mapping[str, object]) -> dict[str, object]:

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -42,7 +42,9 @@ class ChunkRecord:
     steps, epochs: of this experiment. converged: it reached the stop accuracy or, where the number of epochs is fixed,
     did them all. cost: by phase. diagnostics: by name. finished_at: Unix time in milliseconds.
     evaluation_batch: images in one forward pass of the test. balanced_accuracy: mean of class_accuracy; None in
-    records older than this key.
+    records older than this key. taken_from: id of the run that trained it, or its first epochs, if this run began with
+    that one's state; its cost counts as this run's. validation_accuracy: after each epoch, empty without validation
+    images. picked_epoch: the epoch, counted from 1, whose weights were kept; None: the last.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -62,6 +64,9 @@ class ChunkRecord:
     finished_at: int = 0
     evaluation_batch: int = 512
     balanced_accuracy: float | None = None
+    taken_from: str | None = None
+    validation_accuracy: tuple[float, ...] = ()
+    picked_epoch: int | None = None
 
     @property
     def balanced(self) -> float:
@@ -82,16 +87,22 @@ class ChunkRecord:
         return sum(self.cost.values(), Cost())
 
     def result(self) -> dict[str, Any]:
-        """Return the values that are equal in two equal runs: all but seconds, memory and time of day."""
+        """Return the values that are equal in two equal runs: all but seconds, memory, time of day and source."""
         row = asdict(self)
-        del row["finished_at"]
+        del row["finished_at"], row["taken_from"]
         row["cost"] = {phase: cost.flops for phase, cost in self.cost.items()}
         return row
 
     def to_json(self) -> str:
         """Return the record as one line."""
         row = asdict(self)
+        if self.taken_from is None:
+            del row["taken_from"]
         return json.dumps({NUMBER_KEY: row.pop("experiment"), **row}, allow_nan=False)
+
+    def taken(self, source: str) -> "ChunkRecord":
+        """Return the record as that of a run which took it from the run `source`, or from where that one took it."""
+        return replace(self, taken_from=self.taken_from or source)
 
     @classmethod
     def from_json(cls, line: str) -> "ChunkRecord":
@@ -124,6 +135,13 @@ def append_record(folder: Path, record: ChunkRecord) -> None:
         except BaseException:
             file.truncate(end)
             raise
+
+
+def check_present(folder: Path) -> None:
+    """Raise RecordError if the records of a run were removed while it trains: they are there from its beginning."""
+    path = folder / RECORDS_FILE
+    if not path.exists():
+        raise RecordError(f"{path} was removed while its run trained; the same command trains the run again")
 
 
 def read_records(folder: Path) -> list[ChunkRecord]:

@@ -1,5 +1,7 @@
 """The images of one run on its device: those that each experiment trains on, and those that test it."""
 
+from dataclasses import replace
+
 import torch
 
 from dash_core.config import RunConfig
@@ -8,6 +10,7 @@ from dash_core.errors import ConfigError
 from dash_core.loading import GrowingData, Normalisation, ResidentSet
 from dash_core.memory import running_out_told
 from dash_core.models import model_spec
+from dash_core.seeding import generator
 
 
 class RunImages:
@@ -27,12 +30,22 @@ class RunImages:
         self._plan = plan
         normalise = input_normalisation(run.model.name, dataset.train, device)
         train = dataset.train.images, training_labels(dataset.train, run.dataset, run.seed)
-        order = plan.up_to(max(experiment.last for experiment in self._schedule))
+        last = max(experiment.last for experiment in self._schedule)
+        held_out: ChunkPlan | None = None
+        if run.training.validation_share is not None:
+            self._plan, held_out = hold_out(plan, run.training.validation_share)
+            self._plan.check_trainable(self._schedule)
+        self._held_out = held_out
+        order = self._plan.up_to(last)
         test = dataset.test.images, dataset.test.labels
         tested, self._arrivals = tested_images(plan, run, dataset)
         with running_out_told("holding the images", device, "lower compare.resident_gib to stream them"):
             self._train = ResidentSet.of(*train, normalise, device, order=order, budget=resident)
             self._test = ResidentSet.of(*test, normalise, device, order=tested, budget=resident)
+            if held_out:
+                self._validation = ResidentSet.of(
+                    *train, normalise, device, order=held_out.up_to(last), budget=resident
+                )
 
     def training(self, experiment: int) -> GrowingData:
         """Return the data that an experiment trains on."""
@@ -40,11 +53,36 @@ class RunImages:
         first, last, trained = scheduled.first, scheduled.last, scheduled.trained
         return GrowingData(self._train, self._plan, experiment, first=first, last=last, trained=trained)
 
+    def validation(self, experiment: int) -> ResidentSet | None:
+        """Return the validation images of an experiment, those held out of its chunks; None if there are none."""
+        if self._held_out is None:
+            return None
+        scheduled = self._schedule[experiment - 1]
+        start, end = (sum(map(len, self._held_out.chunks[:last])) for last in (scheduled.first - 1, scheduled.last))
+        return ResidentSet(*self._validation.part(start, end), self._validation.normalise)
+
     def test(self, experiment: int) -> ResidentSet:
         """Return the test images of an experiment: all, or those of the classes so far if the protocol says so."""
         if self._arrivals is None:
             return self._test
         return self._test.head(int((self._arrivals <= self._schedule[experiment - 1].last).sum()))
+
+
+def hold_out(plan: ChunkPlan, share: float) -> tuple[ChunkPlan, ChunkPlan]:
+    """Return what is left of each chunk to train on, and what is held out of it as validation images.
+
+    round(share · N) of a chunk's N images are held out, one at least and all but one at most, drawn from the plan's
+    seed. ConfigError if a chunk has a single image.
+    """
+    trained, held_out = [], []
+    for number, chunk in enumerate(plan.chunks, start=1):
+        if len(chunk) < 2:
+            raise ConfigError(f"training.validation_share: chunk {number} has a single image; set fewer chunks")
+        count = min(max(round(share * len(chunk)), 1), len(chunk) - 1)
+        draws = torch.randperm(len(chunk), generator=generator(plan.seed, "validation", number))
+        trained.append(chunk[draws[count:].sort().values])
+        held_out.append(chunk[draws[:count].sort().values])
+    return replace(plan, chunks=tuple(trained)), replace(plan, chunks=tuple(held_out))
 
 
 def input_normalisation(model: str, train: ImageSet, device: torch.device) -> Normalisation:

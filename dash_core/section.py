@@ -13,6 +13,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
 Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
 FolderName = Annotated[str, Field(min_length=1)]
+FileName = FolderName
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # SHA-256
 Colour = Annotated[str, Field(pattern=r"^(white|black|gr[ae]y|#[0-9a-fA-F]{6})$")]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Batch = Annotated[int, Field(ge=2, lt=2**31)]  # images; BatchNorm has no variance for one image

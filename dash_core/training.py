@@ -1,8 +1,10 @@
 """Train one experiment to convergence: mini-batch steps until the running train accuracy is high enough."""
 
+import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from dash_core.learner import Learner
 from dash_core.loading import GrowingData
 from dash_core.loss import Loss
 from dash_core.optim.sam import SAM
-from dash_core.optim.schedules import learning_rate_factor
+from dash_core.optim.schedules import learning_rate_factor, schedule_of
 from dash_core.precision import arithmetic
 from dash_core.seeding import borrowed_global_generator, derive_seed, global_state, seed_global, set_global_state
 from dash_core.shrinking import batch_bounds
@@ -41,13 +43,42 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """How an experiment's training ended: its optimiser updates, its epochs, and the train_* of its last epoch."""
+    """How an experiment's training ended: its optimiser updates, its epochs, and the train_* of its last epoch.
+
+    validation: accuracy on the validation images after each epoch. picked_epoch: the epoch, from 1, whose weights were
+    kept, and whose train_* these are; None: the last.
+    """
 
     steps: int
     epochs: int
     converged: bool
     train_accuracy: float
     train_loss: float
+    validation: tuple[float, ...] = ()
+    picked_epoch: int | None = None
+
+
+@dataclass
+class Validation:
+    """The validation accuracy after each epoch, and the best epoch: the first of those with the highest accuracy.
+
+    best: its number from 1, its train_accuracy and train_loss, and the learner's state after it. None: not kept.
+    """
+
+    curve: list[float] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+
+    @property
+    def picked(self) -> int:
+        """The number of the best epoch so far, from 1."""
+        return 1 + self.curve.index(max(self.curve))
+
+    def add(self, accuracy: float, report: EpochReport, learner: Learner, keep: bool) -> None:
+        """Add the accuracy after an epoch; keep the learner's state if it is the best so far, and if asked to."""
+        self.curve.append(accuracy)
+        if keep and self.picked == len(self.curve):
+            state = copy.deepcopy(learner.state_dict())
+            self.best = {"train_accuracy": report.train_accuracy, "train_loss": report.train_loss, "state": state}
 
 
 @dataclass(frozen=True)
@@ -56,7 +87,7 @@ class Moment:
 
     epoch, steps: finished epochs and their steps. measured: (accuracy, loss, loss with penalty) of each step of the
     current epoch, float64 (S, 3). seconds: spent on that epoch. rates: the optimiser's learning rates before any
-    schedule. generators: states of the global generators, which dropout draws from.
+    schedule. generators: states of the global generators, which dropout draws from. validation: what was measured.
     """
 
     epoch: int
@@ -65,6 +96,7 @@ class Moment:
     seconds: float
     rates: list[float]
     generators: dict[str, Tensor]
+    validation: dict[str, Any] = field(default_factory=dict)
 
 
 AfterStep = Callable[[Callable[[], Moment]], None]
@@ -88,34 +120,56 @@ def train_chunk(
     intervention: Intervention,
     observers: Observers = NO_OBSERVERS,
     begun: Moment | None = None,
+    validate: Callable[[], float] | None = None,
 ) -> TrainingOutcome:
     """Train until an epoch's running train accuracy is ≥ `stop_accuracy`, or for `max_epochs`.
 
-    config: resolved, so that its precision is not "auto" and no field but `stop_accuracy` is None; None there means
-    exactly `max_epochs`. begun: the moment at which this training was interrupted; with the learner's state of that
-    moment, it continues as if it never stopped. The learner is left in train mode, and the global generators, which
-    dropout draws from, as found. TrainingError if the loss is no longer finite.
+    With `stop: validation` training ends instead when the validation accuracy has had no new maximum for `patience`
+    epochs, and the learner goes back to its state after the epoch with the maximum, the first if there are several.
+    config: resolved, so that its precision is not "auto", and its schedule, warm-up and augmentation are not None;
+    a stop_accuracy of None means exactly `max_epochs`. begun: the moment at which this training was interrupted; with
+    the learner's state of that moment, it continues as if it never stopped. validate: called after each epoch, returns
+    the accuracy on validation images. The learner is left in train mode, and the global generators, which dropout draws
+    from, as found. TrainingError if the loss is no longer finite.
     """
-    learner.model.train()
+    if config.stop == "validation" and validate is None:
+        raise ValueError("stop: validation needs a function that measures the validation accuracy")
+    learner.train_mode()
+    validation = Validation(**begun.validation) if begun else Validation()
     rates = begun.rates if begun else [group["lr"] for group in learner.optimizer.param_groups]
     loss = learner.loss(data.labels)
-    training = _ChunkTraining(learner, data, config, intervention, loss, rates, observers.after_step)
+    training = _ChunkTraining(learner, data, config, intervention, loss, validation, rates, observers.after_step)
     epoch, steps = (begun.epoch, begun.steps) if begun else (0, 0)
     report = None
     try:
         with borrowed_global_generator(learner.device):
-            while report is None or not (report.epoch >= config.max_epochs or _converged(report, config)):
+            while report is None or not (report.epoch >= config.max_epochs or _converged(report, config, validation)):
                 report = training.epoch(epoch, steps, begun)
                 epoch, steps, begun = report.epoch, report.steps, None
+                if validate:
+                    validation.add(validate(), report, learner, keep=config.stop == "validation")
                 observers.after_epoch(report)
+            converged = _converged(report, config, validation)
+            if validation.best:
+                learner.load_state_dict(validation.best["state"])
     finally:
         training.set_rates(1.0)
-    converged = _converged(report, config)
-    return TrainingOutcome(report.steps, report.epoch, converged, report.train_accuracy, report.train_loss)
+    fit = validation.best or {"train_accuracy": report.train_accuracy, "train_loss": report.train_loss}
+    return TrainingOutcome(
+        report.steps,
+        report.epoch,
+        converged,
+        fit["train_accuracy"],
+        fit["train_loss"],
+        tuple(validation.curve),
+        validation.picked if validation.best else None,
+    )
 
 
-def _converged(report: EpochReport, config: TrainingConfig) -> bool:
-    """Tell whether the stop accuracy is reached or, without one, whether all epochs are done."""
+def _converged(report: EpochReport, config: TrainingConfig, validation: Validation) -> bool:
+    """Tell whether the rule that ends training is met or, without a rule, whether all epochs are done."""
+    if config.stop == "validation":
+        return len(validation.curve) - validation.picked >= config.patience
     if config.stop_accuracy is None:
         return report.epoch >= config.max_epochs
     return report.train_accuracy >= config.stop_accuracy
@@ -130,6 +184,7 @@ class _ChunkTraining:
     config: TrainingConfig
     intervention: Intervention
     loss: Loss
+    validation: Validation
     rates: list[float]
     after_step: AfterStep
 
@@ -141,9 +196,10 @@ class _ChunkTraining:
         bounds = batch_bounds(len(data), config.batch_size)
         measured, done = self._measured(len(bounds), begun)
         batches = data.batches([order[start:end] for start, end in bounds[done:]])
+        schedule = schedule_of(config)
         for step, (images, labels) in enumerate(batches, start=done):
             start, end = bounds[step]
-            self.set_rates(learning_rate_factor(config.schedule, config.warmup_epochs, epoch, step, len(bounds)))
+            self.set_rates(learning_rate_factor(schedule, config.warmup_epochs, epoch, step, len(bounds)))
             if augment:
                 images = augment(images, slice(start, end))
             with learner.meter.counted(("train", end - start)):
@@ -170,7 +226,7 @@ class _ChunkTraining:
     def _measured(self, steps: int, begun: Moment | None) -> tuple[Tensor, int]:
         """Return a tensor for the measurements of each step, and how many steps were done before an interruption."""
         measured = torch.empty((steps, 3), dtype=torch.float64, device=self.learner.device)
-        if begun is None:
+        if begun is None or not len(begun.measured):  # at the start of an epoch, for which the generators are seeded
             return measured, 0
         done = len(begun.measured)
         measured[:done] = begun.measured.to(self.learner.device)
@@ -179,28 +235,49 @@ class _ChunkTraining:
 
     def _moment(self, epoch: int, steps: int, measured: Tensor, started: float) -> Moment:
         seconds, generators = time.perf_counter() - started, global_state(self.learner.device)
-        return Moment(epoch, steps, measured.cpu(), seconds, self.rates, generators)
+        return Moment(epoch, steps, measured.cpu(), seconds, self.rates, generators, vars(self.validation))
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Do one update; return (accuracy, cross-entropy, loss with penalty) before it, on the device."""
         optimizer = self.learner.optimizer
-        measured = self._forward_backward(inputs, labels)
+        measured = self._gradient(inputs, labels)
         if isinstance(optimizer, SAM):
             optimizer.ascend()
-            self._forward_backward(inputs, labels)
+            self._gradient(inputs, labels)
+            self._clip()
             optimizer.descend()
         else:
+            self._clip()
             optimizer.step()
             optimizer.zero_grad()
         return measured
+
+    def _gradient(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Add the gradient of a batch, in parts of `micro_batch_size` if that is set; return what is measured, (3,)."""
+        size, images = self.config.micro_batch_size, len(labels)
+        if size is None or size >= images:
+            return self._forward_backward(inputs, labels)
+        measured = torch.zeros(3, dtype=torch.float64, device=self.learner.device)
+        for start, end in batch_bounds(images, size):
+            share = (end - start) / images
+            measured += share * self._forward_backward(inputs[start:end], labels[start:end], share)
+        return measured
+
+    def _clip(self) -> None:
+        """Scale the gradient of all parameters down to the norm `clip_norm` if it is longer."""
+        if self.config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.learner.model.parameters(), self.config.clip_norm)
 
     def set_rates(self, factor: float) -> None:
         """Set the optimiser's learning rates to `factor` times those before any schedule."""
         for group, rate in zip(self.learner.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
-    def _forward_backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Add the gradients of loss and penalty; return accuracy, cross-entropy, and loss with penalty, (3,)."""
+    def _forward_backward(self, inputs: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
+        """Add `share` times the gradients of loss and penalty.
+
+        Return accuracy, cross-entropy, and loss with penalty, (3,).
+        """
         with arithmetic(self.config.precision, self.learner.device):
             outputs = self._model(len(labels))(inputs)
         outputs = outputs.float()
@@ -208,17 +285,18 @@ class _ChunkTraining:
         plain = loss if self.loss is functional.cross_entropy else functional.cross_entropy(outputs.detach(), labels)
         penalty = self.intervention.penalty(self.learner)
         penalised = loss if penalty is None else loss + penalty
-        penalised.backward()
+        (penalised if share == 1.0 else penalised * share).backward()
         accuracy = (outputs.argmax(1) == labels).double().mean()  # float64: 9 of 10 right is ≥ 0.9
         return torch.stack((accuracy, plain.detach().double(), penalised.detach().double()))
 
     def _model(self, images: int) -> Callable[[Tensor], Tensor]:
-        """Return the model, or the compiled model if it is asked for, the batch is full and its FLOPs are known.
+        """Return the model, or the compiled one if that is asked for, the batch is full and its FLOPs are known.
 
         The FLOP counter cannot look into compiled code, and each other batch size would be compiled separately.
         """
-        known = self.learner.meter.knows(("train", images))
-        compiled = self.config.compile and images == self.config.batch_size and known
+        batch = self.config.batch_size
+        full = min(self.config.micro_batch_size or batch, batch)
+        compiled = self.config.compile and images == full and self.learner.meter.knows(("train", batch))
         return self.learner.compiled if compiled else self.learner.model
 
 

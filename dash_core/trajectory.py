@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from dash_core.beginnings import Course, State
 from dash_core.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoint
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
@@ -31,15 +32,17 @@ from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
 from dash_core.loss import training_loss
 from dash_core.memory import running_out_told
-from dash_core.models import build_model, forward_flops, model_spec
+from dash_core.models import forward_flops, model_spec
+from dash_core.models.pretrained import InitialModel
 from dash_core.optim import build_optimizer
 from dash_core.precision import resolve_precision
-from dash_core.recipes import resolve
+from dash_core.recipes import resolve_run
 from dash_core.records import (
     RECORDS_FILE,
     ChunkRecord,
     append_record,
     balanced_accuracy,
+    check_present,
     milliseconds,
     rewrite_records,
 )
@@ -109,8 +112,9 @@ class Trajectory:
 
     A new trajectory over the folder of an interrupted run continues that run, with the results of a run that never
     stopped. code: digest of the code that decides results; a state that other code saved is not used. resident: bytes
-    of images that the device may hold; a larger set is streamed to it, with the same results. earlier: where to start
-    instead of at the first experiment, if the folder has no usable state.
+    of images that the device may hold; a larger set is streamed to it, with the same results. Without a usable state in
+    the folder, the run starts with its first experiment, or, if `earlier` is given, there, or else with the state of
+    another run that `find_beginning` returns (`dash_core.beginnings`), which gives the same results.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Trajectory:
         code: str = "",
         watch: Watch = NO_WATCH,
         resident: int | None = None,
+        find_beginning: Callable[[Course], State | None] = lambda course: None,
         earlier: Earlier | None = None,
     ) -> None:
         self.images = RunImages(run, dataset, plan, device, resident)
@@ -136,23 +141,27 @@ class Trajectory:
         self._earlier = earlier
         self._checkpoint = folder / "state.ckpt"
         self._writer = CheckpointWriter(self._checkpoint)
-        optimizer, training = resolve(run.optimizer, run.training, run.dataset.name)
+        optimizer, training = resolve_run(run)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
-        name, options, shape = run.model.name, run.model.options, dataset.train.image_shape
+        shape = dataset.train.image_shape
         self.learner = Learner(
-            build=lambda seed: build_model(name, shape, self._classes, seed=seed, **options),
+            build=InitialModel(run.model, shape, self._classes),
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,
-            head=model_spec(name).head,
+            head=model_spec(run.model.name).head,
             loss=partial(training_loss, training),
+            frozen=run.model.frozen,
         )
         flops = forward_flops(self.learner.model, shape)
         precision = resolve_precision(training.precision, device, flops)  # part of the identity: a run keeps to one
         self._training = training.model_copy(update={"precision": precision})
         self.identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
+        self.course = Course.of(run, self.identity, optimizer, self._training, self.intervention)
+        self._find_beginning = find_beginning
         self.records: list[ChunkRecord] = []
+        self._taken_from: str | None = None  # the run that trained the first epochs of the interrupted experiment
         self._interrupted: dict[int, Intervened] = {}  # the experiment, if any, whose training a saved state is in
         self._begun = 0  # the last experiment that this object has begun; it begins none twice
         self._saved_at = time.monotonic()
@@ -212,11 +221,24 @@ class Trajectory:
         remedy = "lower training.batch_size (another run, from its first chunk), or "
         meter = self.learner.meter
         with meter.phase("train"), self._memory_told(doing, remedy), self._writer:
-            outcome = train_chunk(self.learner, data, config, self.intervention, observers, intervened.begun)
+            validate = self._validation_of(experiment)
+            outcome = train_chunk(self.learner, data, config, self.intervention, observers, intervened.begun, validate)
             with meter.aside("checkpoint", own_memory=False):
                 self._writer.wait()
         self.intervention.after_chunk(self.learner, data)
         return Trained(outcome, diagnostics | self._diagnose("after_training", experiment, outcome.epochs))
+
+    def _validation_of(self, experiment: int) -> Callable[[], float] | None:
+        """Return a function that measures the accuracy on the experiment's validation images; None without any."""
+        images = self.images.validation(experiment)
+        if images is None:
+            return None
+
+        def validate() -> float:
+            with self.learner.meter.aside("evaluate", own_memory=False):
+                return evaluate(self.learner, images, self._classes).accuracy
+
+        return validate
 
     def evaluate(self, experiment: int) -> Evaluation:
         """Measure test accuracy and loss; only on the classes seen so far if the protocol says so."""
@@ -247,6 +269,9 @@ class Trajectory:
             finished_at=milliseconds(),
             evaluation_batch=evaluation.batch,
             balanced_accuracy=balanced_accuracy(evaluation.class_accuracy),
+            taken_from=self._taken_from,
+            validation_accuracy=outcome.validation,
+            picked_epoch=outcome.picked_epoch,
         )
         self.records.append(record)
         try:
@@ -256,13 +281,18 @@ class Trajectory:
         except BaseException:
             self.records.pop()
             raise
+        self._taken_from = None
         return record
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Write the final weights and the result with the given facts, then remove the checkpoint."""
+        """Write the final weights and the result with the given facts, then remove the checkpoint.
+
+        RecordError if the records were removed: no run is complete without them.
+        """
         if self.pending:
             missing = ", ".join(map(str, self.pending))
             raise RuntimeError(f"run {self.run.id} cannot finish: experiments {missing} are not recorded")
+        check_present(self.folder)
         write_result(self.folder, self.run, self.identity, self.learner.model.state_dict(), facts)
         remove_checkpoint(self._checkpoint)
 
@@ -300,7 +330,9 @@ class Trajectory:
             "meter": self.learner.meter.state_dict(),
             "diagnostics": diagnostics,
             "moment": moment and asdict(moment),
+            "taken_from": moment and self._taken_from,
         }
+        check_present(self.folder)  # a state without its records would be taken for an older run's
         self._writer.save(state)
         self._saved_at = time.monotonic()
 
@@ -315,6 +347,7 @@ class Trajectory:
                 logger.warning("run %s starts anew from its first experiment: %s", self.run.id, why)
             if self._earlier is None:
                 rewrite_records(self.folder, [])
+                self._begin()
                 return
             state = self._earlier.load()
         try:
@@ -327,6 +360,18 @@ class Trajectory:
         rewrite_records(self.folder, self.records)  # even if they agree: the last line may be torn
         logger.info("run %s continues with experiment %d", self.run.id, len(self.records) + 1)
 
+    def _begin(self) -> None:
+        """Begin with the state of another run, if there is one, and save it as the state of this run."""
+        state = self._find_beginning(self.course)
+        if state is None:
+            return
+        self._load(state)
+        interrupted = next(iter(self._interrupted.values()), Intervened({}))
+        with self._writer:
+            self._save(interrupted.diagnostics, interrupted.begun)
+        rewrite_records(self.folder, self.records)
+        logger.info("run %s begins with experiment %d", self.run.id, len(self.records) + 1)
+
     def _load(self, state: Mapping[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.learner.meter.load_state_dict(state["meter"])
@@ -334,6 +379,7 @@ class Trajectory:
         if state["moment"]:
             interrupted = Intervened(state["diagnostics"], Moment(**state["moment"]))
             self._interrupted = {len(self.records) + 1: interrupted}
+            self._taken_from = state.get("taken_from")
 
 
 @dataclass(frozen=True)

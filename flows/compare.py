@@ -1,9 +1,12 @@
 """The flows of a comparison and of one of its methods: the runs in parallel processes, then the tables."""
 
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +17,11 @@ from prefect.context import serialize_context
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
-from dash_core.errors import DashError
-from dash_core.models import build_model
+from dash_core.errors import DashError, StopRequested
+from dash_core.models.pretrained import InitialModel
 from flows.experiment import train_run_in_worker
 from flows.services.announce import warned_failures
-from flows.services.executor import Ended, Executor, WorkerDied, open_executor
+from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
 from flows.split import split_dataset
 from tasks.publish import publish
 from tasks.store.evidence import Evidence, gather
@@ -32,6 +35,23 @@ from tasks.tracking.mirror import Mirror
 from tasks.tracking.publication import Published
 
 RETRY_SECONDS = 1.0  # between two attempts at a run that another command trains
+
+
+class Deadline:
+    """A moment at which training stops, so many seconds from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until then, at least 0."""
+        return max(self._end - time.monotonic(), 0.0)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is over."""
+        return self.seconds_left == 0
 
 
 class ComparisonFailed(DashError):
@@ -63,9 +83,11 @@ def compare(params: Params, place: Place, command: str, again: bool = False) -> 
     splits = {seed: plan.digest for seed, plan in trained.plans.items()}
     with trained.mirror.closed_on_error():
         evidence = gather(params, place, splits, describe(trained.dataset))
-        if (removed := trained.run_count - len(trained.failures) - len(evidence.runs)) > 0:
+        present = {run.id for run in evidence.runs}
+        if removed := [run.id for run in params.runs() if run.id not in present and run.id not in trained.failures]:
             raise ComparisonFailed(
-                f"{removed} of {trained.run_count} runs were removed by another command; repeat this command"
+                f"{len(removed)} of {trained.run_count} runs were removed by another command ({', '.join(removed)}); "
+                "repeat this command"
             )
         published = publish(evidence, place, trained.mirror, command, failed=bool(trained.failures))
     return Compared(evidence, published, trained.run_count, trained.failures)
@@ -114,23 +136,47 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    options = params.model.options
-    build_model(params.model.name, shape, classes, seed=0, **options)  # an error here, before any worker starts
+    InitialModel(params.model, shape, classes)(0)  # an error here, before any worker starts
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
-    for run in runs:
-        if again or (run not in complete and is_complete(run, place)):  # trained on other data or by other code
-            forget(run, place)
-            mirror.forget(run)
-    pending = [run for run in runs if run not in complete]
+    stale = [run for run in runs if again or (run not in complete and is_complete(run, place))]
+    if stale and not again:
+        print(
+            f"{len(stale)} complete runs were trained on other data or by other code, and are trained again; what they "
+            f"had is kept in {place.store / 'replaced'} until the new ones are complete",
+            file=sys.stderr,
+        )
+    for run in stale:
+        forget(run, place)
+        mirror.forget(run)
+    pending = in_turn([run for run in runs if run not in complete])
     crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
         failures = train_runs(pending, place.model_copy(update={"workers": crew.workers}), crew)
     return _TrainedRuns(dataset, plans, mirror, len(runs), failures)
 
 
-def train_runs(pending: Sequence[RunConfig], place: Place, crew: Crew) -> dict[str, str]:
-    """Have worker processes train the runs, each a subflow of this one; return why runs failed, by id."""
+def in_turn(runs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Return the runs in an order in which each seed begins once before any begins twice.
+
+    The methods of one seed share their first experiments: the run that comes first trains them for all.
+    """
+    begun = Counter()
+    turns = {}
+    for run in runs:
+        turns[run.id] = begun[run.seed]
+        begun[run.seed] += 1
+    return sorted(runs, key=lambda run: turns[run.id])
+
+
+def train_runs(
+    pending: Sequence[RunConfig], place: Place, crew: Crew, deadline: Deadline | None = None
+) -> dict[str, str]:
+    """Have worker processes train the runs, each a subflow of this one; return why runs failed, by id.
+
+    Runs start in the given order. At the deadline those under way save their state and stop, and no other starts: such
+    runs have not failed.
+    """
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
     workers = crew.workers if pending else 0
@@ -143,19 +189,38 @@ def train_runs(pending: Sequence[RunConfig], place: Place, crew: Crew) -> dict[s
                 if isinstance(error, WorkerDied) and is_complete(run, place):  # it died after its last word was written
                     mark_progress(place.run_folder(run), "done")
                     return
-                failures[run.id] = str(error)
+                if not (deadline and deadline.passed and isinstance(error, Stopped | StopRequested)):
+                    failures[run.id] = str(error)
                 if isinstance(error, WorkerDied):
                     mark_progress(place.run_folder(run), "failed", str(error))
                 elif isinstance(error, Ended):
                     mark_progress(place.run_folder(run), "stopped")
 
-        with ThreadPoolExecutor(max(len(pending), 1)) as threads:  # they only wait: the executor limits runs at once
+        with (
+            _terminated_at(deadline, executor),
+            ThreadPoolExecutor(max(len(pending), 1)) as threads,  # they only wait: the executor limits runs at once
+        ):
             try:
                 list(threads.map(train_in_worker, pending))
             except BaseException:
                 executor.terminate()
                 raise
     return failures
+
+
+@contextmanager
+def _terminated_at(deadline: Deadline | None, executor: Executor) -> Iterator[None]:
+    """Have the executor's runs save their state and stop at the deadline, if it passes within the block."""
+    if deadline is None:
+        yield
+        return
+    timer = threading.Timer(deadline.seconds_left, executor.terminate)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _train_when_free(executor: Executor, *work: Any) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from dash_core.trajectory import Steps, Trajectory
 from flows.services.prefect_health import lost_server_error, quieten, wait_for_api
 from flows.services.prefect_server import send_everything
 from tasks.steps import evaluate, intervene, record, train
+from tasks.store.beginnings import Beginnings
 from tasks.store.datasets import open_dataset, open_plan
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.progress import ProgressWriter, State, mark_progress
-from tasks.store.runs import facts, open_trajectory, remove_facts, write_facts
+from tasks.store.runs import facts, keep_replaced, open_trajectory, remove_facts, remove_replaced, write_facts
 from tasks.store.stopping import heeding
 
 RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
@@ -41,22 +43,32 @@ def run_experiment(run: RunConfig, place: Place) -> None:
     plan = open_plan(run, dataset, place)
     folder = place.run_folder(run)
     if read_result(folder, run, plan.digest, place.given_code) is None:
+        keep_replaced(run, place)  # a result on other data or by other code, until the new one is complete
         measured_on = facts(place)
         write_facts(folder, plan.digest, measured_on)
-        trajectory, progress = open_trajectory(run, dataset, plan, place)
-        train_experiments(trajectory, progress)
+        beginnings = Beginnings(run, place, measured_on)
+        trajectory, progress = open_trajectory(run, dataset, plan, place, beginnings.find)
+        train_experiments(trajectory, progress, beginnings.keep)
         mark_progress(folder, "saving")
         remove_facts(folder)
         trajectory.finish(measured_on)
+        remove_replaced(run, place)
+        beginnings.keep_result(trajectory)
     mark_progress(folder, "done")
 
 
-def train_experiments(trajectory: Trajectory, progress: ProgressWriter) -> None:
-    """Take a run through its pending experiments, each of the four steps a task; a signal stops it between steps."""
+def train_experiments(
+    trajectory: Trajectory, progress: ProgressWriter, keep: Callable[[Trajectory], None] = lambda trajectory: None
+) -> None:
+    """Take a run through its pending experiments, each of the four steps a task; a signal stops it between steps.
+
+    keep: called after each experiment, when its state is on the disk.
+    """
     steps = Steps(intervene, train, evaluate, partial(record, progress=progress))
     with heeding():
         while trajectory.pending:
             trajectory.advance(steps)
+            keep(trajectory)
 
 
 def tags_of(run: RunConfig) -> list[str]:

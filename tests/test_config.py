@@ -15,6 +15,7 @@ from dash_core.comparison import Params
 from dash_core.config import merge, nearest, parse
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS
+from dash_core.recipes import effective, resolve_run
 from flows.command_line.settings import check
 
 
@@ -79,6 +80,46 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(key, suggestion):
 )
 def test_a_symbol_of_the_paper_and_a_key_of_another_section_are_told_where_they_belong(key, hint):
     assert refusal(nested(key, 1)).startswith(f"unknown key {key} ({hint})")
+
+
+def test_a_method_may_have_its_own_learning_rate():
+    content = {"methods": {"slow": {"intervention": "dash", "lr": 0.001}, "dash": {}}, "optimizer": {"lr": 0.1}}
+    params = parse(Params, {**content, "compare": {"methods": ["slow", "dash"]}})
+    assert [resolve_run(params.run(label, 0))[0].lr for label in ("slow", "dash")] == [0.001, 0.1]
+    assert params.run("slow", 0).digest != params.run("dash", 0).digest
+    assert params.run("dash", 0).id == parse(Params, {"optimizer": {"lr": 0.1}}).run("dash", 0).id
+    assert "methods.slow.lr: input should be greater than 0" in refusal(
+        nested("methods.slow", {"lr": 0, "intervention": "dash"})
+    )
+
+
+def test_a_configuration_says_the_values_that_its_recipe_fills_in():
+    params = parse(
+        Params, {"training": {"recipe": "sota"}, "dataset": {"name": "cifar100"}, "methods": {"dash": {"lr": 1}}}
+    )
+    content = effective(params.run("dash", 0))
+    assert (content["optimizer"]["weight_decay"], content["optimizer"]["lr"]) == (5e-4, 1.0)
+    training = {name: content["training"][name] for name in ("schedule", "warmup_epochs", "augmentation", "milestones")}
+    assert training == {
+        "schedule": "multistep",
+        "warmup_epochs": 1,
+        "augmentation": "crop_flip_rotate",
+        "milestones": [60, 120, 160, 200],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schedule": "constant", "decay": 0.1}, "those of the schedule multistep, got constant"),
+        ({"milestones": [5]}, "training.milestones: they are those of the schedule multistep, and it is constant"),
+        ({"milestones": [5, 3]}, "must rise"),
+        ({"clip_norm": 0}, "training.clip_norm: input should be greater than 0"),
+        ({"micro_batch_size": 1}, "training.micro_batch_size: input should be greater than or equal to 2"),
+    ],
+)
+def test_settings_of_training_that_mean_nothing_are_refused(changes, words):
+    assert words in refusal({"training": changes})
 
 
 @pytest.mark.parametrize(
@@ -153,7 +194,7 @@ def test_a_section_must_be_a_mapping(section, value):
         ("training.batch_size", 1, "greater than or equal to 2"),
         ("training.stop_accuracy", 99.9, "less than or equal to 1"),
         ("training.max_epochs", 0, "greater than or equal to 1"),
-        ("training.schedule", "cosine", "'constant' or 'multistep'"),
+        ("training.schedule", "linear", "'constant', 'multistep' or 'cosine'"),
         ("training.warmup_epochs", -1, "greater than or equal to 0"),
         ("training.augmentation", "flip", "'crop_flip'"),
         ("seeds", [], "at least 1 item"),
@@ -205,9 +246,13 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(key, value, w
         (
             "dataset.name",
             "image_folder",
-            "dataset: `folder` is needed by, and only used with, the dataset image_folder",
+            "dataset: `folder` is needed by, and only used with, the datasets image_folder and stream",
         ),
-        ("dataset.folder", "here", "dataset: `folder` is needed by, and only used with, the dataset image_folder"),
+        (
+            "dataset.folder",
+            "here",
+            "dataset: `folder` is needed by, and only used with, the datasets image_folder and stream",
+        ),
         ("dataset.image_size", 8, "dataset: `image_size` is only used with the datasets image_folder and imagenet"),
         ("protocol.name", "discard", "protocol.name: unknown protocol 'discard' (did you mean 'discarding'?); known: "),
         ("protocol.name", 3, "protocol.name: unknown protocol 3; known: standard, two_phase, discarding, continuous, "),

@@ -5,8 +5,10 @@ import pytest
 from dash_core.augmentation import AUGMENTATIONS
 from dash_core.config import OptimizerConfig, TrainingConfig
 from dash_core.errors import ConfigError
-from dash_core.optim.schedules import SCHEDULES, learning_rate_factor
+from dash_core.optim.schedules import SCHEDULES, learning_rate_factor, schedule_of
 from dash_core.recipes import RECIPES, resolve
+
+CONSTANT, MULTISTEP = (schedule_of(TrainingConfig(schedule=name)) for name in ("constant", "multistep"))
 
 
 def test_standard_is_training_without_any_regularisation() -> None:
@@ -53,30 +55,43 @@ def test_recipes_name_schedules_and_augmentations_that_exist(recipe) -> None:
 
 def test_multistep_multiplies_by_a_fifth_at_each_milestone() -> None:
     epochs = (0, 59, 60, 119, 120, 159, 160, 199, 200, 259)
-    factors = [learning_rate_factor("multistep", 0, epoch, 0, 10) for epoch in epochs]
+    factors = [learning_rate_factor(MULTISTEP, 0, epoch, 0, 10) for epoch in epochs]
     assert factors == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04, 0.008, 0.008, 0.0016, 0.0016])
 
 
+def test_milestones_and_decay_can_be_given_and_are_those_in_effect() -> None:
+    _, given = resolve(OptimizerConfig(), TrainingConfig(recipe="sota", milestones=[2, 5], decay=0.5), "cifar10")
+    schedule = schedule_of(given)
+    assert [schedule(epoch) for epoch in (0, 1, 2, 4, 5, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    _, usual = resolve(OptimizerConfig(), TrainingConfig(recipe="sota"), "cifar10")
+    assert (usual.milestones, usual.decay) == ([60, 120, 160, 200], 0.2)
+
+
+def test_cosine_falls_from_the_whole_rate_towards_nothing_at_max_epochs() -> None:
+    schedule = schedule_of(TrainingConfig(schedule="cosine", max_epochs=4))
+    assert [schedule(epoch) for epoch in range(4)] == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
+
+
 def test_constant_stays() -> None:
-    assert {learning_rate_factor("constant", 0, epoch, step, 10) for epoch in (0, 300) for step in (0, 9)} == {1.0}
+    assert {learning_rate_factor(CONSTANT, 0, epoch, step, 10) for epoch in (0, 300) for step in (0, 9)} == {1.0}
 
 
 def test_warm_up_rises_by_equal_steps_to_the_full_rate() -> None:
-    assert [learning_rate_factor("constant", 1, 0, step, 4) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert learning_rate_factor("constant", 1, 1, 0, 4) == 1.0
+    assert [learning_rate_factor(CONSTANT, 1, 0, step, 4) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert learning_rate_factor(CONSTANT, 1, 1, 0, 4) == 1.0
 
 
 def test_warm_up_may_last_several_epochs() -> None:
-    factors = [learning_rate_factor("multistep", 2, epoch, step, 2) for epoch in (0, 1, 2) for step in (0, 1)]
+    factors = [learning_rate_factor(MULTISTEP, 2, epoch, step, 2) for epoch in (0, 1, 2) for step in (0, 1)]
     assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 def test_an_unknown_schedule_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="did you mean 'multistep'"):
-        learning_rate_factor("multi_step", 0, 0, 0, 1)
+        schedule_of(TrainingConfig().model_copy(update={"schedule": "multi_step"}))
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(0, 5), (-1, 0), (0, -1)])
 def test_a_step_outside_the_epoch_is_an_error(epoch: int, step: int) -> None:
     with pytest.raises(ValueError, match="outside an epoch of 5 steps"):
-        learning_rate_factor("constant", 0, epoch, step, 5)
+        learning_rate_factor(CONSTANT, 0, epoch, step, 5)

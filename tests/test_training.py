@@ -1,6 +1,7 @@
 """Training one chunk: what is measured and when, when it ends, what may break and what is then left."""
 
 import math
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -204,6 +205,48 @@ def test_a_sam_update_is_two_passes_and_one_step():
     outcome = train_chunk(moving, data([0, 1] * 2), config(2, max_epochs=1), WARM)
     assert (len(model.shown), outcome.steps) == (4, 2)
     assert model.shown[0] == model.shown[1] != model.shown[2] == model.shown[3]
+
+
+class Linear(nn.Module):
+    """Scores of two classes that depend on the grey level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[0.3, -0.2]]))
+        self.shown: list[int] = []  # images in each pass
+
+    def forward(self, x):
+        self.shown.append(len(x))
+        return x.flatten(1) @ self.weight
+
+
+def one_step(lr: float = 0.1, optimizer=torch.optim.SGD, **changes) -> Linear:
+    model = Linear()
+    moving = learner(model, lambda model: optimizer(model.parameters(), lr=lr))
+    levels = [10, 80, 120, 200, 250, 30, 60]
+    train_chunk(moving, data([0, 1, 0, 1, 1, 0, 0], levels), config(7, max_epochs=1, **changes), WARM)
+    return model
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, partial(SAM, rho=0.1)])
+def test_the_gradients_of_the_parts_of_a_batch_add_up_to_that_of_the_batch(optimizer):
+    whole, parts = one_step(optimizer=optimizer), one_step(optimizer=optimizer, micro_batch_size=3)
+    passes = 1 if optimizer is torch.optim.SGD else 2
+    assert (whole.shown, parts.shown) == ([7] * passes, [3, 4] * passes)  # a last part of one joins the one before
+    torch.testing.assert_close(parts.weight, whole.weight)
+    assert not torch.equal(whole.weight, Linear().weight)
+
+
+def test_a_penalty_counts_once_however_many_parts_a_batch_has():
+    moving = learner(Threshold(0.0), lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
+    train_chunk(moving, data([0, 1] * 3), config(6, micro_batch_size=2, max_epochs=1), TwiceTheWeight())
+    assert moving.model.weight.item() == pytest.approx(-0.2)
+
+
+def test_a_gradient_longer_than_the_clip_norm_is_scaled_down_to_it_and_a_shorter_one_is_left():
+    step = one_step(clip_norm=1e-3).weight - Linear().weight
+    assert torch.linalg.vector_norm(step).item() == pytest.approx(0.1 * 1e-3, rel=1e-4)
+    assert torch.equal(one_step(clip_norm=1e6).weight, one_step().weight)
 
 
 class TwiceTheWeight(Intervention):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dash_core.data import ChunkPlan, evaluation_indices
-from dash_core.errors import ConfigError, StopRequested
+from dash_core.errors import ConfigError, RecordError, StopRequested
 from dash_core.interventions import INTERVENTIONS
 from dash_core.interventions.controls import CONTROLS
 from dash_core.models import MODELS
@@ -138,6 +139,18 @@ def test_every_model_takes_every_method_for_a_real_chunk(tmp_path, model, method
         record = moving.advance()
         assert record.steps >= 1
         assert 0 <= record.test_accuracy <= 1
+
+
+@pytest.mark.parametrize("done", [0, 1, 3])
+def test_a_run_whose_folder_is_removed_says_so_and_writes_no_state_or_result_without_its_records(tmp_path, done):
+    run = toy.params(training={"max_epochs": 2}).run("warm", 0)
+    moving = toy.trajectory(tmp_path / "run", run, toy.dataset(), watch=Watch(seconds=0.0 if done else 60.0))
+    for _ in range(done):
+        moving.advance()
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(RecordError, match=r"chunks\.jsonl was removed while its run trained; the same command trains"):
+        moving.advance() if moving.pending else moving.finish({})
+    assert not list(tmp_path.glob("run/*"))
 
 
 def test_result_and_weights_are_written_last_and_the_resume_state_goes(tmp_path):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dash_core.config import Section
+from dash_core.shrinking import AnyWeight, find_weights
 
 if TYPE_CHECKING:
     from dash_core.learner import Learner
     from dash_core.loading import GrowingData
+
+logger = logging.getLogger(__name__)
+WARNED_SHARE = 0.01  # of a model's weights: more than this left alone, apart from frozen layers, is logged
 
 
 class Intervention(Section):
@@ -36,3 +42,19 @@ class Intervention(Section):
 
     def after_chunk(self, learner: Learner, data: GrowingData) -> None:
         """Act after the training of a chunk has ended."""
+
+
+def weights_to_shrink(model: nn.Module) -> list[AnyWeight]:
+    """Return the weights that DASH, Shrink & Perturb and their controls scale; log once which layers they leave alone.
+
+    Frozen layers are not logged: they are a setting.
+    """
+    found = find_weights(model)
+    if found.share_left_alone - found.share_frozen > WARNED_SHARE:
+        _log_once(found.summary())
+    return found.shrunk
+
+
+@cache
+def _log_once(text: str) -> None:
+    logger.warning("%s", text)

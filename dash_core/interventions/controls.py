@@ -20,10 +20,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from dash_core.interventions.base import Intervention
+from dash_core.interventions.base import Intervention, weights_to_shrink
 from dash_core.interventions.dash import Dash
 from dash_core.section import Share
-from dash_core.shrinking import cosine_similarity, weights_and_biases
+from dash_core.shrinking import AnyWeight, cosine_similarity
 
 logger = logging.getLogger(__name__)
 Dims = tuple[int, ...]
@@ -72,14 +72,14 @@ class DashControl(Dash):
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Scale the weights by the control's factors; keep momentum."""
         gradient = self.gradient(learner, data)
-        parameters = list(weights_and_biases(learner.model))
-        found = {name: dash_factors(weight, gradient[name], dims, self.floor) for name, weight, dims in parameters}
         measured, changes = {}, []
         with torch.no_grad():
-            for name, weight, dims in parameters:
-                used = self.factors_used(learner, data, name, weight, gradient[name], dims, found[name])
-                measured[f"norm_ratio/{name}"] = _scale_(weight, used)
-                changes.append((used - found[name]).abs())
+            for weight in weights_to_shrink(learner.model):
+                name, value, dims = weight.name, weight.value(), weight.dims
+                found = dash_factors(value, gradient[name], dims, self.floor)
+                used = self.factors_used(learner, data, name, value, gradient[name], dims, found)
+                measured[f"norm_ratio/{name}"] = _scale_(weight, value, used)
+                changes.append((used - found).abs())
         vectors = sum(change.numel() for change in changes)
         measured["factor_change"] = float(sum(change.double().sum() for change in changes)) / vectors
         if measured["factor_change"] == 0 and self.floor < 1:
@@ -93,11 +93,12 @@ class DashControl(Dash):
         raise TypeError(f"{type(self).__name__} does not say which factors it uses")
 
 
-def _scale_(weight: Tensor, factors: Tensor) -> float:
-    """Scale a weight in place; return ‖θ'‖/‖θ‖, 1 for a weight of zeros."""
-    before = float(torch.linalg.vector_norm(weight))
-    weight.mul_(factors)
-    return float(torch.linalg.vector_norm(weight)) / before if before else 1.0
+def _scale_(weight: AnyWeight, value: Tensor, factors: Tensor) -> float:
+    """Scale a weight, given its value, in place; return ‖θ'‖/‖θ‖, 1 for a weight of zeros."""
+    before = float(torch.linalg.vector_norm(value))
+    value.mul_(factors)
+    weight.taking(value)()
+    return float(torch.linalg.vector_norm(value)) / before if before else 1.0
 
 
 class DashNorms(DashControl):
@@ -188,12 +189,13 @@ class DashRandomGradient(DashControl):
         """Scale the weights by the factors of a random direction; keep momentum."""
         measured, at_floor, vectors = {}, 0, 0
         with torch.no_grad():
-            for name, weight, dims in weights_and_biases(learner.model):
-                draws = learner.generator("random_gradient", data.experiment, name)
-                gradient = torch.randn(weight.shape, generator=draws, dtype=weight.dtype).to(weight.device)
-                factors = dash_factors(weight, gradient, dims, self.floor)
+            for weight in weights_to_shrink(learner.model):
+                value = weight.value()
+                draws = learner.generator("random_gradient", data.experiment, weight.name)
+                gradient = torch.randn(value.shape, generator=draws, dtype=value.dtype).to(value.device)
+                factors = dash_factors(value, gradient, weight.dims, self.floor)
                 at_floor, vectors = at_floor + int((factors <= self.floor).sum()), vectors + factors.numel()
-                measured[f"norm_ratio/{name}"] = _scale_(weight, factors)
+                measured[f"norm_ratio/{weight.name}"] = _scale_(weight, value, factors)
         return {"floor_share": at_floor / vectors, **measured}
 
 
@@ -243,17 +245,18 @@ class NormReset(Intervention):
 
     @torch.no_grad()
     def before_chunk(self, learner, data) -> dict[str, float]:
-        """Scale each Conv2d and Linear weight; keep momentum."""
+        """Scale each weight that is a parameter; keep momentum."""
         measured = {}
-        for name, weight, _ in weights_and_biases(learner.model):
-            if weight.ndim > 1:
-                dims = tuple(range(1 if self.by == "filter" else 0, weight.ndim))
+        for weight in weights_to_shrink(learner.model):
+            value = weight.value()
+            if value.ndim > 1 and weight.name in learner.initial:
+                dims = tuple(range(1 if self.by == "filter" else 0, value.ndim))
                 now, start = (
                     torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
-                    for tensor in (weight, learner.initial[name])
+                    for tensor in (value, learner.initial[weight.name])
                 )
                 ratio = torch.where(now > 0, start / now, 1.0)
-                measured[f"norm_ratio/{name}"] = _scale_(weight, 1 + self.strength * (ratio - 1))
+                measured[f"norm_ratio/{weight.name}"] = _scale_(weight, value, 1 + self.strength * (ratio - 1))
         return measured
 
 

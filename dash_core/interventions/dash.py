@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dash_core.errors import TrainingError
-from dash_core.interventions.base import Intervention
+from dash_core.interventions.base import Intervention, weights_to_shrink
 from dash_core.memory import is_out_of_memory, saved_bytes
 from dash_core.section import Batch, Share
 from dash_core.seeding import borrowed_global_generator, derive_seed
@@ -35,6 +35,7 @@ class Dash(Intervention):
 
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Apply DASH with the gradients of all chunks so far, unaugmented; keep momentum."""
+        weights_to_shrink(learner.model)  # logs what is left alone
         reports = shrink_along_(learner.model, self.gradient(learner, data), self.floor)
         vectors = sum(report.vectors for report in reports.values())
         at_floor = sum(report.at_floor for report in reports.values())

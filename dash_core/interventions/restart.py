@@ -53,7 +53,7 @@ class HeadReset(Intervention):
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Draw a new head (VGG: all three classifier layers); keep momentum."""
         fresh = learner.fresh_state("head", data.experiment)
-        for name, tensor in learner.model.state_dict().items():
+        for name, tensor in learner.changeable():
             if name.startswith(tuple(f"{head}." for head in learner.head)):
                 tensor.copy_(fresh[name])
         return {}

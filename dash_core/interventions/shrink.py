@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from dash_core.interventions.base import Intervention
+from dash_core.interventions.base import Intervention, weights_to_shrink
 from dash_core.section import Share
-from dash_core.shrinking import shrink_, shrink_perturb_
+from dash_core.shrinking import scale_
 
 
 class Shrink(Intervention):
@@ -22,7 +22,7 @@ class Shrink(Intervention):
 
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Shrink; keep momentum."""
-        shrink_(learner.model, self.shrink)
+        scale_(weights_to_shrink(learner.model), self.shrink)
         return {}
 
 
@@ -40,7 +40,7 @@ class ShrinkPerturb(Intervention):
     def before_chunk(self, learner, data) -> dict[str, float]:
         """Shrink and perturb; keep momentum."""
         noise = learner.generator("perturb", data.experiment)
-        shrink_perturb_(learner.model, shrink=self.shrink, sigma=self.sigma, generator=noise)
+        scale_(weights_to_shrink(learner.model), self.shrink, self.sigma, noise)
         return {}
 
 
@@ -60,7 +60,7 @@ class ShrinkPerturbAshAdams(Intervention):
         """Mix all parameters with those of a new model; restart buffers and optimiser."""
         fresh = learner.fresh_state("perturb", data.experiment)
         parameters = dict(learner.model.named_parameters())
-        for name, tensor in learner.model.state_dict().items():
+        for name, tensor in learner.changeable():
             if name in parameters:
                 tensor.mul_(self.shrink).add_(fresh[name], alpha=self.fresh)
             else:

@@ -94,7 +94,3 @@ class Contract(Section):
             key: getattr(self, key) for key in ("model", "optimizer", "training", "method", "seed")
         }
         return RunConfig(dataset=DatasetConfig(name="stream", folder=f"streams/{name}"), chunks=chunks, **fields)
-
-    def with_class(self, name: str) -> Self:
-        """Return the contract with one more class, at the end of the list, so that no label changes."""
-        return type(self).model_validate({**self.model_dump(), "classes": [*self.classes, name]})

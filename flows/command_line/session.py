@@ -109,7 +109,7 @@ def fork_early(models: Collection[str]) -> None:
 def check_data(settings: "Params", place: "Place", console: "Console") -> "Dataset":
     """Return the dataset, decoded and cached; ConfigError unless chunks, protocol and model fit it."""
     from dash_core.data import ChunkPlan, check_plan
-    from dash_core.models import build_model
+    from dash_core.models.pretrained import InitialModel
 
     dataset = decoded(settings, place, console)
     for seed in settings.seeds:
@@ -117,7 +117,7 @@ def check_data(settings: "Params", place: "Place", console: "Console") -> "Datas
         for label in settings.compare.methods:
             check_plan(plan, settings.run(label, seed), dataset)
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    build_model(settings.model.name, shape, classes, seed=0, **settings.model.options)
+    InitialModel(settings.model, shape, classes)(0)
     return dataset
 
 

@@ -95,6 +95,11 @@ def _check_contradictions(params: Params, dataset: "DatasetSpec", model: "ModelS
             f"training.warmup_epochs: {training.warmup_epochs} is more than the {training.max_epochs} of max_epochs: "
             "the learning rate would never be reached"
         )
+    if training.milestones and training.schedule != "multistep":
+        raise ConfigError(
+            f"training.milestones: they are those of the schedule multistep, and it is {training.schedule}; "
+            "set training.schedule=multistep"
+        )
     _check_protocol(params, training, dataset.classes)
     side = params.dataset.image_size or min((dataset.image_shape or ())[1:], default=None)
     if side and side < (least := model.smallest):
@@ -119,6 +124,11 @@ def _check_protocol(params: Params, training: TrainingConfig, classes: int | Non
         raise ConfigError(
             f"chunks: {params.chunks} does not fit the {classes} classes of {params.dataset.name}, since "
             f"class_incremental has {params.protocol.classes_per_chunk} in each chunk: set chunks={needed}"
+        )
+    if name == "continuous" and training.stop == "validation":
+        raise ConfigError(
+            "training.stop: each experiment of continuous is one epoch, which validation cannot end; "
+            "set training.stop=train_accuracy"
         )
     if name == "continuous" and (training.schedule, training.warmup_epochs) != ("constant", 0):
         raise ConfigError(

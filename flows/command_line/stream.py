@@ -165,7 +165,7 @@ def _idle(stream: "StreamFolder", path: Path | None, wait: bool) -> bool:
     while True:
         _, state = stream.read()
         pending = pending_deliveries(stream, state, path)
-        if next_step(state, pending) is not None:
+        if next_step(state, pending) is not None or not stream.is_published(state):
             return False
         if not wait or pending.seconds is None:
             for one in pending.waiting:
@@ -204,7 +204,7 @@ def status(options: SharedOptions, name: Name) -> None:
 
 @contextmanager
 def _changing(options: SharedOptions, name: str) -> Iterator[tuple]:
-    """Yield a stream, its ledger and its contract, locked; afterwards bring its views up to date."""
+    """Yield a stream, its ledger and its contract, locked."""
     stream = _stream(options, name)
     with stream.locked():
         ledger, state = stream.read()
@@ -223,6 +223,7 @@ def rollback(
 
     with _changing(options, name) as (stream, ledger, contract):
         _print_release(roll_back(stream, ledger, contract, because, to))
+        _show(options, stream)
 
 
 @command("store")
@@ -237,6 +238,7 @@ def release(
 
     with _changing(options, name) as (stream, ledger, contract):
         _print_release(release(stream, ledger, contract, because, model))
+        _show(options, stream)
 
 
 def _print_release(state: "StreamState") -> None:
@@ -300,4 +302,105 @@ def _idle_quietly(stream: "StreamFolder") -> bool:
     from tasks.store.stream.pending import next_step, pending_deliveries
 
     _, state = stream.read()
-    return next_step(state, pending_deliveries(stream, state)) is None
+    return next_step(state, pending_deliveries(stream, state)) is None and stream.is_published(state)
+
+
+@command("store")
+def add_class(
+    options: SharedOptions,
+    name: Name,
+    label: Annotated[str, typer.Argument(help="The class's name, as its folder is called.", metavar="CLASS")],
+    because: Because = "added",
+) -> None:
+    """Add a class: a decision of a person. Labels of other classes stay; the next model has a larger head."""
+    from tasks.store.stream.creating import add_class
+
+    with _changing(options, name) as (stream, ledger, contract):
+        grown = add_class(stream, ledger, contract, label, because)
+    print(f"{len(grown.classes)} classes: {', '.join(grown.classes)}")
+    print(f"images of it that were set aside: dashpipe stream quarantine {name}")
+
+
+@command("store")
+def serve(
+    options: SharedOptions,
+    name: Name,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the champion on this machine: POST an image, get its class. A new champion is followed."""
+    from flows.services.model_server import serve
+
+    serve(_stream(options, name).path, host, port, lambda line: print(line, flush=True))
+
+
+@command("params", "preset", "overrides", "store", "data_root")
+def replay(
+    options: SharedOptions,
+    name: Name,
+    methods: Annotated[str, typer.Option(help="Methods to compare, with commas.")] = "cold,warm,shrink_perturb,dash",
+) -> None:
+    """Train methods over this stream's own past, side by side: which would have served it best?"""
+    from flows.command_line.compare import compare_and_print
+    from flows.command_line.output import output_console
+    from flows.command_line.session import Session, make_writable, standing_by
+
+    stream = _stream(options, name)
+    _, state = stream.read()
+    options = _with(options, *_as_overrides(stream, state, methods.split(",")))
+    with standing_by(options.store_folder) as server:
+        place = options.place
+        make_writable(place)
+        compare_and_print(options, Session(place, output_console(), server), again=False)
+
+
+def _as_overrides(stream: "StreamFolder", state: "StreamState", methods: list[str]) -> list[str]:
+    """Return the settings of the bench over a stream's past."""
+    import json
+
+    contract = stream.contract(state)
+    method = contract.method
+    parts = {part: getattr(contract, part).model_dump(mode="json") for part in ("model", "optimizer", "training")}
+    values = {
+        "dataset.name": "stream",
+        "dataset.folder": str(stream.path),
+        "chunks": len(state.chunks),
+        **{f"{part}.{key}": value for part, content in parts.items() for key, value in content.items()},
+        f"methods.{method.label}": {"intervention": method.intervention, **method.parameters},
+        "seeds": [contract.seed],
+        "compare.methods": methods,
+    }
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
+
+
+@command("store")
+def sync(options: SharedOptions, name: Name) -> None:
+    """Bring everything that is a view up to date with the ledger: contract file, pointer, exports, registry, page."""
+    from tasks.store.stream.releasing import restore
+
+    stream = _stream(options, name)
+    with stream.locked():
+        ledger, _ = stream.read()
+        for line in restore(stream, ledger):
+            print(line)
+    _show(options, stream, always=True)
+
+
+@command("store")
+def report(options: SharedOptions, name: Name) -> None:
+    """Write the stream's page: what arrived, is it better, what is served, how to undo it."""
+    stream = _stream(options, name)
+    _, state = stream.read()
+    from dash_core.views.stream_report import write_stream_report
+
+    print(f"page: {write_stream_report(state, stream.path)}")
+
+
+def _show(options: SharedOptions, stream: "StreamFolder", always: bool = False) -> None:
+    """Make the page and the registry show what the ledger says."""
+    from flows.stream import tell
+    from tasks.store.place import Place
+    from tasks.stream import publish
+
+    store = options.store_folder.resolve()
+    tell(publish.fn(stream, Place(store=store, data_root=store / "data"), always))

@@ -34,14 +34,14 @@ def end_with_dvc() -> None:
     DVC names its process in RUNNING_FILE while a stage runs, and leaves it there if it is killed. Without that file, or
     where the system does not tell a process's ancestors, only a parent that ends from now on is noticed.
     """
-    processes = _running_dvc(Path(os.environ.get("DVC_ROOT", ".")))
+    processes = running_dvc(Path(os.environ.get("DVC_ROOT", ".")))
     if processes and len(ancestors()) > 1:
         ParentWatch(is_gone=lambda: processes.isdisjoint(ancestors()))
     else:
         ParentWatch()
 
 
-def _running_dvc(project: Path) -> set[int]:
+def running_dvc(project: Path) -> set[int]:
     """Return the ids of the DVC processes that write outputs of a project, killed ones too."""
     try:
         writers = json.loads((project / RUNNING_FILE).read_text(encoding="utf-8"))["write"].values()

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test derives both from the imports
     "dash_core/augmentation.py",
+    "dash_core/beginnings.py",
     "dash_core/checkpoint.py",
     "dash_core/config.py",
     "dash_core/convolution",
@@ -31,7 +32,7 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/run_images.py",
     "dash_core/section.py",
     "dash_core/seeding.py",
-    "dash_core/shrinking.py",
+    "dash_core/shrinking",
     "dash_core/stream/chain.py",
     "dash_core/stream/identities.py",
     "dash_core/training.py",

@@ -6,6 +6,7 @@ from pathlib import Path
 from dash_core.comparison import Params
 from dash_core.files import write_atomically
 from dash_core.protocols import STANDARD
+from dash_core.recipes import resolved
 from dash_core.views.summary import MethodSummary, sameness, summarise
 from dash_core.views.tables import Table, comparison_table, experiments_csv, metrics, to_csv, to_latex, to_markdown
 from tasks.store.evidence import Evidence
@@ -88,13 +89,20 @@ def write_comparison(evidence: Evidence, folder: Path, command: str) -> Table:
 
 def table_of(evidence: Evidence, summaries: list[MethodSummary]) -> Table:
     """Return the comparison's table, its title naming data, model and protocol."""
-    notes = (*sameness(evidence.methods), *evidence.gaps, *evidence.conditions, evidence.split_note)
+    notes = (
+        *sameness(evidence.methods),
+        *evidence.gaps,
+        *evidence.shared,
+        *evidence.conditions,
+        evidence.split_note,
+    )
     return comparison_table(_title(evidence), summaries, len(evidence.params.seeds), notes)
 
 
 def _settings(params: Params) -> dict[str, object]:
     """Return what decides the comparison's results: not where its runs are trained, nor other simulations."""
-    return {**params.model_dump(mode="json", exclude={"theory"}), "compare": {"methods": params.compare.methods}}
+    content = {**params.model_dump(mode="json", exclude={"theory"}), **resolved(params)}
+    return {**content, "compare": {"methods": params.compare.methods}}
 
 
 def _title(evidence: Evidence) -> str:

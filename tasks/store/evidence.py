@@ -48,6 +48,14 @@ class Evidence:
         return [f"no run is complete, and so there is no row, of: {', '.join(missing)}"] if missing else []
 
     @property
+    def shared(self) -> list[str]:
+        """A sentence on experiments that were trained once for several runs; nothing if there are none."""
+        records = [record for method in self.methods for run in method.runs.values() for record in run]
+        taken = sum(record.taken_from is not None for record in records)
+        sentence = f"{taken} of {len(records)} experiments were trained by another run of the same bits, costs included"
+        return [sentence] if taken else []
+
+    @property
     def split_note(self) -> str:
         """The chunk plans, each by the first digits of its hash."""
         return "data splits by seed: " + ", ".join(f"{seed} {digest[:8]}" for seed, digest in self.splits.items())

@@ -36,6 +36,10 @@ class Place(BaseModel):
         """Folder of one run: config, records, weights, result."""
         return self.store / "runs" / run.id
 
+    def replaced_folder(self, run: RunConfig) -> Path:
+        """Folder of a run's earlier result while it is trained again, on other data or by other code."""
+        return self.store / "replaced" / run.id
+
     def comparison_folder(self, params: Params) -> Path:
         """Folder of one comparison: its tables and configuration."""
         return self.store / "comparisons" / params.name
@@ -49,6 +53,11 @@ class Place(BaseModel):
     def cache(self) -> Path:
         """Folder of decoded datasets."""
         return self.services / "imagesets"
+
+    @property
+    def beginnings(self) -> Path:
+        """Folder of the states that runs begin with; it may be removed."""
+        return self.services / "beginnings"
 
     @property
     def services(self) -> Path:

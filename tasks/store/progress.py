@@ -68,7 +68,8 @@ class ProgressWriter:
     ) -> None:
         self._folder = folder
         self._training = training
-        self._untils = [experiment.until or training.stop_accuracy for experiment in schedule]
+        until = None if training.stop == "validation" else training.stop_accuracy
+        self._untils = [experiment.until or until for experiment in schedule]  # train accuracy that ends it
         self._curve: list[float] = []  # train accuracy of each epoch of the experiment under way
         # images and epochs of each experiment; None: to convergence
         self._work = [(plan.images(experiment), experiment.epochs) for experiment in schedule]
@@ -119,6 +120,8 @@ class ProgressWriter:
 
     def _write(self) -> None:
         self._written = time.monotonic()
+        if not self._folder.is_dir():  # removed meanwhile: training says so when it saves, and makes no new one
+            return
         write_progress(self._folder, replace(self._now, seconds_left=self._estimate()))
 
     def _estimate(self) -> float | None:

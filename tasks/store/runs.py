@@ -1,9 +1,10 @@
 """Runs on disk: opened where they stopped, read back when they are complete, and described by facts."""
 
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import yaml
 from safetensors.torch import load
 from torch import nn
 
+from dash_core.beginnings import Course, State
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
@@ -20,15 +22,18 @@ from dash_core.exporting import ModelCard, ModelInput
 from dash_core.files import write_atomically
 from dash_core.memory import free_memory
 from dash_core.models import build_model
+from dash_core.recipes import effective
 from dash_core.result import RESULT_KEYS, read_result, read_weights
 from dash_core.trajectory import Trajectory, Watch
 from tasks.store import stopping
+from tasks.store.beginnings import forget_beginnings
 from tasks.store.code import ROOT, code_digest
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.progress import ProgressWriter
 
 FACTS_FILE = "facts.json"
+FindBeginning = Callable[[Course], State | None]
 PACKAGES = ("dash_core", "tasks", "flows")
 
 
@@ -45,11 +50,11 @@ def is_complete(run: RunConfig, place: RunFolders, split: str | None = None, cod
 
 
 def open_trajectory(
-    run: RunConfig, dataset: Dataset, plan: ChunkPlan, place: Place
+    run: RunConfig, dataset: Dataset, plan: ChunkPlan, place: Place, find_beginning: FindBeginning
 ) -> tuple[Trajectory, ProgressWriter]:
-    """Write the run's configuration, and return the run where it stopped, or at its beginning."""
+    """Write the run's configuration, and return the run where it stopped, or with another run's state, or new."""
     folder = place.run_folder(run)
-    write_atomically(folder / "config.yaml", to_yaml(run.model_dump(mode="json")))
+    write_atomically(folder / "config.yaml", to_yaml(effective(run)))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
     progress = ProgressWriter(folder, plan, run.schedule, run.training)
@@ -63,6 +68,7 @@ def open_trajectory(
         code=code_digest(),
         watch=watch,
         resident=resident_bytes(place, device),
+        find_beginning=find_beginning,
     )
     progress.resumed(trajectory.records)
     return trajectory, progress
@@ -77,9 +83,35 @@ def resident_bytes(place: Place, device: torch.device) -> int | None:
 
 
 def forget(run: RunConfig, place: Place) -> None:
-    """Remove a run's folder, so that it is trained from the beginning."""
+    """Have a run trained from its first step, without what it might begin with.
+
+    A complete result is kept in `replaced/` until the new one is complete.
+    """
     with locked_run(run, place):
+        keep_replaced(run, place)
         shutil.rmtree(place.run_folder(run), ignore_errors=True)
+        forget_beginnings(run, place)
+
+
+def keep_replaced(run: RunConfig, place: Place) -> None:
+    """Move a complete run, if there is one, to `replaced/`. The caller holds the run's lock."""
+    folder, kept = place.run_folder(run), place.replaced_folder(run)
+    if _has_result(run, place):
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(folder, kept)
+
+
+def _has_result(run: RunConfig, place: Place) -> bool:
+    try:
+        return is_complete(run, place)
+    except RecordError:
+        return False
+
+
+def remove_replaced(run: RunConfig, place: Place) -> None:
+    """Remove the earlier result of a run that is complete again."""
+    shutil.rmtree(place.replaced_folder(run), ignore_errors=True)
 
 
 def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:

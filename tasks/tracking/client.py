@@ -88,7 +88,8 @@ def open_run(
     if run is None:
         client.create_run(experiment_id, run_name=name, tags={RUN_KEY: key})
         run = find_run(client, experiment_id, key)
-    log_params(client, run.info.run_id, params, tags)
+    missing = {name: value for name, value in params.items() if name not in run.data.params}
+    log_params(client, run.info.run_id, missing, tags)  # MLflow refuses another value, which newer code may have
     return run.info.run_id
 
 

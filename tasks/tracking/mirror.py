@@ -14,6 +14,7 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig, Setting
 from dash_core.data import Dataset
 from dash_core.errors import StopRequested, public_address
+from dash_core.recipes import effective, resolved
 from dash_core.records import ChunkRecord
 from tasks.store.locks import Busy, locked_run, locked_tracking
 from tasks.store.new_records import NewRecords
@@ -206,7 +207,7 @@ class Mirror:
         comparison, method = self._open(), run.method.label
         tags = tags_of(kind="run", method=method, dataset=run.dataset.name, model=run.model.name, seed=run.seed)
         tags |= tags_of(run_id=run.id, **facts) | {client.SUMMARY_TAG: comparison.summary_run_id}
-        params = flatten(run.model_dump(mode="json"))
+        params = flatten(effective(run))
         with locked_tracking(self._place.store):
             return client.open_run(
                 self._client, comparison.experiment_id, run.id, f"{method} · seed {run.seed}", params, tags
@@ -289,4 +290,4 @@ def _shared(params: Params) -> dict[str, Any]:
     """Return the parameters that all runs of a comparison share, and its seeds and methods."""
     shared = params.model_dump(mode="json", include={*Setting.model_fields, "diagnostics"})
     methods = {label: params.method(label).parameters for label in params.compare.methods}
-    return {**shared, "seeds": sorted(params.seeds), "methods": methods}
+    return {**shared, **resolved(params), "seeds": sorted(params.seeds), "methods": methods}

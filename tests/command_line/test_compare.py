@@ -12,6 +12,10 @@ from flows.command_line.options import SharedOptions
 from flows.command_line.output import output_console
 from flows.command_line.session import Session
 from flows.compare import ComparisonFailed
+from flows.services.executor import WorkerDied
+from tasks.store.place import Crew, Place
+from tasks.store.progress import read_progress
+from tests import toy
 from tests.system.shell import ROOT, TINY, dashpipe
 
 COUNTED = """
@@ -39,6 +43,37 @@ def test_a_comparison_that_fails_without_a_table_says_why(tmp_path, monkeypatch,
     with pytest.raises(ComparisonFailed, match="2 of 2 runs are no longer there"):
         compare.compare_and_print(options, Session(options.place, output_console(), None), again=False)
     assert capsys.readouterr().out == ""
+
+
+class DyingPool:
+    """An executor whose worker dies in the middle of a run, or after its last word."""
+
+    def __init__(self, train) -> None:
+        self._train = train
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *details) -> None:
+        pass
+
+    def call(self, function, run, place, context) -> None:
+        self._train(run, place)
+        raise WorkerDied("the process of this run died")
+
+
+@pytest.mark.parametrize("experiments", [1, None], ids=["in the middle", "after its result was written"])
+def test_a_worker_that_dies_after_its_last_word_costs_no_run(tmp_path, monkeypatch, experiments):
+    run, place = toy.params().run("warm", 0), Place(store=tmp_path, data_root=tmp_path)
+
+    def train(run, place):
+        toy.advance(toy.trajectory(place.run_folder(run), run, toy.dataset()), experiments)
+
+    monkeypatch.setattr(flow, "open_executor", lambda *given: DyingPool(train))
+    monkeypatch.setattr(flow, "serialize_context", dict)
+    failures = flow.train_runs([run], place, Crew(1, 1))
+    assert failures == ({run.id: "the process of this run died"} if experiments else {})
+    assert read_progress(place.run_folder(run)).state == ("failed" if experiments else "done")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from dash_core import averaged_gradient, dash_, shrink_along_
+from dash_core import LeftAloneWarning, averaged_gradient, dash_, shrink_along_
 from dash_core.shrinking import chunk_weights, cosine_similarity
 from tests import golden
 
@@ -96,7 +96,8 @@ def test_frozen_weights_are_untouched():
     model = golden.mlp()
     model[1].weight.requires_grad_(False)
     before = model[1].weight.clone()
-    report = dash_(model, [(torch.randn(6, 48).double(), torch.arange(6))])
+    with pytest.warns(LeftAloneWarning, match="frozen"):
+        report = dash_(model, [(torch.randn(6, 48).double(), torch.arange(6))])
     assert torch.equal(model[1].weight, before)
     assert set(report) == {"1.bias", "4.weight", "4.bias"}
 
@@ -258,6 +259,8 @@ def test_a_gradient_that_is_not_finite_is_refused_and_no_weight_changes():
 
 
 def test_a_model_without_a_layer_to_shrink_is_refused():
-    model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten())
-    with pytest.raises(ValueError, match="no Conv2d or Linear layer"):
-        dash_(model, [(torch.randn(2, 1, 8), torch.arange(2))])
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    with pytest.raises(ValueError, match=r"nothing to shrink in this model: 0\.weight, 0\.bias \(BatchNorm1d"):
+        dash_(model, [(torch.randn(2, 3), torch.arange(2))])
+    with pytest.raises(ValueError, match="nothing to shrink in this model: it has no parameters"):
+        dash_(nn.Flatten(), [(torch.randn(2, 3), torch.arange(2))])

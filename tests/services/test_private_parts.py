@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import multiprocessing
+import os
 import re
 import sys
 import time
@@ -16,6 +17,7 @@ import mlflow
 import pytest
 import torch
 
+from flows.command_line import under_dvc
 from flows.services import prefect_process, prefect_server, prefect_settings
 from flows.services.prefect_settings import private_environment, private_settings
 from flows.services.workers import _processes_of
@@ -72,6 +74,18 @@ def test_pages_of_mlflow_read_the_settings_that_we_write():
     text = "".join(path.read_text() for path in PAGES_OF_MLFLOW.glob("*.js"))
     assert "sharedViewState" in main.read_text()
     assert {word for word in written if not re.search(rf"\b{re.escape(word)}\b", text)} == set()
+
+
+def test_dvc_names_the_process_that_runs_a_stage_where_we_look(tmp_path):
+    from dvc.fs import localfs
+    from dvc.repo.experiments.utils import EXEC_TMP_DIR
+    from dvc.rwlock import rwlock
+
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    assert under_dvc.running_dvc(tmp_path) == set()
+    with rwlock(str(tmp_path / ".dvc" / "tmp"), localfs, "dvc repro", [], [str(tmp_path / "results")], False):
+        assert under_dvc.running_dvc(tmp_path) == {os.getpid()}
+    assert under_dvc.EXPERIMENTS[-1] == EXEC_TMP_DIR
 
 
 def test_layers_of_torch_call_the_convolution_that_ours_replace():

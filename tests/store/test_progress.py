@@ -1,6 +1,7 @@
 """A run's progress file: what is left is arithmetic that can be checked by hand."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -151,3 +152,14 @@ def test_within_a_chunk_the_file_is_written_at_most_at_every_interval(tmp_path, 
     assert json.loads((tmp_path / PROGRESS_FILE).read_text())["epoch"] == 0
     writer.after_experiment(record(1, epochs=4))
     assert read_progress(tmp_path).epoch == 4
+
+
+def test_the_folder_of_a_removed_run_is_not_made_again(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    writer = ProgressWriter(folder, PLAN, SCHEDULE)
+    writer.resumed([])
+    shutil.rmtree(folder)
+    writer.after_epoch(report(1, 3, images=10))
+    writer.resumed([])
+    assert not folder.exists()

@@ -266,6 +266,59 @@ def test_a_killed_repro_goes_on_where_it_stopped(project, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.3, 1.0])
+def test_a_dvc_that_is_killed_as_a_stage_starts_takes_the_stage_with_it(tmp_path, delay):
+    killed = Project.new(tmp_path / "killed")
+    killed.repro("split")
+    running = killed.start("dvc", "repro", "train@dash")
+    assert _within(600, lambda: _stage_of(running) or running.poll() is not None)
+    stage = _stage_of(running)
+    time.sleep(delay)
+    running.send_signal(signal.SIGKILL)
+    assert _within(20, lambda: not any(_alive(process) for process in stage))
+    running.communicate()
+    assert not list(killed.folder.glob("runs/*/result.json"))
+    assert killed.repro("train@dash") == ["train@dash"]
+
+
+@pytest.mark.slow
+def test_what_was_edited_under_a_stage_is_not_recorded_as_the_origin_of_its_output(tmp_path):
+    edited = Project.new(tmp_path / "edited")
+    edited.repro("split")
+    running = edited.start("dvc", "repro", "train@dash")
+    first = load_params(edited.folder / "params.yaml").run("dash", 0)
+    chunks = edited.folder / "runs" / first.id / "chunks.jsonl"
+    assert _within(600, lambda: chunks.exists() or running.poll() is not None)
+    edited.change(methods={"dash": {"alpha": 0.3, "floor": 0.1}})
+    said = running.communicate()[0]
+    assert running.returncode != 0
+    assert "params.yaml (methods.dash) changed while the stage train@dash ran" in said
+    assert "train@dash" in edited.stale()
+    assert edited.repro("tables") == ["train@cold", "train@dash", "tables"]
+    rows = (edited.results.folder / "tables" / "table.md").read_text()
+    assert "dash" in rows
+    assert edited.science()[load_params(edited.folder / "params.yaml").run("dash", 0).id]
+
+
+@pytest.mark.slow
+def test_an_experiment_in_a_copy_of_the_project_uses_the_projects_store(project):
+    runs = {path.name for path in (project.folder / "runs").iterdir()}
+    said = project.run("dvc", "exp", "run", "--temp", "-S", "methods.dash.floor=0.7", "train@dash")
+    made = {path.name for path in (project.folder / "runs").iterdir()} - runs
+    assert len(made) == len(load_params(project.folder / "params.yaml").seeds), said
+    assert not [
+        path for path in (project.folder / ".dvc" / "tmp" / "exps").rglob("runs") if "results" not in path.parts
+    ]
+
+
+def _stage_of(running: subprocess.Popen) -> list[psutil.Process]:
+    """Return the processes of DVC's stage: a shell, and the stage's command."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [p for p in psutil.Process(running.pid).children(recursive=True) if "train" in p.cmdline()]
+    return []
+
+
+@pytest.mark.slow
 def test_a_colleague_pulls_the_same_bytes_without_training(project, tmp_path):
     project.run("dvc", "remote", "add", "--local", "-d", "shared", str(tmp_path / "remote"))
     project.run("dvc", "push")

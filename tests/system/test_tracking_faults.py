@@ -146,7 +146,7 @@ def test_a_server_older_than_logged_models_gets_everything_else(mlflow_server, p
         (run,) = client.search_runs([mirror._open().experiment_id], "tags.kind = 'run'")
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"chunks.jsonl", "config.yaml", "result.json", "weights.safetensors"} <= files
-        monkeypatch.setattr(mirror_module, "log_model", lambda uri, run_id, model, example: "none")  # a newer server
+        monkeypatch.setattr(mirror_module, "log_model", lambda uri, run_id, model, **named: "none")  # a newer server
         assert [_mirror(place).bring(RUN) for _ in range(2)] == [True, False]
 
 

@@ -31,4 +31,4 @@ def place(empty_database, tmp_path, monkeypatch):
 @pytest.fixture
 def no_model(monkeypatch):
     """Log no model: torch's exporter takes seconds."""
-    monkeypatch.setattr(mirror_module, "log_model", lambda uri, run_id, model, example: "none")
+    monkeypatch.setattr(mirror_module, "log_model", lambda uri, run_id, model, **named: "none")

@@ -278,6 +278,17 @@ def test_a_run_that_diverged_has_a_tag_that_names_its_experiments(place, no_mode
     assert shown(mirror).data.tags["diverged"] == "experiments 2"
 
 
+def test_a_run_that_an_older_version_sent_keeps_the_parameters_it_was_sent_with(place, no_model):
+    train(place, experiments=1)
+    mirror = mirror_of(place)
+    comparison = mirror._open()
+    old = client.open_run(mirror._client, comparison.experiment_id, RUN.id, "old", {"training.schedule": None}, {})
+    mirror.bring(RUN)
+    assert mirror.failures.reasons == {}
+    params = mirror._client.get_run(old).data.params
+    assert (params["training.schedule"], params["training.warmup_epochs"]) == ("None", "0")
+
+
 def test_metrics_are_finite_or_nan_and_those_of_phases_that_ran():
     cost = {"train": Cost(2.0, 10, 5), "intervene": Cost()}
     record = replace(RECORD, train_loss=math.inf, cost=cost, diagnostics={"floor_share": 0.25})

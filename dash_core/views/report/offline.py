@@ -1,6 +1,7 @@
 """Render pages: one HTML file that contains everything and requests nothing."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dash_core.views.figures import config_of, plotly_js
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+STILL_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render(template: str, **content: Any) -> str:
@@ -20,21 +22,25 @@ def render(template: str, **content: Any) -> str:
     The page has no time of day and no random id, so equal contents give equal bytes. Its content security policy makes
     browsers refuse any request.
     """
+    return _filled([HERE], template, policy=POLICY, javascript=_own("page.js"), plotly=Markup(plotly_js()), **content)
+
+
+def render_light(folder: Path, template: str, **content: Any) -> str:
+    """Return a template of another folder as a page in the same style and the folder's own, without any script."""
+    own_css = Markup((folder / template.replace(".html.j2", ".css")).read_text(encoding="utf-8"))
+    return _filled([folder, HERE], template, policy=STILL_POLICY, own_css=own_css, **content)
+
+
+def _filled(folders: Sequence[Path], template: str, **content: Any) -> str:
     environment = Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(template).render(
-        policy=POLICY,
-        css=_own("page.css"),
-        javascript=_own("page.js"),
-        plotly=Markup(plotly_js()),
-        **content,
-    )
+    return environment.get_template(template).render(css=_own("page.css"), **content)
 
 
 def bound(sentence: str) -> str:

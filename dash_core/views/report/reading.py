@@ -74,6 +74,11 @@ def _protocol(settings: Mapping[str, Any]) -> str:
 
 def _end(training: Mapping[str, Any], epochs: int | None = None, accuracy: float | None = None) -> str:
     """Return the rule that ends training: the given one, else that of the section `training`."""
+    if training.get("stop") == "validation" and not (epochs or accuracy):
+        return (
+            f"the accuracy on {100 * training['validation_share']:g} % of each chunk, held out, has not risen for "
+            f"{training['patience']} epochs (the best epoch is kept) or {training['max_epochs']} epochs are over"
+        )
     accuracy = accuracy or training["stop_accuracy"]
     if epochs or accuracy is None:
         return f"{epochs or training['max_epochs']} epochs are over"

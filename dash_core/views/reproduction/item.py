@@ -10,6 +10,7 @@ from dash_core.comparison import Params
 from dash_core.config import parse
 from dash_core.views.reproduction.claims import Claim
 from dash_core.views.reproduction.outcome import Outcome
+from dash_core.views.rules import Rule
 from dash_core.views.tables import Table
 
 SCALES = {
@@ -47,14 +48,15 @@ class PageFigure:
 
 @dataclass(frozen=True)
 class View:
-    """An item's figures and tables, in the paper's form.
-
-    answer: to the item's own question, in sentences; empty if it asks none.
-    """
+    """An item's figures and tables, in the paper's form."""
 
     drawings: Sequence[PageFigure] = ()
     tables: Sequence[Table] = ()
-    answer: str = ""
+
+
+def no_answer(outcome: Outcome, rule: Rule) -> str:
+    """Return the answer of an item that asks nothing itself."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Item:
 
     shows: the content in one line. setting: the paper's, in words. ours: each value that the paper leaves UNKNOWN, with
     our choice. claims: keys of the comparisons at a scale → the paper's claims on them. numbers: the paper's numbers,
-    as claims that are checked in its own setting alone. simulated: the comparisons are feature-learning simulations.
+    as claims that are checked in its own setting alone. answer: to the item's own question, in sentences, by a rule for
+    intervals; empty if it asks none. simulated: the comparisons are feature-learning simulations.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Item:
     view: Callable[[Outcome], View]
     claims: Callable[[Sequence[str]], Sequence[Claim]]
     numbers: Sequence[Claim] = ()
+    answer: Callable[[Outcome, Rule], str] = no_answer
     simulated: bool = False
 
     def claims_at(self, scale: str, changed: bool = False) -> list[Claim]:

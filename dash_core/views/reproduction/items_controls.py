@@ -39,6 +39,7 @@ from dash_core.views.reproduction.outcome import Measured, Outcome
 from dash_core.views.reproduction.reading import AVERAGE_ACCURACY, LAST_ACCURACY, gap, measured
 from dash_core.views.reproduction.settings import OURS_PROTOCOL, SEEDS, THIN, smoke, standard, thin
 from dash_core.views.reproduction.views import SPREAD, rows_table, setting, tables
+from dash_core.views.rules import Rule
 
 ARMS = ("warm", "dash_norms", "dash_direction", "dash", "dash_permuted_in_filter", "dash_permuted")
 PERMUTED = ("dash_permuted_in_filter", "dash_permuted")
@@ -78,14 +79,15 @@ def _direction_claims(keys: Sequence[str]) -> list[Claim]:
     ]
 
 
-def answer_of(outcome: Outcome, key: str) -> str:
-    """Return the plain answer: does the direction matter, or is it the shrinking? By the rule of this file."""
+def _direction_answer(outcome: Outcome, rule: Rule) -> str:
+    """Return the plain answer: does the direction matter, or is it the shrinking? As this file decides it."""
+    key = next(iter(outcome))
 
     def judged(check: Above) -> str:
-        return check.verdict(outcome).judgement
+        return check.verdict(outcome, rule).judgement
 
     def differences(*pairs: tuple[str, str]) -> str:
-        return "; ".join(_above(one, other, key).verdict(outcome).numbers for one, other in pairs)
+        return "; ".join(_above(one, other, key).verdict(outcome, rule).numbers for one, other in pairs)
 
     permuted = [judged(_above("dash", control, key)) for control in PERMUTED]
     norms = judged(_above("dash_norms", "dash", key, CLOSE))
@@ -113,7 +115,7 @@ def _direction_view(outcome: Outcome) -> View:
         )
         figure = bars(groups, method_styles(one.methods), "test accuracy", "%")
         drawings.append(PageFigure(f"direction-{key}", f"Norms and directions: {key}", caption, figure))
-    return View(drawings, tables(outcome), answer_of(outcome, next(iter(outcome))))
+    return View(drawings, tables(outcome))
 
 
 def _spreads(one: Measured, label: str) -> dict[str, Spread]:
@@ -134,6 +136,7 @@ DIRECTION = Item(
     },
     view=_direction_view,
     claims=_direction_claims,
+    answer=_direction_answer,
 )
 
 COUNTS = (2, 5, 10, 20, 50)
@@ -178,7 +181,7 @@ def _growth_view(outcome: Outcome) -> View:
     ]
     headings = ("Chunks", "Last growth of the data", "cold − warm, points", "Seeds")
     drawing = PageFigure("growth", "The gap by the number of chunks", caption, figure)
-    return View([drawing], [rows_table("The gap by the growth of the data", headings, rows)], _growth_answer(outcome))
+    return View([drawing], [rows_table("The gap by the growth of the data", headings, rows)])
 
 
 def _slower(keys: Sequence[str]) -> Above:
@@ -186,9 +189,9 @@ def _slower(keys: Sequence[str]) -> Above:
     return Above(slow, fast)
 
 
-def _growth_answer(outcome: Outcome) -> str:
-    """Return the plain answer: does the gap depend on how fast the data grow? By the rule of this file."""
-    verdict = _slower(list(outcome)).verdict(outcome)
+def _growth_answer(outcome: Outcome, rule: Rule) -> str:
+    """Return the plain answer: does the gap depend on how fast the data grow? As this file decides it."""
+    verdict = _slower(list(outcome)).verdict(outcome, rule)
     answer = {
         "agree": "The gap shrinks where the data grow slowly",
         "disagree": "The gap grows where the data grow slowly, in many chunks",
@@ -225,6 +228,7 @@ GROWTH = Item(
             for key in keys
         ),
     ],
+    answer=_growth_answer,
 )
 
 ITEMS = (DIRECTION, GROWTH)

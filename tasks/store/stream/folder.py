@@ -126,7 +126,12 @@ class StreamFolder:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that may be changed; ConfigError for an unknown one."""
-        given = self._content["settings"] or {}
+        try:
+            given = self._content["settings"] or {}
+        except RecordError:
+            if (self.path / CONTRACT_FILE).exists():
+                raise
+            given = {}  # the file is missing: `sync` writes it anew, with the defaults
         if unknown := sorted(given.keys() - SETTINGS.keys()):
             known = ", ".join(SETTINGS)
             raise ConfigError(f"{self.path / CONTRACT_FILE}: unknown setting {unknown[0]!r}; known: {known}")
@@ -145,6 +150,17 @@ class StreamFolder:
                 "(`dashpipe stream sync` writes it anew), use `stream add-class`, or create another stream"
             )
         return contract
+
+    def says(self, contract: "Contract") -> bool:
+        """Tell whether stream.yaml contains this contract."""
+        from dash_core.config import parse
+        from dash_core.errors import DashError
+        from dash_core.stream.contract import Contract
+
+        try:
+            return parse(Contract, self._content["contract"], "contract") == contract
+        except DashError:
+            return False
 
     def write_contract(self, contract: "Contract", settings: dict[str, Any]) -> None:
         """Write stream.yaml."""
@@ -180,6 +196,15 @@ class StreamFolder:
         path = self.path / POINTER_FILE
         if not path.exists() or path.read_bytes() != text:
             write_atomically(path, text)
+
+    def mark_published(self, state: StreamState) -> None:
+        """Remember that every view shows this state."""
+        write_atomically(self.cache / "published", state.head.encode(), durable=False)
+
+    def is_published(self, state: StreamState) -> bool:
+        """Tell whether every view shows this state."""
+        file = self.cache / "published"
+        return file.exists() and file.read_text() == state.head
 
     def verdict(self, model: str) -> dict[str, Any]:
         """Return the sentences and numbers of a model's verdict."""

@@ -17,7 +17,7 @@ from dash_core.files import replaced_when_done, write_atomically
 from dash_core.stream.contract import Contract
 from dash_core.stream.drift import drift
 from dash_core.stream.predicted import Predicted
-from dash_core.stream.predicting import probabilities
+from dash_core.stream.predicting import probabilities, widened
 from dash_core.stream.state import StreamState
 from dash_core.stream.suspects import label_suspects
 from dash_core.stream.verdict import Check
@@ -33,7 +33,7 @@ def inspection_file(stream: StreamFolder, arrival: int) -> Path:
 def inspect(stream: StreamFolder, state: StreamState, contract: Contract) -> Iterator[str]:
     """Judge the newest chunk by the champion; write what is found, and yield what a person should know."""
     arrival = state.untrained
-    if arrival is None or state.champion is None:
+    if arrival is None or state.champion is None or inspection_file(stream, arrival.number).exists():
         return
     before = _predicted_before(stream, state.champion, len(contract.classes))
     if before is None:
@@ -42,7 +42,7 @@ def inspect(stream: StreamFolder, state: StreamState, contract: Contract) -> Ite
     images = joined([chunk], contract.classes)
     model = load_model(stream, state, contract, state.champion)
     said = probabilities(model, contract.model.name, images, torch.device("cpu"))
-    new = Predicted(_widened(said, len(contract.classes)), images.labels.numpy())
+    new = Predicted(widened(said, len(contract.classes)), images.labels.numpy())
     history = [found["drift"]["distance"] for found in inspections(stream, state) if found["number"] < arrival.number]
     drifted = drift(new, before, history, contract.classes)
     suspects = label_suspects(new, contract.classes, _recall(before))
@@ -111,13 +111,7 @@ def _predicted_before(stream: StreamFolder, model: str, classes: int) -> Predict
     if not files:
         return None
     with np.load(files[-1], allow_pickle=False) as content:
-        return Predicted(_widened(content["probabilities"], classes), content["labels"])
-
-
-def _widened(said: np.ndarray, classes: int) -> np.ndarray:
-    """Return probabilities (N, classes): 0 for classes that the model does not know yet."""
-    missing = classes - said.shape[1]
-    return np.pad(said, ((0, 0), (0, missing))) if missing else said
+        return Predicted(widened(content["probabilities"], classes), content["labels"])
 
 
 def _recall(before: Predicted) -> list[float | None]:

@@ -20,7 +20,7 @@ from dash_core.stream.contract import Contract
 from dash_core.stream.gate import decide
 from dash_core.stream.holdout_size import Prospect, prospect
 from dash_core.stream.outcomes import Outcomes
-from dash_core.stream.predicting import outcomes, probabilities
+from dash_core.stream.predicting import outcomes, probabilities, widened
 from dash_core.stream.state import Arrival, StreamState
 from dash_core.stream.verdict import Check, Verdict
 from tasks.store.place import Place
@@ -147,7 +147,8 @@ def outcomes_of(
     parts = held_out_parts(stream, arrivals)
     images = joined(parts, contract.classes)
     device = choose_device(place.device)
-    said = probabilities(load_model(stream, state, contract, model).to(device), contract.model.name, images, device)
+    loaded = load_model(stream, state, contract, model).to(device)
+    said = widened(probabilities(loaded, contract.model.name, images, device), len(contract.classes))
     ids = np.concatenate([part.ids for part in parts])
     labels = images.labels.numpy()
     with replaced_when_done(stream.evaluations / f"{model}-g{generation}.npz") as file, file.open("xb") as out:
@@ -167,9 +168,7 @@ def _faults(stream: StreamFolder, state: StreamState, contract: Contract, model:
 
 def _cost(state: StreamState, contract: Contract, model: str) -> Mapping[str, float]:
     config, entry = contract.model, state.models[model]
-    network = build_model(
-        config.name, contract.image_shape, len(contract.classes), seed=0, normalisation=config.normalisation
-    )
+    network = build_model(config.name, contract.image_shape, len(contract.classes), seed=0, **config.options)
     return {
         "parameters": parameter_count(network),
         "forward_flops": forward_flops(network, contract.image_shape),

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from dash_core.checkpoint import load_checkpoint
+from dash_core.checkpoint import CheckpointWriter, load_checkpoint
 from dash_core.config import digest_of
 from dash_core.data import ChunkPlan, Dataset, ImageSet
 from dash_core.data.arrived import CHUNKS, HELD_OUT, Arrived, check_arrived, joined, read_arrived
@@ -29,7 +29,9 @@ from dash_core.files import naming, sync, write_atomically
 from dash_core.models import build_model
 from dash_core.records import RECORDS_FILE
 from dash_core.result import WEIGHTS_FILE
+from dash_core.seeding import derive_seed
 from dash_core.stream.contract import Contract
+from dash_core.stream.heads import grown_state
 from dash_core.stream.predicting import probabilities
 from dash_core.stream.state import ID_LENGTH, Arrival, StreamState
 from dash_core.trajectory import Earlier, Trajectory, Watch
@@ -77,16 +79,26 @@ def open_training(
         code=code_digest(),
         watch=Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds),
         resident=resident_bytes(place, device),
-        earlier=_earlier(stream, parent.id) if parent else None,
+        earlier=_earlier(stream, parent.id, contract) if parent else None,
     )
     progress.resumed(trajectory.records)
     return trajectory, progress
 
 
-def _earlier(stream: StreamFolder, parent: str) -> Earlier:
-    """Return the parent's state; what it must be of is in the parent's description, which the ledger vouches for."""
+def _earlier(stream: StreamFolder, parent: str, contract: Contract) -> Earlier:
+    """Return the parent's state; what it must be of is in its description. New classes need a larger head."""
     about = read_about(stream, parent)
-    return Earlier(stream.model(parent) / LEARNER_FILE, {key: about["identity"][key] for key in ("run", "split")})
+    identity = {key: about["identity"][key] for key in ("run", "split")}
+    if len(about["classes"]) == len(contract.classes):
+        return Earlier(stream.model(parent) / LEARNER_FILE, identity)
+    state = learner_state(stream, parent)
+    fresh = _network(contract, derive_seed(contract.seed, "head", len(contract.classes)))
+    names = [name for name, _ in fresh.named_parameters()]
+    grown = {**state, "learner": {**state["learner"], **grown_state(state["learner"], fresh.state_dict(), names)}}
+    path = stream.training / "grown.ckpt"
+    with CheckpointWriter(path) as writer:
+        writer.save(grown)
+    return Earlier(path, identity)
 
 
 def chunks_of(stream: StreamFolder, state: StreamState) -> list[Arrived]:
@@ -131,7 +143,7 @@ def seal(stream: StreamFolder, ledger: Ledger, contract: Contract, trajectory: T
     state = stream.state(ledger)
     arrival, parent = state.untrained, state.parent
     weights = {name: tensor.contiguous().cpu() for name, tensor in trajectory.learner.model.state_dict().items()}
-    content = to_safetensors(weights, {"stream": stream.name, "chain": arrival.chain})
+    content = to_safetensors(weights, {"chain": arrival.chain})  # of several keys the order would be random
     digest = hashlib.sha256(content).hexdigest()
     model = digest[:ID_LENGTH]
     record = trajectory.records[-1]
@@ -200,16 +212,15 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 def model_of(contract: Contract, weights: dict[str, torch.Tensor]) -> nn.Module:
     """Return the contract's model with these weights, on the CPU, in eval mode; as many classes as its head has."""
-    config = contract.model
-    model = build_model(
-        config.name,
-        contract.image_shape,
-        len(contract.classes),
-        seed=contract.seed,
-        normalisation=config.normalisation,
-    )
+    model = _network(contract, contract.seed)
     model.load_state_dict(weights)
     return model.eval()
+
+
+def _network(contract: Contract, seed: int) -> nn.Module:
+    """Return a new network of the contract."""
+    classes = len(contract.classes)
+    return build_model(contract.model.name, contract.image_shape, classes, seed=seed, **contract.model.options)
 
 
 def read_about(stream: StreamFolder, model: str) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Release a model by a person's decision, or take a release back; nothing is trained."""
 
+from collections.abc import Iterator
+
+from dash_core.config import parse
 from dash_core.errors import ConfigError
 from dash_core.stream.contract import Contract
 from dash_core.stream.state import StreamState
 from tasks.store.stream.exported import export
-from tasks.store.stream.folder import StreamFolder
+from tasks.store.stream.folder import CONTRACT_FILE, StreamFolder
 from tasks.store.stream.ledger import Ledger
 from tasks.store.stream.models import check_answers
 
@@ -44,6 +47,21 @@ def release(
     export(stream, state, contract, target)
     ledger.append("released", model=target, by="person", reason=reason)
     return _pointed(stream, ledger)
+
+
+def restore(stream: StreamFolder, ledger: Ledger) -> Iterator[str]:
+    """Make stream.yaml, champion.json and the exports of champion and previous what the ledger says."""
+    state = stream.state(ledger)
+    contract = parse(Contract, state.contract, "contract")
+    if not stream.says(contract):
+        settings = stream.settings
+        stream.write_contract(contract, settings)
+        yield f"{CONTRACT_FILE}: written anew from the ledger"
+    stream.point(state)
+    for model in filter(None, (state.champion, state.previous)):
+        check_answers(stream, state, contract, model)
+        export(stream, state, contract, model)
+    yield f"champion {state.champion}, previous {state.previous}: their files are whole"
 
 
 def _named(model: str, known: list[str]) -> str:

@@ -5,9 +5,11 @@ import pytest
 from dash_core.comparison import Params
 from dash_core.config import parse
 from dash_core.views.reproduction import ITEMS
-from dash_core.views.reproduction.items_controls import ARMS, answer_of
+from dash_core.views.reproduction.items_controls import ARMS
 from dash_core.views.reproduction.outcome import Measured
-from tests.views.reproduction.made import MACHINE, measured, runs
+from dash_core.views.reproduction.page import item_html
+from dash_core.views.rules import FIXED_SEEDS
+from tests.views.reproduction.made import MACHINE, measured, reproduced, runs
 
 NOISE = (0.001, -0.002, 0.0015, -0.0005, 0.0)
 
@@ -35,8 +37,9 @@ LIKE_DASH = dict.fromkeys(ARMS, 0.42) | {"warm": 0.3}
 )
 def test_the_plain_answer_follows_the_rule_that_was_written_down(changed, answer):
     made = outcome(**{**LIKE_DASH, **changed})
-    assert answer_of(made, "cifar10").startswith(answer)
-    assert "dash − warm = " in answer_of(made, "cifar10")
+    given = ITEMS["direction"].answer(made, FIXED_SEEDS)
+    assert given.startswith(answer)
+    assert "dash − warm = " in given
 
 
 def test_the_claims_of_direction_agree_where_only_directions_help():
@@ -65,9 +68,14 @@ def grown(few: float, many: float):
     [(0.4, 0.45, "The gap shrinks"), (0.45, 0.4, "The gap grows"), (0.4, 0.4, "Whether the gap depends")],
 )
 def test_growth_says_whether_the_gap_depends_on_it(few, many, answer):
-    view = ITEMS["growth"].view(grown(few, many))
-    assert view.answer.startswith(answer)
-    (table,) = view.tables
+    made = grown(few, many)
+    assert ITEMS["growth"].answer(made, FIXED_SEEDS).startswith(answer)
+    (table,) = ITEMS["growth"].view(made).tables
     assert [row[0].text for row in table.rows] == ["2", "50"]
     assert [row[1].text for row in table.rows] == ["100 %", "2 %"]
     assert table.rows[0][2].text.startswith(f"{100 * (0.5 - few):.2f}")
+
+
+def test_the_page_begins_with_the_answer():
+    made = reproduced(ITEMS["direction"], "smoke")
+    assert "Not decided: DASH is not above warm here." in item_html(made)

@@ -26,6 +26,12 @@ def test_a_run_is_its_epochs_on_growing_data_and_its_tests():
     assert run_flops(run("warm")) == FORWARD * (3 * 5 * (50 + 100) + 2 * 50)
 
 
+def test_a_narrow_network_takes_twice_the_epochs():
+    narrow = run(model={"name": "resnet18", "width": 16})
+    forward = forward_flops(build_model("resnet18", SHAPE, 10, seed=0, width=16), SHAPE)
+    assert run_flops(narrow) == forward * (3 * 30 * (50 + 100) + 2 * 50)
+
+
 def test_sam_takes_two_gradients_a_step():
     assert run_flops(run(optimizer={"name": "sam"})) == FORWARD * (2 * 3 * 15 * 150 + 100)
 
