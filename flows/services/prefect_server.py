@@ -4,6 +4,7 @@ This module imports Prefect as late as possible, so that a private server can st
 """
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -244,14 +245,14 @@ class PrivateServer:
 
         def keep() -> None:
             for attempt in range(RESTARTS):
-                if (warning := self._watch()) is None:
+                if (warning := self._watch(restarted=attempt > 0)) is None:
                     return
                 self._replace(port)
                 if _order_to_serve(self._process):
                     self._warn(warning)
                 elif self._stopping.wait(2.0**attempt):  # something else may hold the port for a while
                     return
-            if self._watch() is not None:
+            if self._watch(restarted=True) is not None:
                 self._process.kill()
                 self._warn(GIVEN_UP_WARNING)
 
@@ -259,31 +260,38 @@ class PrivateServer:
             self._keeper = threading.Thread(target=keep, name="prefect-keeper", daemon=True)
             self._keeper.start()
 
-    def _watch(self) -> str | None:
-        """Return what to say of the server once it has ended or fallen silent; None if it is to be stopped."""
+    def _watch(self, restarted: bool) -> str | None:
+        """Return what to say of the server once it has ended or fallen silent; None if it is to be stopped.
+
+        restarted: it has not answered yet, so its imports still take their time.
+        """
         answered = asked = time.monotonic()
+        patience = START_SECONDS if restarted else SILENT_SECONDS
         while self._process.poll() is None:
             if self._stopping.wait(POLL_SECONDS):
                 return None
             now = time.monotonic()
             if now - asked > HEALTH_SECONDS:
                 asked = now
-                answered = now if self._is_healthy(HEALTH_SECONDS) else answered
-            if now - answered > SILENT_SECONDS:
-                return SILENT_WARNING.format(seconds=SILENT_SECONDS)
+                if self._is_healthy(HEALTH_SECONDS):
+                    answered, patience = now, SILENT_SECONDS
+            if now - answered > patience:
+                return SILENT_WARNING.format(seconds=patience)
         return RESTARTED_WARNING
 
     def _warn(self, warning: str) -> None:
         print(f"warning: {warning}; its log: {self.store / LOG_FILE}", file=sys.stderr, flush=True)
 
     def _failure(self, what: str) -> ServerError:
-        """End the process and return an error with the last line of its log; DiskError if the disk is full."""
+        """End the process and return an error with the last error of its log; DiskError if the disk is full."""
         process, self._process = self._process, None
         process.kill()
         process.communicate()
         check_space(self.store)
         lines = (self.store / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
-        last = next((line for line in reversed(lines) if line.strip()), "(nothing was logged)")
+        told = [line for line in lines if line.strip() and "SystemExit" not in line]
+        errors = [line for line in told if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        last = (errors or told or ["(nothing was logged)"])[-1]
         return ServerError(
             f"the private Prefect server {what}: {last}\nits log: {self.store / LOG_FILE}; its database: "
             f"{self.store / DATABASE_FILE}, which may be moved away: no result is in it. To use a server of your own, "

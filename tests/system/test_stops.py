@@ -83,7 +83,6 @@ def test_a_comparison_whose_terminal_is_closed_saves_and_closes_its_runs_in_mlfl
     on_terminal = ["sh", "-c", 'exec "$@" <>"$0" >&0 2>&0', os.ttyname(slave), *words]
     environ = {name: value for name, value in os.environ.items() if name not in shell.FOREIGN}
     process = subprocess.Popen(on_terminal, cwd=shell.ROOT, env=environ, start_new_session=True)
-    os.close(slave)
 
     def shown() -> bool:
         while select.select([master], [], [], 0)[0]:
@@ -92,6 +91,7 @@ def test_a_comparison_whose_terminal_is_closed_saves_and_closes_its_runs_in_mlfl
 
     assert shell.within(shell.PATIENCE, shown)
     os.close(master)
+    os.close(slave)
     assert process.wait(shell.PATIENCE) == 128 + signal.SIGHUP
     assert shell.within(30, lambda: not shell.processes_of(store))
     assert tracked(store) == ["KILLED", "KILLED"]
