@@ -19,6 +19,7 @@ from dash_core.stream.contract import Contract
 from tasks.store.stream.folder import STREAMS, StreamFolder
 from tasks.store.stream.inbox import Delivery, delivery
 from tasks.store.stream.ledger import Ledger
+from tasks.store.stream.versions import write_ignored
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 
@@ -85,6 +86,7 @@ def begin(store: Path, name: str, contract: Contract, settings: dict) -> tuple[S
     stream.write_contract(contract, settings)
     ledger = Ledger(stream.ledger_file)
     if not ledger.entries:
+        write_ignored(stream)
         ledger.append(
             "created",
             name=name,
