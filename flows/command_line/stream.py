@@ -165,7 +165,7 @@ def _idle(stream: "StreamFolder", path: Path | None, wait: bool) -> bool:
     while True:
         _, state = stream.read()
         pending = pending_deliveries(stream, state, path)
-        if next_step(state, pending) is not None:
+        if next_step(state, pending) is not None or not stream.is_published(state):
             return False
         if not wait or pending.seconds is None:
             for one in pending.waiting:
@@ -204,7 +204,7 @@ def status(options: SharedOptions, name: Name) -> None:
 
 @contextmanager
 def _changing(options: SharedOptions, name: str) -> Iterator[tuple]:
-    """Yield a stream, its ledger and its contract, locked; afterwards bring its views up to date."""
+    """Yield a stream, its ledger and its contract, locked."""
     stream = _stream(options, name)
     with stream.locked():
         ledger, state = stream.read()
@@ -223,6 +223,7 @@ def rollback(
 
     with _changing(options, name) as (stream, ledger, contract):
         _print_release(roll_back(stream, ledger, contract, because, to))
+        _show(options, stream)
 
 
 @command("store")
@@ -237,6 +238,7 @@ def release(
 
     with _changing(options, name) as (stream, ledger, contract):
         _print_release(release(stream, ledger, contract, because, model))
+        _show(options, stream)
 
 
 def _print_release(state: "StreamState") -> None:
@@ -300,7 +302,7 @@ def _idle_quietly(stream: "StreamFolder") -> bool:
     from tasks.store.stream.pending import next_step, pending_deliveries
 
     _, state = stream.read()
-    return next_step(state, pending_deliveries(stream, state)) is None
+    return next_step(state, pending_deliveries(stream, state)) is None and stream.is_published(state)
 
 
 @command("store")
@@ -378,14 +380,27 @@ def sync(options: SharedOptions, name: Name) -> None:
 
     stream = _stream(options, name)
     with stream.locked():
-        ledger, state = stream.read()
+        ledger, _ = stream.read()
         for line in restore(stream, ledger):
             print(line)
-    _print_views(options, stream, state)
+    _show(options, stream, always=True)
 
 
 @command("store")
 def report(options: SharedOptions, name: Name) -> None:
     """Write the stream's page: what arrived, is it better, what is served, how to undo it."""
     stream = _stream(options, name)
-    _print_views(options, stream, stream.read()[1])
+    _, state = stream.read()
+    from dash_core.views.stream_report import write_stream_report
+
+    print(f"page: {write_stream_report(state, stream.path)}")
+
+
+def _show(options: SharedOptions, stream: "StreamFolder", always: bool = False) -> None:
+    """Make the page and the registry show what the ledger says."""
+    from flows.stream import tell
+    from tasks.store.place import Place
+    from tasks.stream import publish
+
+    store = options.store_folder.resolve()
+    tell(publish.fn(stream, Place(store=store, data_root=store / "data"), always))

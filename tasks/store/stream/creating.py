@@ -19,6 +19,7 @@ from dash_core.stream.contract import Contract
 from tasks.store.stream.folder import STREAMS, StreamFolder
 from tasks.store.stream.inbox import Delivery, delivery
 from tasks.store.stream.ledger import Ledger
+from tasks.store.stream.versions import write_ignored
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 
@@ -48,6 +49,8 @@ def contract_for(
         found = f"{len(names)} class{'es' * (len(names) != 1)}"
         raise DataError(f"{first.path}: {found}; it needs a folder of images for each of at least two classes")
     files = [first.path / item.file for item in first.items if _is_image(item.file) and item.label in names]
+    if settings.dataset.resize != "crop":
+        raise ConfigError(f"dataset.resize: a stream crops its images, got {settings.dataset.resize}: set it to crop")
     channels = 1 if read_headers(files, silent).grey else 3
     size, resize = _size(files, settings)
     mean, std = _statistics(files, channels, size, resize, settings)
@@ -83,6 +86,7 @@ def begin(store: Path, name: str, contract: Contract, settings: dict) -> tuple[S
     stream.write_contract(contract, settings)
     ledger = Ledger(stream.ledger_file)
     if not ledger.entries:
+        write_ignored(stream)
         ledger.append(
             "created",
             name=name,

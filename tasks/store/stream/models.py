@@ -219,8 +219,8 @@ def model_of(contract: Contract, weights: dict[str, torch.Tensor]) -> nn.Module:
 
 def _network(contract: Contract, seed: int) -> nn.Module:
     """Return a new network of the contract."""
-    config, classes = contract.model, len(contract.classes)
-    return build_model(config.name, contract.image_shape, classes, seed=seed, normalisation=config.normalisation)
+    classes = len(contract.classes)
+    return build_model(contract.model.name, contract.image_shape, classes, seed=seed, **contract.model.options)
 
 
 def read_about(stream: StreamFolder, model: str) -> dict[str, Any]:
