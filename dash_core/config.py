@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -44,11 +45,12 @@ WIDTHS = {"resnet18": 64, "resnet18_sota": 64, "resnet10": 16}  # channels of th
 class DatasetConfig(Section):
     """Which images, and what is done to the training set before it is split into chunks."""
 
-    later: ClassVar = frozenset(("background", "damaged"))
+    later: ClassVar = frozenset(("background", "damaged", "resize"))
 
     name: str = "digits"
     folder: FolderName | None = None  # image_folder only: the tree with train/ and, where there is one, test/
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  # pixels a side; None: as found, imagenet: 224
+    resize: Literal["crop", "squash", "pad"] = "crop"  # how image_size is reached; see `image_file.resized`
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # hold-out where the source has no test split
     background: Colour = "white"  # shown through transparent pixels of image files
     damaged: Literal["refuse", "leave_out"] = "refuse"  # image files that cannot be read
@@ -62,6 +64,8 @@ class DatasetConfig(Section):
             raise ValueError(f"`folder` is needed by, and only used with, the datasets {' and '.join(IN_FOLDERS)}")
         if self.image_size is not None and self.name not in RESIZED:
             raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
+        if self.resize != "crop" and self.image_size is None and self.name != "imagenet":
+            raise ValueError(f"`resize: {self.resize}` needs the size of the images: set dataset.image_size")
         changed = self.later & self.identity.keys()
         if changed and self.name not in IN_FILES:
             raise ValueError(f"`{min(changed)}` is only used with the datasets {', '.join(IN_FILES)}")
@@ -89,6 +93,8 @@ class ModelConfig(Section):
         if not isinstance(path, str) or content.get("weights_sha256"):
             return content
         try:
+            if not Path(path).is_file():  # a device would be read without end
+                raise OSError("no such file")
             with open(path, "rb") as file:
                 return {**content, "weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
         except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def run_experiment(run: RunConfig, place: Place) -> None:
         write_facts(folder, plan.digest, measured_on)
         beginnings = Beginnings(run, place, measured_on)
         trajectory, progress = open_trajectory(run, dataset, plan, place, beginnings.find)
-        train_experiments(trajectory, progress, beginnings)
+        train_experiments(trajectory, progress, beginnings.keep)
         mark_progress(folder, "saving")
         remove_facts(folder)
         trajectory.finish(measured_on)
@@ -56,16 +57,18 @@ def run_experiment(run: RunConfig, place: Place) -> None:
     mark_progress(folder, "done")
 
 
-def train_experiments(trajectory: Trajectory, progress: ProgressWriter, beginnings: Beginnings) -> None:
+def train_experiments(
+    trajectory: Trajectory, progress: ProgressWriter, keep: Callable[[Trajectory], None] = lambda trajectory: None
+) -> None:
     """Take a run through its pending experiments, each of the four steps a task; a signal stops it between steps.
 
-    States that other runs can begin with are kept for them.
+    keep: called after each experiment, when its state is on the disk.
     """
     steps = Steps(intervene, train, evaluate, partial(record, progress=progress))
     with heeding():
         while trajectory.pending:
             trajectory.advance(steps)
-            beginnings.keep(trajectory)
+            keep(trajectory)
 
 
 def tags_of(run: RunConfig) -> list[str]:

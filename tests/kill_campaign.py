@@ -232,11 +232,11 @@ def hit(process: subprocess.Popen, event: Callable[[], bool], chance: random.Ran
     except subprocess.TimeoutExpired:
         process.send_signal(number)
     try:
-        process.wait(60)
+        process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        raise Broken(f"{number.name} after {delay:.1f} s: the command did not end within 60 s") from None
+        raise Broken(f"{number.name} after {delay:.1f} s: the command did not end within {PATIENCE:.0f} s") from None
     return f"{number.name}@{delay:.1f}"
 
 

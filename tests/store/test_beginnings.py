@@ -21,11 +21,19 @@ from tests import toy
 DATA = toy.dataset()
 MACHINE = {"device": "cpu", "threads": 1}
 SHORT = {"chunks": 2, "training": {"max_epochs": 4}}
+STRICT = {"training": {"stop_accuracy": 1.0}}
 TWO_PHASE = {"name": "two_phase", "pretrain_epochs": 2, "epochs": 2}
 
 
 def config(method: str = "warm", seed: int = 0, **changes: object):
     return toy.params(**merge(SHORT, changes)).run(method, seed)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Beginning:
+    """What is kept of the first experiment of a run that ended it at its limit of epochs."""
+    moving = toy.advance(toy.trajectory(tmp_path_factory.mktemp("kept"), config("warm", **STRICT), DATA), 1)
+    return moving.course.beginning(moving.records)
 
 
 @pytest.fixture
@@ -58,12 +66,20 @@ def assert_as_alone(moving, tmp_path: Path) -> None:
     assert (moving.folder / WEIGHTS_FILE).read_bytes() == (alone.folder / WEIGHTS_FILE).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A store in which one run of no method that is tested has done its first experiment, and that run."""
+    folder = tmp_path_factory.mktemp("begun")
+    place = Place(store=folder, data_root=folder)
+    return place, trained(config("shrink", methods={"shrink": {"shrink": 0.9}}), place, 1).run
+
+
 @pytest.mark.parametrize("method", INTERVENTIONS)
-def test_methods_share_what_comes_before_they_act_and_nothing_else(place, tmp_path, method):
-    first = trained(config("cold" if method == "warm" else "warm"), place, 1)
+def test_methods_share_what_comes_before_they_act_and_nothing_else(begun, tmp_path, method):
+    place, first = begun
     moving = trained(config(method), place)
     acts = acts_while_training(build_intervention(method, {}))
-    assert sources(moving) == [None if acts else first.run.id, None]
+    assert sources(moving) == [None if acts else first.id, None]
     assert acts == (method in ("l2_init", "l2_init_authors"))
     assert_as_alone(moving, tmp_path)
 
@@ -91,7 +107,6 @@ def test_more_experiments_go_on_from_a_complete_run(place, tmp_path, optimizer):
     every = trained(config("dash", **changes), place)
     assert sources(more) == [few.run.id, few.run.id, None]
     assert sources(every) == [few.run.id, few.run.id, more.run.id, None]
-    assert_as_alone(more, tmp_path)
     assert_as_alone(every, tmp_path)
 
 
@@ -146,25 +161,26 @@ def test_experiments_before_the_first_intervention_are_shared_in_every_protocol(
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "reach"),
     [
-        {"optimizer": {"lr": 0.02}},
-        {"model": {"name": "mlp"}},
-        {"training": {"batch_size": 8}},
-        {"training": {"stop_accuracy": 0.9}},
-        {"training": {"max_epochs": 3}},
-        {"dataset": {"label_noise": 0.1}},
-        {"chunks": 3},
-        {"diagnostics": ["units"]},
-        {"seed": 1},
+        ({}, 1),
+        ({"training": {"max_epochs": 5}}, 0.5),
+        ({"training": {"max_epochs": 3}}, 0),
+        ({"training": {"batch_size": 8}}, 0),
+        ({"training": {"stop_accuracy": 0.9}}, 0),
+        ({"training": {"class_weights": "balanced"}}, 0),
+        ({"optimizer": {"lr": 0.02}}, 0),
+        ({"model": {"name": "mlp"}}, 0),
+        ({"dataset": {"label_noise": 0.1}}, 0),
+        ({"chunks": 3}, 0),
+        ({"diagnostics": ["units"]}, 0),
+        ({"seed": 1}, 0),
     ],
     ids=str,
 )
-def test_runs_that_differ_in_what_decides_the_first_experiment_share_nothing(place, changes):
-    trained(config("warm", training={"stop_accuracy": 1.0}), place, 1)
-    own = merge({"training": {"stop_accuracy": 1.0}}, changes)
-    moving = trained(config("dash", own.pop("seed", 0), **own), place, 1)
-    assert sources(moving) == [None]
+def test_runs_share_as_far_as_nothing_differs_that_decides_an_experiment(kept, tmp_path, changes, reach):
+    run = config("dash", changes.get("seed", 0), **merge(STRICT, {k: v for k, v in changes.items() if k != "seed"}))
+    assert toy.trajectory(tmp_path, run, DATA).course.reach(kept) == reach
 
 
 def test_another_machine_shares_nothing(place):

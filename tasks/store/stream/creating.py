@@ -50,6 +50,8 @@ def contract_for(
         found = f"{len(names)} class{'es' * (len(names) != 1)}"
         raise DataError(f"{first.path}: {found}; it needs a folder of images for each of at least two classes")
     files = [first.path / item.file for item in first.items if _is_image(item.file) and item.label in names]
+    if settings.dataset.resize != "crop":
+        raise ConfigError(f"dataset.resize: a stream crops its images, got {settings.dataset.resize}: set it to crop")
     channels = 1 if read_headers(files, silent).grey else 3
     size, resize = _size(files, settings)
     mean, std = _statistics(files, channels, size, resize, settings)
