@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -19,6 +20,7 @@ from dash_core.mistakes import shown as shown
 from dash_core.protocols import STANDARD, Experiment, Protocol, ProtocolConfig
 from dash_core.section import (
     Accuracy,
+    AsTuple,
     Batch,
     Colour,
     Count,
@@ -44,11 +46,12 @@ WIDTHS = {"resnet18": 64, "resnet18_sota": 64, "resnet10": 16}  # channels of th
 class DatasetConfig(Section):
     """Which images, and what is done to the training set before it is split into chunks."""
 
-    later: ClassVar = frozenset(("background", "damaged"))
+    later: ClassVar = frozenset(("background", "damaged", "resize"))
 
     name: str = "digits"
     folder: FolderName | None = None  # image_folder only: the tree with train/ and, where there is one, test/
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  # pixels a side; None: as found, imagenet: 224
+    resize: Literal["crop", "squash", "pad"] = "crop"  # how image_size is reached; see `image_file.resized`
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # hold-out where the source has no test split
     background: Colour = "white"  # shown through transparent pixels of image files
     damaged: Literal["refuse", "leave_out"] = "refuse"  # image files that cannot be read
@@ -62,6 +65,8 @@ class DatasetConfig(Section):
             raise ValueError(f"`folder` is needed by, and only used with, the datasets {' and '.join(IN_FOLDERS)}")
         if self.image_size is not None and self.name not in RESIZED:
             raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
+        if self.resize != "crop" and self.image_size is None and self.name != "imagenet":
+            raise ValueError(f"`resize: {self.resize}` needs the size of the images: set dataset.image_size")
         changed = self.later & self.identity.keys()
         if changed and self.name not in IN_FILES:
             raise ValueError(f"`{min(changed)}` is only used with the datasets {', '.join(IN_FILES)}")
@@ -79,7 +84,7 @@ class ModelConfig(Section):
 
     weights: FileName | None = None  # file of weights to start from: safetensors, or as torch.save writes a state_dict
     weights_sha256: Digest | None = None  # of that file; None: as it is now
-    frozen: list[str] = Field([])  # layers that are not trained, by name: [conv1, bn1, layer1]
+    frozen: Annotated[tuple[str, ...], AsTuple] = ()  # layers that are not trained, by name: [conv1, bn1, layer1]
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +94,8 @@ class ModelConfig(Section):
         if not isinstance(path, str) or content.get("weights_sha256"):
             return content
         try:
+            if not Path(path).is_file():  # a device would be read without end
+                raise OSError("no such file")
             with open(path, "rb") as file:
                 return {**content, "weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
         except (OSError, ValueError) as error:
@@ -103,8 +110,8 @@ class ModelConfig(Section):
 
     @field_validator("frozen")
     @classmethod
-    def _no_layer_twice(cls, frozen: list[str]) -> list[str]:
-        return sorted(distinct(frozen, "frozen"))
+    def _no_layer_twice(cls, frozen: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(distinct(list(frozen), "frozen")))
 
     @field_validator("width")
     @classmethod
@@ -163,7 +170,7 @@ class TrainingConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the target that all classes have equally
     clip_norm: Positive | None = None  # largest norm of the gradient of all parameters together; None: any
     micro_batch_size: Batch | None = None  # images in one pass; the gradients of a batch's parts are added; None: all
-    milestones: Annotated[list[Count], Field(min_length=1)] | None = None  # epochs, of multistep; None: see schedules
+    milestones: Annotated[tuple[Count, ...], Field(min_length=1), AsTuple] | None = None  # epochs; None: see schedules
     decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # factor at each of them; None: 0.2
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None  # of each chunk: held out to measure each epoch
     stop: Literal["train_accuracy", "validation"] = "train_accuracy"  # what ends an experiment before max_epochs
@@ -171,9 +178,9 @@ class TrainingConfig(Section):
 
     @field_validator("milestones")
     @classmethod
-    def _rising(cls, milestones: list[int] | None) -> list[int] | None:
-        if milestones and sorted(set(milestones)) != milestones:
-            raise ValueError(f"`milestones` must rise, got {milestones}")
+    def _rising(cls, milestones: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if milestones and tuple(sorted(set(milestones))) != milestones:
+            raise ValueError(f"`milestones` must rise, got {list(milestones)}")
         return milestones
 
     @model_validator(mode="after")

@@ -1,10 +1,12 @@
 """The flows of a comparison and of one of its methods: the runs in parallel processes, then the tables."""
 
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +17,11 @@ from prefect.context import serialize_context
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
-from dash_core.errors import DashError
+from dash_core.errors import DashError, StopRequested
 from dash_core.models.pretrained import InitialModel
 from flows.experiment import train_run_in_worker
 from flows.services.announce import warned_failures
-from flows.services.executor import Ended, Executor, WorkerDied, open_executor
+from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
 from flows.split import split_dataset
 from tasks.publish import publish
 from tasks.store.evidence import Evidence, gather
@@ -33,6 +35,23 @@ from tasks.tracking.mirror import Mirror
 from tasks.tracking.publication import Published
 
 RETRY_SECONDS = 1.0  # between two attempts at a run that another command trains
+
+
+class Deadline:
+    """A moment at which training stops, so many seconds from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until then, at least 0."""
+        return max(self._end - time.monotonic(), 0.0)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is over."""
+        return self.seconds_left == 0
 
 
 class ComparisonFailed(DashError):
@@ -120,10 +139,16 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     InitialModel(params.model, shape, classes)(0)  # an error here, before any worker starts
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
-    for run in runs:
-        if again or (run not in complete and is_complete(run, place)):  # trained on other data or by other code
-            forget(run, place)
-            mirror.forget(run)
+    stale = [run for run in runs if again or (run not in complete and is_complete(run, place))]
+    if stale and not again:
+        print(
+            f"{len(stale)} complete runs were trained on other data or by other code, and are trained again; what they "
+            f"had is kept in {place.store / 'replaced'} until the new ones are complete",
+            file=sys.stderr,
+        )
+    for run in stale:
+        forget(run, place)
+        mirror.forget(run)
     pending = in_turn([run for run in runs if run not in complete])
     crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
@@ -144,8 +169,14 @@ def in_turn(runs: Sequence[RunConfig]) -> list[RunConfig]:
     return sorted(runs, key=lambda run: turns[run.id])
 
 
-def train_runs(pending: Sequence[RunConfig], place: Place, crew: Crew) -> dict[str, str]:
-    """Have worker processes train the runs, each a subflow of this one; return why runs failed, by id."""
+def train_runs(
+    pending: Sequence[RunConfig], place: Place, crew: Crew, deadline: Deadline | None = None
+) -> dict[str, str]:
+    """Have worker processes train the runs, each a subflow of this one; return why runs failed, by id.
+
+    Runs start in the given order. At the deadline those under way save their state and stop, and no other starts: such
+    runs have not failed.
+    """
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
     workers = crew.workers if pending else 0
@@ -158,19 +189,38 @@ def train_runs(pending: Sequence[RunConfig], place: Place, crew: Crew) -> dict[s
                 if isinstance(error, WorkerDied) and is_complete(run, place):  # it died after its last word was written
                     mark_progress(place.run_folder(run), "done")
                     return
-                failures[run.id] = str(error)
+                if not (deadline and deadline.passed and isinstance(error, Stopped | StopRequested)):
+                    failures[run.id] = str(error)
                 if isinstance(error, WorkerDied):
                     mark_progress(place.run_folder(run), "failed", str(error))
                 elif isinstance(error, Ended):
                     mark_progress(place.run_folder(run), "stopped")
 
-        with ThreadPoolExecutor(max(len(pending), 1)) as threads:  # they only wait: the executor limits runs at once
+        with (
+            _terminated_at(deadline, executor),
+            ThreadPoolExecutor(max(len(pending), 1)) as threads,  # they only wait: the executor limits runs at once
+        ):
             try:
                 list(threads.map(train_in_worker, pending))
             except BaseException:
                 executor.terminate()
                 raise
     return failures
+
+
+@contextmanager
+def _terminated_at(deadline: Deadline | None, executor: Executor) -> Iterator[None]:
+    """Have the executor's runs save their state and stop at the deadline, if it passes within the block."""
+    if deadline is None:
+        yield
+        return
+    timer = threading.Timer(deadline.seconds_left, executor.terminate)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _train_when_free(executor: Executor, *work: Any) -> None:

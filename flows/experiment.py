@@ -23,7 +23,7 @@ from tasks.store.datasets import open_dataset, open_plan
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.progress import ProgressWriter, State, mark_progress
-from tasks.store.runs import facts, open_trajectory, remove_facts, write_facts
+from tasks.store.runs import facts, keep_replaced, open_trajectory, remove_facts, remove_replaced, write_facts
 from tasks.store.stopping import heeding
 
 RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
@@ -43,6 +43,7 @@ def run_experiment(run: RunConfig, place: Place) -> None:
     plan = open_plan(run, dataset, place)
     folder = place.run_folder(run)
     if read_result(folder, run, plan.digest, place.given_code) is None:
+        keep_replaced(run, place)  # a result on other data or by other code, until the new one is complete
         measured_on = facts(place)
         write_facts(folder, plan.digest, measured_on)
         beginnings = Beginnings(run, place, measured_on)
@@ -51,6 +52,7 @@ def run_experiment(run: RunConfig, place: Place) -> None:
         mark_progress(folder, "saving")
         remove_facts(folder)
         trajectory.finish(measured_on)
+        remove_replaced(run, place)
         beginnings.keep_result(trajectory)
     mark_progress(folder, "done")
 

@@ -82,6 +82,14 @@ def test_a_symbol_of_the_paper_and_a_key_of_another_section_are_told_where_they_
     assert refusal(nested(key, 1)).startswith(f"unknown key {key} ({hint})")
 
 
+def test_the_sections_of_a_setting_can_be_hashed_and_written_as_lists():
+    params = parse(Params, {"model": {"frozen": ["b", "a"]}, "training": {"recipe": "sota", "milestones": [3, 5]}})
+    assert len({params.model, params.training, params.optimizer, params.dataset}) == 4
+    dumped = params.model_dump(mode="json")
+    assert (dumped["model"]["frozen"], dumped["training"]["milestones"]) == (["a", "b"], [3, 5])
+    assert refusal({"model": {"frozen": "a"}}) == "model.frozen is a list, got 'a': set model.frozen=[a]"
+
+
 def test_a_method_may_have_its_own_learning_rate():
     content = {"methods": {"slow": {"intervention": "dash", "lr": 0.001}, "dash": {}}, "optimizer": {"lr": 0.1}}
     params = parse(Params, {**content, "compare": {"methods": ["slow", "dash"]}})
@@ -194,7 +202,7 @@ def test_a_section_must_be_a_mapping(section, value):
         ("training.batch_size", 1, "greater than or equal to 2"),
         ("training.stop_accuracy", 99.9, "less than or equal to 1"),
         ("training.max_epochs", 0, "greater than or equal to 1"),
-        ("training.schedule", "cosine", "'constant' or 'multistep'"),
+        ("training.schedule", "linear", "'constant', 'multistep' or 'cosine'"),
         ("training.warmup_epochs", -1, "greater than or equal to 0"),
         ("training.augmentation", "flip", "'crop_flip'"),
         ("seeds", [], "at least 1 item"),
@@ -246,9 +254,13 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(key, value, w
         (
             "dataset.name",
             "image_folder",
-            "dataset: `folder` is needed by, and only used with, the dataset image_folder",
+            "dataset: `folder` is needed by, and only used with, the datasets image_folder and stream",
         ),
-        ("dataset.folder", "here", "dataset: `folder` is needed by, and only used with, the dataset image_folder"),
+        (
+            "dataset.folder",
+            "here",
+            "dataset: `folder` is needed by, and only used with, the datasets image_folder and stream",
+        ),
         ("dataset.image_size", 8, "dataset: `image_size` is only used with the datasets image_folder and imagenet"),
         ("protocol.name", "discard", "protocol.name: unknown protocol 'discard' (did you mean 'discarding'?); known: "),
         ("protocol.name", 3, "protocol.name: unknown protocol 3; known: standard, two_phase, discarding, continuous, "),

@@ -55,13 +55,9 @@ def curves(accuracies: list[float], **changes):
     """Train with a validation accuracy that follows a script; return the outcome and the weight after it."""
     script = iter(accuracies)
     moving = learner(Threshold(-9.5))
-    outcome = train_chunk(
-        moving,
-        data([0] * 4),
-        config(2, stop="validation", **{**EARLY, "batch_size": 2, **changes}),
-        WARM,
-        validate=lambda: next(script),
-    )
+    early = {**EARLY, **changes}
+    del early["batch_size"]
+    outcome = train_chunk(moving, data([0] * 4), config(2, **early), WARM, validate=lambda: next(script))
     return outcome, moving.model.weight.item()
 
 

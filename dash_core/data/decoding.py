@@ -41,8 +41,8 @@ class ImageFiles:
     """A dataset as image files: the training images first, then the test images.
 
     labels: int64 (N,), a label for each file; train: how many of the files are the training images'.
-    grey: True for one channel, False for three (RGB). size: pixels to which the shorter side of each image is resized
-    (PIL, bilinear) before its centre is cut out; None: all images must have the shape of the first.
+    grey: True for one channel, False for three (RGB). size: pixels of a side to which each image is resized, in the way
+    that `resize` says (`image_file.resized`); None: all images must have the shape of the first.
     Images are turned upright as their EXIF orientation says. background: colour behind transparent pixels.
     statistics: mean and std; None: those of the training images.
     noticed: what was counted before the images are decoded.
@@ -56,6 +56,7 @@ class ImageFiles:
     grey: bool = False
     size: int | None = None
     background: str = "white"
+    resize: str = "crop"
     statistics: Statistics | None = None
     noticed: Noticed = field(default_factory=Noticed)
 
@@ -161,7 +162,7 @@ class ImageFiles:
         return Block(batch.start, trains, pixels, sums, fingerprints(pixels))
 
     def _decode(self, index: int) -> np.ndarray:
-        return decode(self.files[index], self.grey, self.size, self.background)
+        return decode(self.files[index], self.grey, self.size, self.background, self.resize)
 
 
 @dataclass(frozen=True, eq=False)

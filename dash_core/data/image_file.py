@@ -40,14 +40,14 @@ def opened(file: str | Path) -> Iterator["Image.Image"]:
         raise DamagedImage(f"{file}: damaged, or not an image ({error}); replace or remove it") from error
 
 
-def decode(file: str | Path, grey: bool, size: int | None, background: str) -> np.ndarray:
-    """Return one image as uint8 (H, W, C), upright, on the background where it is transparent."""
+def decode(file: str | Path, grey: bool, size: int | None, background: str, resize: str = "crop") -> np.ndarray:
+    """Return one image as uint8 (H, W, C), upright, on the background where it is transparent; `resized` to `size`."""
     from PIL import ImageOps
 
     with opened(file) as image:
         image = _opaque(ImageOps.exif_transpose(image), background).convert("L" if grey else "RGB")
         if size is not None:
-            image = _centre(image, size)
+            image = resized(image, size, resize, background)
         pixels = np.asarray(image)
     return pixels[:, :, None] if grey else pixels
 
@@ -61,11 +61,24 @@ def _opaque(image: "Image.Image", background: str) -> "Image.Image":
     return Image.alpha_composite(Image.new("RGBA", image.size, background), image.convert("RGBA"))
 
 
-def _centre(image: "Image.Image", size: int) -> "Image.Image":
-    """Resize the shorter side to `size` and cut out the centre, in one step (no long strip is ever made)."""
+def resized(image: "Image.Image", size: int, how: str, background: str) -> "Image.Image":
+    """Return the image as a square of `size` pixels, resampled bilinearly.
+
+    crop: the shorter side becomes `size`, and the centre is cut out. squash: each side becomes `size`, whatever the
+    image's proportions. pad: the longer side becomes `size`, in the centre of the background.
+    """
     from PIL import Image
 
+    if how == "squash":
+        return image.resize((size, size), Image.Resampling.BILINEAR)
+    if how == "pad":
+        longer = max(image.size)
+        width, height = (max(1, round(size * side / longer)) for side in image.size)
+        square = Image.new("RGB", (size, size), background).convert(image.mode)
+        small = image.resize((width, height), Image.Resampling.BILINEAR)
+        square.paste(small, ((size - width) // 2, (size - height) // 2))
+        return square
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)  # in one step: no long strip is ever made

@@ -67,6 +67,7 @@ def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, pr
     tree = _tree(root)
     test_share = None if tree.test else config.test_share
     choices = [config.image_size, test_share, config.background, config.damaged]
+    choices += [config.resize] if config.resize != "crop" else []  # older caches have no such entry
     identity = [*choices, len(tree.test), file_identity(root, tree.files)]
     return Source(identity, lambda: _image_files(config, tree, progress))
 
@@ -83,6 +84,7 @@ def _image_files(config: DatasetConfig, tree: _Tree, progress: ProgressCallback)
         grey=headers.grey,
         size=config.image_size,
         background=config.background,
+        resize=config.resize,
         noticed=Noticed(files_of_several_frames=headers.several_frames),
     )
     if headers.damaged or config.damaged == "leave_out":

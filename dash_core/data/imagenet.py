@@ -57,9 +57,12 @@ def open_imagenet(config: DatasetConfig, data_root: Path, download: bool, progre
         train=len(train),
         size=size,
         background=config.background,
+        resize=config.resize,
         statistics=IMAGENET,
     )
-    identity = [size, config.background, config.damaged, len(train), file_identity(root, [*devkit, *files])]
+    choices = [size, config.background, config.damaged]
+    choices += [config.resize] if config.resize != "crop" else []  # older caches have no such entry
+    identity = [*choices, len(train), file_identity(root, [*devkit, *files])]
     if config.damaged == "leave_out":
         return Source(identity, lambda: leave_out_or_refuse(found, config.damaged, progress))
     return Source(identity, lambda: found)

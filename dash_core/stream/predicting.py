@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dash_core.data import ImageSet
-from dash_core.evaluation import EVALUATION_BATCH
+from dash_core.evaluation import evaluation_batch
 from dash_core.run_images import input_normalisation
 from dash_core.shrinking import in_mode
 from dash_core.stream.outcomes import Outcomes
@@ -18,10 +18,14 @@ def probabilities(model: nn.Module, name: str, images: ImageSet, device: torch.d
     """Return the probability of each class for each image, float32 (N, K). name: of the model in MODELS."""
     normalise = input_normalisation(name, images, device)
     parts = []
+
+    def inputs(start: int, end: int) -> Tensor:
+        return normalise(images.images[start:end].permute(0, 3, 1, 2).to(device))
+
+    size = evaluation_batch(model, inputs(0, 2))
     with in_mode(model, training=False):
-        for start in range(0, len(images), EVALUATION_BATCH):
-            batch = images.images[start : start + EVALUATION_BATCH].permute(0, 3, 1, 2).to(device)
-            parts.append(model(normalise(batch)).softmax(1).float().cpu())
+        for start in range(0, len(images), size):
+            parts.append(model(inputs(start, start + size)).softmax(1).float().cpu())
     return torch.cat(parts).numpy()
 
 

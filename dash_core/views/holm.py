@@ -12,7 +12,7 @@ def surviving(p_values: Sequence[PValues | None]) -> list[bool]:
 
     Holm's step-down procedure is applied to the claims' `above`, at 2.5 %, and to their `below`, at 2.5 %. So a wrong
     verdict is among the survivors with probability 5 % at most, however the claims depend on one another.
-    Source: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979).
+    Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statistics 6 (1979).
     """
     above = _rejected([p and p.above for p in p_values])
     below = _rejected([p and p.below for p in p_values])

@@ -15,6 +15,8 @@ from dash_core.errors import ConfigError, DashError, StopRequested
 from dash_core.views.reproduction import ITEMS, select
 from dash_core.views.reproduction.expected import expected_seconds, training_rate
 from dash_core.views.reproduction.item import SCALES, Item
+from dash_core.views.reproduction.reproduced import Reproduced
+from dash_core.views.rules import FIXED_SEEDS, Rule
 from flows.command_line.output import say
 from flows.command_line.session import Session, check_data, services, standing_by
 from flows.command_line.settings import check, parse_override
@@ -88,16 +90,26 @@ def _reproduce_item(item: Item, selection: Selection, place: Place, console: Con
     started = time.perf_counter()
     with watched(list(runs.values()), place, console):
         reproduced = reproduce_item(item.name, selection.scale, settings, place, selection.overrides, selection.again)
+    show(reproduced, place, console, time.perf_counter() - started)
+    return reasons(reproduced.failures)
+
+
+def show(reproduced: Reproduced, place: Place, console: Console, seconds: float) -> None:
+    """Print an item's verdicts, and where its page is."""
     for finding in reproduced.findings:
         console.print(f"{finding.judgement:14}", style=MARKS[finding.judgement], end="", highlight=False)
         say(console, finding.claim.text)
         console.print(f"{'':14}{finding.numbers}", style="dim", markup=False, highlight=False, soft_wrap=True)
     if not reproduced.findings:
         console.print("no claim to check: see the page", highlight=False)
-    folder = item_folder(place.store, item.name, selection.scale, reproduced.overrides)
-    say(console, f"page     {folder / PAGE_FILE} ({time.perf_counter() - started:,.0f} s)")
-    failed = "\n".join(f"    {run}: {reason}" for run, reason in reproduced.failures.items())
-    return f"{len(reproduced.failures)} runs failed:\n{failed}" if failed else ""
+    folder = item_folder(place.store, reproduced.item.name, reproduced.scale, reproduced.overrides, reproduced.rule)
+    say(console, f"page     {folder / PAGE_FILE} ({seconds:,.0f} s)")
+
+
+def reasons(failures: Mapping[str, str]) -> str:
+    """Return in words why runs failed; an empty text if none did."""
+    failed = "\n".join(f"    {run}: {reason}" for run, reason in failures.items())
+    return f"{len(failures)} runs failed:\n{failed}" if failed else ""
 
 
 def list_items(place: Place, console: Console) -> None:
@@ -112,11 +124,11 @@ def list_items(place: Place, console: Console) -> None:
         say(console, f"  {item.shows}")
         for scale in SCALES:
             duration = about(expected_seconds(item, scale, rate, workers))
-            line = f"  {scale:6} {duration:>10}  {_data(item, scale, place)}"
+            line = f"  {scale:6} {duration:>10}  {data_words(item, scale, place)}"
             say(console, line)
 
 
-def _data(item: Item, scale: str, place: Place) -> str:
+def data_words(item: Item, scale: str, place: Place) -> str:
     """Return which datasets an item needs, and whether they are on this machine."""
     if item.simulated or not item.scales[scale].comparisons:
         return "needs no data"
@@ -138,9 +150,11 @@ def check_summary(scale: str, path: Path | None) -> None:
         raise ConfigError(f"--summary: {path} is no file in a folder that exists; give for example reproduction.md")
 
 
-def summarise(scale: str, overrides: Sequence[str], place: Place, path: Path, console: Console) -> None:
-    """Write one table of all items that were reproduced at a scale with these overrides."""
-    results = read_results(place.store, list(ITEMS), scale, changing(overrides))
+def summarise(
+    scale: str, overrides: Sequence[str], place: Place, path: Path, console: Console, rule: Rule = FIXED_SEEDS
+) -> None:
+    """Write one table of all items that were reproduced at a scale with these overrides, and judged by a rule."""
+    results = read_results(place.store, list(ITEMS), scale, changing(overrides), rule)
     write_summary(results, path)
     say(console, f"summary  {path} ({len(results)} items)")
 

@@ -25,6 +25,7 @@ Name = Annotated[str, typer.Argument(help="The stream's name.", metavar="NAME")]
 Because = Annotated[str, typer.Option("--because", help="Why: it is recorded in the ledger.")]
 FIRST_SHARE = 0.5  # of a dataset's images, with which a stream made from it begins
 POLL_SECONDS = 60.0
+CUTOFF = 0.001  # share of DASH's weight below which old chunks are left out: 20 chunks with alpha 0.3
 
 
 def command(*options: str) -> Any:
@@ -55,6 +56,9 @@ def create(
     policy: Annotated[str, typer.Option(help="not_worse, or improved.")] = "not_worse",
     floor: Annotated[float | None, typer.Option(help="Accuracy that the first model must reach.")] = None,
     parent: Annotated[str, typer.Option(help="A new model continues from: latest, or champion.")] = "latest",
+    from_weights: Annotated[
+        Path | None, typer.Option(help="File of weights to start from: a state dict, or a torchvision checkpoint.")
+    ] = None,
     deliveries: Annotated[int, typer.Option(min=1, help="Of a dataset: deliveries made of its rest.")] = 9,
 ) -> None:
     """Freeze the contract, take the first images as chunk 1 with its hold-out, and train the first champion."""
@@ -62,6 +66,10 @@ def create(
 
     if image_size:
         options = _with(options, f"dataset.image_size={image_size}", "dataset.name=image_folder", "dataset.folder=.")
+    if from_weights:
+        options = _with(options, f"model.weights={from_weights}")
+    if method == "dash":  # or the cost of an arrival grows with all that came before; --set overrides it
+        options = _with(options, f"methods.dash.cutoff={CUTOFF}")
     with standing_by(options.store_folder) as server:
         place, settings = options.place, options.settings
         make_writable(place)
@@ -79,7 +87,7 @@ def create(
         hold_out = {"share": share, "group": group} | ({"salt": salt} if salt else {})
         gate = {"margin": margin, "looks": looks, "policy": policy, "floor": floor}
         contract = contract_for(first_delivery(folder), settings, method, hold_out, gate, parent, None)
-        stream, _ = begin(place.store, name, contract, {"inbox": str(inbox)})
+        stream, _ = begin(place.store, name, contract, {"inbox": str(inbox)}, settings.model.weights)
         _print_contract(contract)
         _pass(stream, place, server, folder)
         print(f"inbox: {inbox}")
@@ -165,7 +173,7 @@ def _idle(stream: "StreamFolder", path: Path | None, wait: bool) -> bool:
     while True:
         _, state = stream.read()
         pending = pending_deliveries(stream, state, path)
-        if next_step(state, pending) is not None:
+        if next_step(state, pending) is not None or not stream.is_published(state):
             return False
         if not wait or pending.seconds is None:
             for one in pending.waiting:
@@ -204,7 +212,7 @@ def status(options: SharedOptions, name: Name) -> None:
 
 @contextmanager
 def _changing(options: SharedOptions, name: str) -> Iterator[tuple]:
-    """Yield a stream, its ledger and its contract, locked; afterwards bring its views up to date."""
+    """Yield a stream, its ledger and its contract, locked."""
     stream = _stream(options, name)
     with stream.locked():
         ledger, state = stream.read()
@@ -223,6 +231,7 @@ def rollback(
 
     with _changing(options, name) as (stream, ledger, contract):
         _print_release(roll_back(stream, ledger, contract, because, to))
+        _show(options, stream)
 
 
 @command("store")
@@ -237,6 +246,7 @@ def release(
 
     with _changing(options, name) as (stream, ledger, contract):
         _print_release(release(stream, ledger, contract, because, model))
+        _show(options, stream)
 
 
 def _print_release(state: "StreamState") -> None:
@@ -300,7 +310,7 @@ def _idle_quietly(stream: "StreamFolder") -> bool:
     from tasks.store.stream.pending import next_step, pending_deliveries
 
     _, state = stream.read()
-    return next_step(state, pending_deliveries(stream, state)) is None
+    return next_step(state, pending_deliveries(stream, state)) is None and stream.is_published(state)
 
 
 @command("store")
@@ -378,14 +388,51 @@ def sync(options: SharedOptions, name: Name) -> None:
 
     stream = _stream(options, name)
     with stream.locked():
-        ledger, state = stream.read()
+        ledger, _ = stream.read()
         for line in restore(stream, ledger):
             print(line)
-    _print_views(options, stream, state)
+    _show(options, stream, always=True)
 
 
 @command("store")
 def report(options: SharedOptions, name: Name) -> None:
     """Write the stream's page: what arrived, is it better, what is served, how to undo it."""
     stream = _stream(options, name)
-    _print_views(options, stream, stream.read()[1])
+    _, state = stream.read()
+    from dash_core.views.stream_report import write_stream_report
+
+    print(f"page: {write_stream_report(state, stream.path)}")
+
+
+def _show(options: SharedOptions, stream: "StreamFolder", always: bool = False) -> None:
+    """Make the page and the registry show what the ledger says."""
+    from flows.stream import tell
+    from tasks.store.place import Place
+    from tasks.stream import publish
+
+    store = options.store_folder.resolve()
+    tell(publish.fn(stream, Place(store=store, data_root=store / "data"), always))
+
+
+@command("store", "params", "overrides", "data_root")
+def deploy(
+    options: SharedOptions,
+    name: Name,
+    cron: Annotated[str, typer.Option(help="Schedule, the backstop of the event.")] = "*/15 * * * *",
+    pool: Annotated[str, typer.Option(help="Work pool of type process.")] = "local",
+) -> None:
+    """Make the stream a deployment of your own Prefect server: on a schedule, and at the event of a delivery."""
+    stream = _stream(options, name)
+    from flows.services.prefect_server import configured_url
+
+    if configured_url() is None:
+        raise ConfigError(
+            "PREFECT_API_URL: deployments need a Prefect server of your own: start it with `prefect server start`, and set "
+            f"PREFECT_API_URL=http://127.0.0.1:4200/api; without one, `dashpipe stream watch {name}` does the same"
+        )
+    from flows.deployed import deploy_stream
+
+    store, params = options.store_folder.resolve(), options.params.resolve()
+    print(f"deployment: {deploy_stream(stream.name, store, params, cron, pool)}")
+    print(f"a worker takes its runs: prefect worker start --pool {pool}")
+    print("a delivery is announced by POST /api/events; without it, the schedule finds it")

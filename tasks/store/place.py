@@ -36,6 +36,10 @@ class Place(BaseModel):
         """Folder of one run: config, records, weights, result."""
         return self.store / "runs" / run.id
 
+    def replaced_folder(self, run: RunConfig) -> Path:
+        """Folder of a run's earlier result while it is trained again, on other data or by other code."""
+        return self.store / "replaced" / run.id
+
     def comparison_folder(self, params: Params) -> Path:
         """Folder of one comparison: its tables and configuration."""
         return self.store / "comparisons" / params.name

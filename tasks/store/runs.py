@@ -1,6 +1,7 @@
 """Runs on disk: opened where they stopped, read back when they are complete, and described by facts."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -82,10 +83,35 @@ def resident_bytes(place: Place, device: torch.device) -> int | None:
 
 
 def forget(run: RunConfig, place: Place) -> None:
-    """Remove a run's folder, and what it might begin with, so that it is trained from its first step."""
+    """Have a run trained from its first step, without what it might begin with.
+
+    A complete result is kept in `replaced/` until the new one is complete.
+    """
     with locked_run(run, place):
+        keep_replaced(run, place)
         shutil.rmtree(place.run_folder(run), ignore_errors=True)
         forget_beginnings(run, place)
+
+
+def keep_replaced(run: RunConfig, place: Place) -> None:
+    """Move a complete run, if there is one, to `replaced/`. The caller holds the run's lock."""
+    folder, kept = place.run_folder(run), place.replaced_folder(run)
+    if _has_result(run, place):
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(folder, kept)
+
+
+def _has_result(run: RunConfig, place: Place) -> bool:
+    try:
+        return is_complete(run, place)
+    except RecordError:
+        return False
+
+
+def remove_replaced(run: RunConfig, place: Place) -> None:
+    """Remove the earlier result of a run that is complete again."""
+    shutil.rmtree(place.replaced_folder(run), ignore_errors=True)
 
 
 def final_model(run: RunConfig, dataset: Dataset, place: RunFolders) -> nn.Module:

@@ -53,6 +53,25 @@ def test_a_train_folder_alone_is_held_out_too(tmp_path, load, class_folders):
     assert len(load(tmp_path / "t").test) == 2
 
 
+def test_images_of_different_sizes_are_resized_by_the_rule_that_is_set(load, tree):
+    strip = Image.new("RGB", (12, 4), "blue")
+    strip.paste("red", (4, 0, 8, 4))  # a blue, a red and a blue square
+    for path in tree.glob("*/*.png"):
+        strip.save(path)
+
+    def colours(**rule):
+        """Return, by row, whether a pixel is red (r), blue (b) or white (w)."""
+        image = load(tree, image_size=6, test_share=0.5, **rule).train.images[0].int()
+        letters = {(True, False): "r", (False, True): "b", (True, True): "w"}
+        return ["".join(letters[bool(r > 100), bool(b > 100)] for r, _, b in row.tolist()) for row in image]
+
+    assert colours() == colours(resize="crop") == ["rrrrrr"] * 6
+    assert colours(resize="squash") == ["bbrrbb"] * 6
+    assert colours(resize="pad") == ["wwwwww"] * 2 + ["bbrrbb"] * 2 + ["wwwwww"] * 2
+    with pytest.raises(ValueError, match="`resize: pad` needs the size of the images"):
+        DatasetConfig(name="image_folder", folder=str(tree), resize="pad")
+
+
 def test_a_class_may_be_called_train(tmp_path, load, class_folders):
     class_folders(tmp_path / "t", {"bus": 3, "train": 3})
     assert load(tmp_path / "t").train.class_names == ("bus", "train")

@@ -78,7 +78,10 @@ def test_what_training_scripts_save_is_read(tmp_path, wrapped):
         (b"no weights", "cannot be read in the format of torch.save"),
         ({"epoch": 3}, "holds no weights by name"),
         ({"fc.weight": torch.zeros(10, 64)}, r"does not fit the model: .* is missing; .*, and \d+ more"),
-        ({**TEN, "block1.0.weight": torch.zeros(3, 3, 3, 3)}, r"block1.0.weight is \[3, 3, 3, 3\], not"),
+        (
+            {**TEN, "block1.0.weight": torch.zeros(3, 3, 3, 3)},
+            r"does not fit the model: block1.0.weight is \[3, 3, 3, 3\], not",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_an_error_that_says_why(tmp_path, content, words):
@@ -91,6 +94,8 @@ def test_a_file_that_does_not_fit_is_an_error_that_says_why(tmp_path, content, w
 def test_a_missing_file_and_a_layer_that_is_not_there_are_named():
     with pytest.raises(ConfigError, match=r"`weights`: nowhere.pth cannot be read"):
         toy.params(model={"weights": "nowhere.pth"})
+    with pytest.raises(ConfigError, match=r"`weights`: /dev/zero cannot be read \(no such file\)"):
+        toy.params(model={"weights": "/dev/zero"})
     with pytest.raises(ConfigError, match=r"no layer 'blok1' \(did you mean 'block1'\?\); its layers: block1"):
         start(4, frozen=["blok1"])
     with pytest.raises(ConfigError, match="nothing is left to train"):

@@ -8,7 +8,7 @@ import pytest
 from dash_core.errors import RecordError
 from tasks.store import runs
 from tasks.store.place import Place
-from tasks.store.runs import PACKAGES, commit, final_model, is_complete
+from tasks.store.runs import PACKAGES, commit, final_model, forget, is_complete, remove_replaced
 from tests import toy
 
 
@@ -76,3 +76,15 @@ def test_the_model_of_a_run_that_was_removed_is_an_error_that_says_so(tmp_path):
     run, data = toy.params().run("warm", 0), toy.dataset()
     with pytest.raises(RecordError, match=r"no longer complete: .* was removed"):
         final_model(run, data, Place(store=tmp_path, data_root=tmp_path))
+
+
+def test_a_complete_run_that_is_trained_again_is_kept_until_the_new_one_is_complete(tmp_path):
+    place = Place(store=tmp_path, data_root=tmp_path / "data")
+    run = toy.params(chunks=1).run("warm", 0)
+    toy.advance(toy.trajectory(place.run_folder(run), run, toy.dataset()))
+    weights = (place.run_folder(run) / "weights.safetensors").read_bytes()
+    forget(run, place)
+    assert not place.run_folder(run).exists()
+    assert (place.replaced_folder(run) / "weights.safetensors").read_bytes() == weights
+    remove_replaced(run, place)
+    assert not place.replaced_folder(run).exists()

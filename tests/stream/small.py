@@ -46,13 +46,19 @@ def contract(folder: Path, method: str = "dash", share: float = 0.3, **gate: obj
 
 
 def create(
-    store: Path, *, method: str = "dash", images: int = 120, name: str = "toy", **options: object
+    store: Path,
+    *,
+    method: str = "dash",
+    images: int = 120,
+    name: str = "toy",
+    first: Path | None = None,
+    **options: object,
 ) -> StreamFolder:
     """Create a stream from toy images, and train its first champion."""
-    first = deliver(store / "first", images, seed=0)
-    (store / "inbox").mkdir()
+    first = first or deliver(store / "first", images, seed=0)
+    (store / "inbox").mkdir(parents=True)
     settings = {"inbox": str(store / "inbox"), "settle_seconds": 0.0}
-    stream, _ = begin(store, name, contract(first, method, **options), settings)
+    stream, _ = begin(store, "toy", contract(first, method, **options), settings)
     run(stream, only=first)
     return stream
 

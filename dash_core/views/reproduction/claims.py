@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from dash_core.spread import Spread
-from dash_core.views.reproduction.outcome import Outcome
+from dash_core.views.reproduction.outcome import Outcome, rule_of
 from dash_core.views.reproduction.reading import Reading
 from dash_core.views.rules import CLEAR_SEEDS, FIXED_SEEDS, PValues, Rule
 from dash_core.views.statistics import PairedDifference
@@ -37,17 +37,17 @@ class Check(Protocol):
 
     tested: ClassVar[bool]
 
-    def verdict(self, outcome: Outcome, rule: Rule = FIXED_SEEDS) -> Verdict:
-        """Return the verdict of the outcome by a rule."""
+    def verdict(self, outcome: Outcome, rule: Rule | None = None) -> Verdict:
+        """Return the verdict of the outcome by a rule; None: the outcome's own (`rule_of`)."""
 
 
 @dataclass(frozen=True)
 class Above:
     """`left` is above `right` by more than −margin: 0 claims a difference, a larger margin that nothing is lost.
 
-    The interval of the paired differences decides, by a rule (`dash_core.views.rules`). The check agrees if the interval is above −margin, and
-    disagrees if it is below. An interval that contains −margin, has no width, or rests on fewer than CLEAR_SEEDS pairs
-    decides nothing. right: a reading, or a number.
+    The interval of the paired differences decides, by a rule of `dash_core.views.rules`. The check agrees if the
+    interval is above −margin, and disagrees if it is below. An interval that contains −margin, has no width, or rests
+    on fewer than CLEAR_SEEDS pairs decides nothing. right: a reading, or a number.
     """
 
     left: Reading
@@ -55,9 +55,9 @@ class Above:
     margin: float = 0.0
     tested: ClassVar[bool] = True
 
-    def verdict(self, outcome: Outcome, rule: Rule = FIXED_SEEDS) -> Verdict:
+    def verdict(self, outcome: Outcome, rule: Rule | None = None) -> Verdict:
         """Return the verdict of the paired differences."""
-        difference = self._difference(outcome, rule)
+        difference = self._difference(outcome, rule or rule_of(outcome))
         if difference is None:
             return Verdict("too few seeds", f"{self._words}: no seed in common", 0)
         p_values = difference.p_values(-self.margin)
@@ -97,7 +97,7 @@ class Near:
     std: float
     tested: ClassVar[bool] = False
 
-    def verdict(self, outcome: Outcome, rule: Rule = FIXED_SEEDS) -> Verdict:
+    def verdict(self, outcome: Outcome, rule: Rule | None = None) -> Verdict:
         """Return the verdict of the mean, by no rule; fewer than CLEAR_SEEDS seeds decide nothing."""
         values, column = list(self.reading.values(outcome).values()), self.reading.column
         paper = f"paper {self.value:,.{column.digits}f} ({self.std:,.{column.digits}f})"

@@ -15,9 +15,9 @@ EXPLAINED = (
     "minus the margin where the claim is that nothing is lost) or rests on fewer than 3 pairs. A number that the paper "
     "prints agrees if ours is within two of its standard deviations. A claim of several comparisons agrees if each of "
     "them does, and disagrees if any does, each at 95 %: of many true claims, some will disagree by chance. "
-    "`Holm` says whether a verdict survives Holm's correction for all claims of this page: a wrong verdict is among the "
-    "survivors with probability 5 % at most. A dash means that nothing was tested, because a value is held against a "
-    "printed number or there are too few seeds. "
+    "`Holm` says whether a verdict survives Holm's correction for all claims of this page: a wrong verdict is among "
+    "the survivors with probability 5 % at most. A dash means that nothing was tested, because a value is held against "
+    "a printed number or there are too few seeds. "
     "Seconds are the sum over all runs; items share runs. "
     "An asterisk marks a claim in our reading, because the paper's exact words are not known: the item's page says why."
 )

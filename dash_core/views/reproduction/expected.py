@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch.nn import functional
 
 from dash_core.comparison import Params
-from dash_core.config import ModelConfig, RunConfig
+from dash_core.config import RunConfig
 from dash_core.data import dataset_spec
 from dash_core.models import build_model, forward_flops
 from dash_core.views.reproduction.item import Item
@@ -46,32 +47,59 @@ def expected_seconds(item: Item, scale: str, rate: float, workers: int) -> float
     """Return the estimated seconds of an item with `workers` runs at once, each at `rate` FLOPs per second."""
     every = item.scales[scale].params().values()
     if item.simulated:
-        return sum(map(_simulated_seconds, every))
+        return sum(map(simulation_seconds, every))
     runs = {run.id: run for params in every for run in params.runs()}
     return sum(RUN_OVERHEAD + run_flops(run) / rate for run in runs.values()) / workers
 
 
-def _simulated_seconds(params: Params) -> float:
+def simulation_seconds(params: Params) -> float:
+    """Return the estimated seconds of a simulation."""
     theory = params.theory
     return len(theory.seeds) * theory.points * theory.experiments**2 / THEORY_POINTS
 
 
-def run_flops(run: RunConfig) -> float:
-    """Return the estimated FLOPs of a run, training and tests, with the epochs of EPOCHS per experiment."""
+@dataclass(frozen=True)
+class Work:
+    """The estimated work of runs: images of training steps, images of tests, and FLOPs of both."""
+
+    trained: float = 0.0
+    tested: float = 0.0
+    flops: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.trained + other.trained, self.tested + other.tested, self.flops + other.flops)
+
+
+def run_work(run: RunConfig) -> Work:
+    """Return the estimated work of a run, with the epochs of EPOCHS per experiment."""
     spec = dataset_spec(run.dataset.name)
     images = run.dataset.train_size or spec.train_size or 0
-    tested = run.dataset.test_size or spec.test_size or 0
+    tested = (run.dataset.test_size or spec.test_size or 0) * len(run.schedule)
     slower = NARROW if run.model.width else 1
     assumed = min(slower * EPOCHS.get(run.method.intervention, OTHERWISE), run.training.max_epochs)
-    passes = 0.0
+    trained = 0.0
     for experiment in run.schedule:
         share = (experiment.last - experiment.first + 1) / run.chunks
-        passes += images * share * (experiment.epochs or assumed)
+        trained += images * share * (experiment.epochs or assumed)
     twice = 2 if run.optimizer.name == "sam" else 1
-    shape = spec.image_shape or (3, 32, 32)
-    return _forward(run.model, shape, spec.classes or 10) * (BACKWARD * twice * passes + tested * len(run.schedule))
+    shape, classes = image_shape(run), spec.classes or 10
+    forward = _forward(run.model.name, run.model.normalisation, run.model.width, shape, classes)
+    return Work(trained, tested, forward * (BACKWARD * twice * trained + tested))
+
+
+def run_flops(run: RunConfig) -> float:
+    """Return the estimated FLOPs of a run, training and tests."""
+    return run_work(run).flops
+
+
+def image_shape(run: RunConfig) -> tuple[int, int, int]:
+    """Return (channels, height, width) of a run's images; 3x32x32 if only the data tell."""
+    channels, height, width = dataset_spec(run.dataset.name).image_shape or (3, 32, 32)
+    side = run.dataset.image_size
+    return (channels, side, side) if side else (channels, height, width)
 
 
 @cache
-def _forward(model: ModelConfig, shape: tuple[int, int, int], classes: int) -> float:
-    return float(forward_flops(build_model(model.name, shape, classes, seed=0, **model.options), shape))
+def _forward(name: str, normalisation: str, width: int | None, shape: tuple[int, int, int], classes: int) -> float:
+    model = build_model(name, shape, classes, seed=0, normalisation=normalisation, width=width)
+    return float(forward_flops(model, shape))

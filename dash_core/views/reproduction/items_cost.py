@@ -53,7 +53,7 @@ TABLE_9 = Item(
     ours=(*OURS_PROTOCOL, "dataset and model: CIFAR-10 and ResNet-18"),
     scales={
         "full": Scale({"cifar10": standard("cifar10", "resnet18", **TWO)}),
-        "small": Scale({"digits": small_digits()}, f"{DIGITS}, all 5 experiments"),
+        "small": Scale({"digits": small_digits()}, f"{DIGITS}, all of them"),
         "smoke": Scale({"digits": smoke(chunks=3, **TWO)}),
     },
     view=_costs,

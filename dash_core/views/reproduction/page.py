@@ -14,8 +14,8 @@ VERDICT_NOTES = (
     "agree: the 95 % interval of the paired differences over seeds lies on the side of the claim; disagree: on the "
     "other; too few seeds: the interval holds the claimed bound (0, or minus a margin), or rests on fewer than 3 pairs",
     "Holm: yes if the verdict survives Holm's correction for all claims on this page, so that a wrong verdict is among "
-    "the survivors with probability 5 % at most; –: no test, because a value is held against a printed number, or there "
-    "are too few seeds",
+    "the survivors with probability 5 % at most; –: no test, because a value is held against a printed number, or "
+    "there are too few seeds",
     "where a claim is marked as our reading, the paper's own words or numbers are not known",
 )
 

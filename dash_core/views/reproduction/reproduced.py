@@ -8,7 +8,7 @@ from typing import Any
 from dash_core.views.holm import surviving
 from dash_core.views.reproduction.claims import Finding, find
 from dash_core.views.reproduction.item import Item, Scale, View
-from dash_core.views.reproduction.outcome import Outcome
+from dash_core.views.reproduction.outcome import JudgedOutcome, Outcome
 from dash_core.views.rules import FIXED_SEEDS, Rule
 
 
@@ -17,8 +17,8 @@ class Reproduced:
     """An item that was run at a scale.
 
     seconds: the sum over all runs, from their records. command: repeats the item. overrides: `--set` values that change
-    results. failures: the reason by failed run. rule: how differences are judged. left: number of runs that are not trained
-    yet, because the time that was given had passed.
+    results. failures: the reason by failed run. rule: how differences are judged. left: number of runs that are not
+    trained yet, because the time that was given had passed.
     """
 
     item: Item
@@ -49,7 +49,7 @@ class Reproduced:
     @cached_property
     def view(self) -> View:
         """The item's figures and tables."""
-        return self.item.view(self.outcome)
+        return self.item.view(JudgedOutcome(self.outcome, self.rule))
 
     @property
     def seeds(self) -> int:

@@ -217,7 +217,7 @@ def facts(content: StreamContent) -> Table:
         ("Classes", ", ".join(contract["classes"])),
         ("Images", f"{contract['image_size']} pixels a side, {contract['channels']} channel(s)"),
         ("Model", contract["model"]["name"]),
-        ("Method", contract["method"]["name"]),
+        ("Method", contract["method"]["label"]),
         ("Held out", f"{100 * contract['hold_out']['share']:g} % of the images"),
         ("Tolerated loss", f"{100 * gate['margin']:g} points"),
         ("Level", f"{gate['alpha']:g} over {gate['looks']} looks"),

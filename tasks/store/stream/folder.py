@@ -197,6 +197,15 @@ class StreamFolder:
         if not path.exists() or path.read_bytes() != text:
             write_atomically(path, text)
 
+    def mark_published(self, state: StreamState) -> None:
+        """Remember that every view shows this state."""
+        write_atomically(self.cache / "published", state.head.encode(), durable=False)
+
+    def is_published(self, state: StreamState) -> bool:
+        """Tell whether every view shows this state."""
+        file = self.cache / "published"
+        return file.exists() and file.read_text() == state.head
+
     def verdict(self, model: str) -> dict[str, Any]:
         """Return the sentences and numbers of a model's verdict."""
         return json.loads((self.evaluations / f"verdict-{model}.json").read_text(encoding="utf-8"))

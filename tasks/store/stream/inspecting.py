@@ -33,7 +33,7 @@ def inspection_file(stream: StreamFolder, arrival: int) -> Path:
 def inspect(stream: StreamFolder, state: StreamState, contract: Contract) -> Iterator[str]:
     """Judge the newest chunk by the champion; write what is found, and yield what a person should know."""
     arrival = state.untrained
-    if arrival is None or state.champion is None:
+    if arrival is None or state.champion is None or inspection_file(stream, arrival.number).exists():
         return
     before = _predicted_before(stream, state.champion, len(contract.classes))
     if before is None:

@@ -168,9 +168,7 @@ def _faults(stream: StreamFolder, state: StreamState, contract: Contract, model:
 
 def _cost(state: StreamState, contract: Contract, model: str) -> Mapping[str, float]:
     config, entry = contract.model, state.models[model]
-    network = build_model(
-        config.name, contract.image_shape, len(contract.classes), seed=0, normalisation=config.normalisation
-    )
+    network = build_model(config.name, contract.image_shape, len(contract.classes), seed=0, **config.options)
     return {
         "parameters": parameter_count(network),
         "forward_flops": forward_flops(network, contract.image_shape),

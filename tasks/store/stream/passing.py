@@ -62,6 +62,7 @@ def one_pass(
         pending = pending_deliveries(stream, state, only)
         step = next_step(state, pending)
         if step == "train":
+            yield from inspect(stream, state, contract)
             trajectory, progress = verbs.open_training(stream, state, contract, place)
             verbs.advance(trajectory, progress)
             yield told_model(verbs.seal(stream, ledger, contract, trajectory, place))
@@ -72,7 +73,6 @@ def one_pass(
             if len(state.arrivals) == before:
                 continue  # it is in the ledger already
             yield from told_arrival(stream, state, delivery)
-            yield from inspect(stream, state, contract)
             if state.untrained and state.champion:
                 yield from outlook(stream, state, contract).sentences
         elif step == "judge":
@@ -87,6 +87,7 @@ def one_pass(
 def tidy(stream: StreamFolder, state: StreamState) -> None:
     """Remove what a killed pass left, and make the pointer say what the ledger says."""
     remove_unrecorded(stream, state)
-    if stream.training.exists():
-        remove_unfinished(stream.training)
+    for folder in (stream.path, stream.evaluations, stream.training, stream.cache):
+        if folder.exists():
+            remove_unfinished(folder)
     stream.point(state)

@@ -257,5 +257,5 @@ def remove_unrecorded(stream: StreamFolder, state: StreamState) -> None:
     )
     for folder, names in recorded:
         for path in folder.glob("*"):
-            if path.name not in names:
+            if path.is_dir() and path.name not in names:
                 shutil.rmtree(path)

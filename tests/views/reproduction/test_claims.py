@@ -9,7 +9,9 @@ from dash_core.views.reproduction.claims import Above, Claim, Near, Verdict, cou
 from dash_core.views.reproduction.items_dynamics import _previous
 from dash_core.views.reproduction.items_pretraining import _harmless
 from dash_core.views.reproduction.orderings import ordered, printed
+from dash_core.views.reproduction.outcome import JudgedOutcome
 from dash_core.views.reproduction.reading import LAST_ACCURACY, LAST_STEPS, correlation, gap, measured
+from dash_core.views.rules import GROUP_SEQUENTIAL
 from tests.views.reproduction.made import measured as made
 from tests.views.reproduction.made import record, runs
 
@@ -168,3 +170,28 @@ def test_a_seed_without_a_longer_harmless_pre_training_says_nothing_of_it():
     outcome = {"m, p=1": pretrained(0.2, 0.2), "m, p=4": pretrained(0.4, 0.7), "m, p=16": pretrained(0.9, 0.9)}
     (check,) = _harmless(list(outcome))[0].checks
     assert set(check.left.values(outcome)) == {0}
+
+
+def test_a_verdict_in_a_view_is_by_the_rule_of_the_outcome():
+    found = outcome((0.72, 0.73, 0.74), (0.69, 0.70, 0.70))
+    assert Above(COLD, WARM).verdict(found).judgement == "agree"
+    judged = JudgedOutcome(found, GROUP_SEQUENTIAL)  # 3.33 ± 13.3 · 0.577/√3 = 3.33 ± 4.43
+    verdict = Above(COLD, WARM).verdict(judged)
+    assert verdict.judgement == "too few seeds"
+    assert "95 % sequential CI [−1.1" in verdict.numbers
+
+
+def test_a_claim_of_several_checks_has_the_p_values_of_all_or_any():
+    """False if any check is false: the largest. True if every check is true: the smallest, times their number."""
+    high, middle, low = (0.90, 0.91, 0.93), (0.80, 0.80, 0.81), (0.70, 0.71, 0.71)
+    methods = [runs(label, last) for label, last in zip(("dash", "cold", "warm"), (high, low, middle), strict=True)]
+    (finding,) = find(ordered(["a"], ("dash", "cold", "warm")), {"a": made(*methods)})
+    dash, cold = (verdict.p_values for verdict in finding.verdicts)
+    assert dash.above < 0.025 < cold.above
+    assert finding.p_values.above == cold.above
+    assert finding.p_values.below == 2 * cold.below
+
+
+def test_a_number_that_the_paper_prints_has_no_p_value():
+    (finding,) = find(printed("a", {("cold", "last_accuracy"): (67.32, 0.51)}), outcome((0.6, 0.7, 0.8), (0.1,)))
+    assert finding.p_values is None

@@ -15,7 +15,7 @@ CONTRACT = {
     "image_size": 64,
     "channels": 3,
     "model": {"name": "resnet18"},
-    "method": {"name": "dash"},
+    "method": {"label": "dash"},
     "hold_out": {"share": 0.2},
     "gate": CONFIG.model_dump(),
     "parent": "latest",

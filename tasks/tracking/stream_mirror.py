@@ -9,17 +9,17 @@ from dash_core.files import write_atomically
 from dash_core.stream.state import ModelEntry, StreamState
 from tasks.store.locks import locked_tracking
 from tasks.store.place import Place
-from tasks.store.stream.folder import StreamFolder
 from tasks.tracking.address import artifact_root, tracking_uri
 from tasks.tracking.registry import MirrorOutcome, RegisteredModelState, RegistryState, mirror_registry
 
 
-def mirror_stream(stream: StreamFolder, state: StreamState, place: Place, always: bool = False) -> MirrorOutcome:
-    """Make MLflow's registry show a stream. MLflow's failures, and what a person changed there, are in the outcome.
+def mirror_stream(state: StreamState, folder: Path, place: Place, always: bool = False) -> MirrorOutcome:
+    """Make MLflow's registry show a stream; `folder` is the stream's.
 
+    MLflow's failures, and what a person changed there, are in the outcome.
     always: ask MLflow even if it showed this very state before, to find what a person changed there since.
     """
-    wanted, uri = registry_state(state, stream.path), tracking_uri(place.store)
+    wanted, uri = registry_state(state, folder), tracking_uri(place.store)
     note = place.services / "registry" / f"{state.name}.json"
     content = {"uri": uri, "shown": _digest(wanted)}
     if not always and _read(note) == content:

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.store.stream.folder import StreamFolder
-from tasks.tracking import stream_registry
+from tasks.tracking import stream_mirror
 from tasks.tracking.registry import MirrorOutcome
-from tasks.tracking.stream_registry import mirror_stream, registry_state
+from tasks.tracking.stream_mirror import mirror_stream, registry_state
 from tests.views.stream_report.streams import identity, stream
 
 
@@ -21,7 +20,7 @@ def asked(monkeypatch):
         return outcomes.pop(0) if outcomes else MirrorOutcome()
 
     outcomes = []
-    monkeypatch.setattr(stream_registry, "mirror_registry", mirror)
+    monkeypatch.setattr(stream_mirror, "mirror_registry", mirror)
     return wanted, outcomes
 
 
@@ -42,13 +41,13 @@ def test_released_models_and_an_exported_challenger_have_versions_and_roles(tmp_
 
 def test_mlflow_is_asked_again_after_a_change_a_failure_or_on_demand(place, asked):
     wanted, outcomes = asked
-    folder, state = StreamFolder(place.store / "streams" / "photos"), stream().state
+    folder, state = place.store / "streams" / "photos", stream().state
     outcomes.append(MirrorOutcome(problems=["MLflow's registry: away"]))
-    assert not mirror_stream(folder, state, place).complete
-    assert mirror_stream(folder, state, place).complete
-    assert mirror_stream(folder, state, place).complete
+    assert not mirror_stream(state, folder, place).complete
+    assert mirror_stream(state, folder, place).complete
+    assert mirror_stream(state, folder, place).complete
     assert len(wanted) == 2
-    assert mirror_stream(folder, state, place, always=True).complete
+    assert mirror_stream(state, folder, place, always=True).complete
     assert len(wanted) == 3
-    mirror_stream(folder, replace(state, champion=identity(1), previous=identity(2)), place)
+    mirror_stream(replace(state, champion=identity(1), previous=identity(2)), folder, place)
     assert len(wanted) == 4
