@@ -7,6 +7,7 @@ fluent "active run" belongs to a thread, leaks between tasks and is never used.
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ LAST_RECORD_TAG = "last_record"  # the tag of a run that MLflow has completely: 
 NOTE_TAG = "mlflow.note.content"  # the tag that MLflow shows as a description
 PARAMS_AT_ONCE, LONGEST_PARAM, LONGEST_NOTE = 100, 6000, 5000  # MLflow's limits: for a batch, and in characters
 LONGEST_REASON = 500  # characters of a failure's tag
+UNFINISHED = ".mlflow-"  # how the folders of databases that are being created begin
 RUNS_PER_PAGE = 1000  # runs that MLflow returns at once
 
 
@@ -201,10 +203,13 @@ def check_database(path: Path) -> None:
 def _create_database(path: Path) -> None:
     """Create a database file completely or not at all.
 
-    MLflow takes seconds to create the tables. After a kill in between, it could never open the file again.
+    MLflow takes seconds to create the tables. After a kill in between, it could never open the file again. What such a
+    kill left is removed: one process at a time creates the database.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with silence(), TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+    for unfinished in path.parent.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    with silence(), TemporaryDirectory(prefix=UNFINISHED, dir=path.parent) as folder:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         SqlAlchemyStore(sqlite_url(Path(folder) / path.name), default_artifact_root="./mlruns").engine.dispose()

@@ -10,6 +10,7 @@ from dash_core.beginnings import Beginning, acts_while_training
 from dash_core.config import merge
 from dash_core.interventions import INTERVENTIONS, build_intervention
 from dash_core.interventions.base import Intervention
+from dash_core.interventions.controls import CONTROLS
 from dash_core.result import WEIGHTS_FILE
 from dash_core.trajectory import Watch
 from flows.compare import in_turn
@@ -74,7 +75,10 @@ def begun(tmp_path_factory):
     return place, trained(config("shrink", methods={"shrink": {"shrink": 0.9}}), place, 1).run
 
 
-@pytest.mark.parametrize("method", INTERVENTIONS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[pytest.mark.slow] * (kind in CONTROLS[1:])) for name, kind in INTERVENTIONS.items()],
+)
 def test_methods_share_what_comes_before_they_act_and_nothing_else(begun, tmp_path, method):
     place, first = begun
     moving = trained(config(method), place)
@@ -98,7 +102,13 @@ def test_a_new_hook_of_the_base_class_counts_as_acting(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [{"name": "sam", "rho": 0.05}, {"name": "adam", "lr": 0.001}, {"name": "sgd"}], ids=lambda o: o["name"]
+    "optimizer",
+    [
+        {"name": "sam", "rho": 0.05},
+        pytest.param({"name": "adam", "lr": 0.001}, marks=pytest.mark.slow),
+        {"name": "sgd"},
+    ],
+    ids=lambda optimizer: optimizer["name"],
 )
 def test_more_experiments_go_on_from_a_complete_run(place, tmp_path, optimizer):
     changes = {"chunks": 4, "optimizer": optimizer}
@@ -111,7 +121,15 @@ def test_more_experiments_go_on_from_a_complete_run(place, tmp_path, optimizer):
 
 
 @pytest.mark.parametrize(
-    ("method", "rate"), [("warm", 0.01), ("dash", 0.01), ("cold", 0.03), ("l2_init", 0.01), ("shrink_perturb", 0.003)]
+    ("method", "rate"),
+    [
+        ("dash", 0.01),
+        ("l2_init", 0.01),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("cold", 0.03), ("warm", 0.01), ("shrink_perturb", 0.003))
+        ),
+    ],
 )
 def test_a_higher_limit_of_epochs_goes_on_where_the_first_experiment_that_met_it_ended(place, tmp_path, method, rate):
     changes = {"chunks": 3, "optimizer": {"lr": rate}, "training": {"stop_accuracy": 1.0}}

@@ -4,9 +4,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import mlflow.pytorch
 import pytest
 
+from tasks.tracking import client as client_module
+from tasks.tracking import models
 from tasks.tracking.client import client_of
 from tests.tracking.training import RUN, mirror_of, shown, train
 
@@ -19,11 +20,12 @@ class Killed(BaseException):
 def quick_export(monkeypatch):
     """Save a file in place of torch's export, which takes seconds."""
 
-    def save(model, path, **settings):
-        Path(path).mkdir()
-        (Path(path) / "MLmodel").write_text("exported")
+    def write(export, path, described):
+        path.mkdir()
+        (path / "MLmodel").write_text("exported")
 
-    monkeypatch.setattr(mlflow.pytorch, "save_model", save)
+    monkeypatch.setattr(models, "export_model", lambda *given: None)
+    monkeypatch.setattr(models, "write_mlflow_model", write)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,19 @@ def test_a_command_killed_while_it_logs_a_model_leaves_none_twice(place, quick_e
     assert [file.path for file in client.list_logged_model_artifacts(output.model_id)] == ["MLmodel"]
     assert client.get_logged_model(output.model_id).status == "READY"
     assert run.info.status == "FINISHED"
+
+
+def test_what_a_kill_left_of_a_database_that_was_being_made_is_removed(tmp_path, monkeypatch):
+    class QuickStore:
+        def __init__(self, uri, default_artifact_root):
+            Path(uri.rpartition("sqlite:///")[2]).write_bytes(b"")
+            self.engine = type("Engine", (), {"dispose": staticmethod(lambda: None)})
+
+    monkeypatch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", QuickStore)
+    (tmp_path / ".mlflow-killed").mkdir()
+    (tmp_path / ".mlflow-killed" / "mlflow.db").write_bytes(b"half")
+    client_module._create_database(tmp_path / "mlflow.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
 def _rows(store: Path) -> list[tuple]:
