@@ -11,7 +11,7 @@ CLASSES = 3
 def chunk(number: int) -> TensorDataset:
     draws = torch.Generator().manual_seed(number)
     labels = torch.arange(SIZES[number]) % CLASSES
-    return TensorDataset(torch.randn(SIZES[number], 6, generator=draws) + labels[:, None], labels)
+    return TensorDataset(torch.randn(SIZES[number], 6, generator=draws) + 2 * labels[:, None], labels)
 
 
 def loader(*numbers: int, shuffle: bool = False) -> DataLoader:

@@ -1,0 +1,86 @@
+"""The code in README.md and docs/*.md: Python blocks run, page by page; commands and their options exist."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:uv run )?dashpipe [^`\n]+)`")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Return the Python blocks of a page: (the comment above, code), at the lines at which they are in the page."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        (found["mark"] or "", "\n" * text.count("\n", 0, found.start("code")) + found["code"])
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def run(page: Path, *, extras: bool, **names: object) -> None:
+    """Run the blocks of a page one after the other in one namespace, with or without those that need an extra."""
+    for mark, code in blocks(page):
+        library = mark.removeprefix("needs: ") if mark.startswith("needs: ") else None
+        if mark.startswith("not run: ") or (library and not (extras and importlib.util.find_spec(library))):
+            continue
+        exec(compile(code, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_every_python_block_is_complete_and_the_page_says_why_one_is_not_run(page):
+    for mark, code in blocks(page):
+        compile(code, page, "exec")
+        assert not mark or re.match(r"needs: \w+$|not run: \w.{10}", mark), mark
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/own-loop.md", "docs/new-method.md"])
+def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained = []
+    run(ROOT / page, extras=False, train=lambda model, optimizer, chunks: trained.append(len(chunks)))  # the reader's
+    assert page != "README.md" or trained == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the other libraries
+def test_the_blocks_that_need_other_libraries_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    run(ROOT / "docs" / "own-loop.md", extras=True)
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words after `dashpipe` of each command of a page, in its blocks and in its text."""
+    text = page.read_text(encoding="utf-8")
+    shell = (found["code"] for found in FENCED.finditer(text) if found["language"] in ("", "bash", "sh"))
+    lines = [line for code in shell for line in code.splitlines()]
+    for line in [*lines, *INLINE.findall(text)]:
+        if "dashpipe" not in line or line.count("'") % 2:
+            continue
+        words = shlex.split(line, comments=True)
+        for start, word in enumerate(words):
+            if word == "dashpipe" and (start == 0 or words[start - 1] in ("run", "&&")):
+                yield list(takewhile(lambda word: word not in ("&&", "|", ">", ";"), words[start + 1 :]))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(commands(page))], ids=lambda page: page.name)
+def test_every_command_and_option_that_a_page_names_is_there(page):
+    from typer.main import get_command
+
+    from flows.command_line.main import app
+
+    group = get_command(app)
+    for words in commands(page):
+        assert words[0] in group.commands or words[0].startswith("-"), f"dashpipe {words[0]}"
+        command = group.commands.get(words[0], group)
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        given = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert given <= options | {"--help"}, f"dashpipe {' '.join(words)}"
