@@ -25,6 +25,7 @@ Name = Annotated[str, typer.Argument(help="The stream's name.", metavar="NAME")]
 Because = Annotated[str, typer.Option("--because", help="Why: it is recorded in the ledger.")]
 FIRST_SHARE = 0.5  # of a dataset's images, with which a stream made from it begins
 POLL_SECONDS = 60.0
+CUTOFF = 0.001  # share of DASH's weight below which old chunks are left out: 20 chunks with alpha 0.3
 
 
 def command(*options: str) -> Any:
@@ -55,6 +56,9 @@ def create(
     policy: Annotated[str, typer.Option(help="not_worse, or improved.")] = "not_worse",
     floor: Annotated[float | None, typer.Option(help="Accuracy that the first model must reach.")] = None,
     parent: Annotated[str, typer.Option(help="A new model continues from: latest, or champion.")] = "latest",
+    from_weights: Annotated[
+        Path | None, typer.Option(help="File of weights to start from: a state dict, or a torchvision checkpoint.")
+    ] = None,
     deliveries: Annotated[int, typer.Option(min=1, help="Of a dataset: deliveries made of its rest.")] = 9,
 ) -> None:
     """Freeze the contract, take the first images as chunk 1 with its hold-out, and train the first champion."""
@@ -62,6 +66,10 @@ def create(
 
     if image_size:
         options = _with(options, f"dataset.image_size={image_size}", "dataset.name=image_folder", "dataset.folder=.")
+    if from_weights:
+        options = _with(options, f"model.weights={from_weights}")
+    if method == "dash":  # or the cost of an arrival grows with all that came before; --set overrides it
+        options = _with(options, f"methods.dash.cutoff={CUTOFF}")
     with standing_by(options.store_folder) as server:
         place, settings = options.place, options.settings
         make_writable(place)
@@ -79,7 +87,7 @@ def create(
         hold_out = {"share": share, "group": group} | ({"salt": salt} if salt else {})
         gate = {"margin": margin, "looks": looks, "policy": policy, "floor": floor}
         contract = contract_for(first_delivery(folder), settings, method, hold_out, gate, parent, None)
-        stream, _ = begin(place.store, name, contract, {"inbox": str(inbox)})
+        stream, _ = begin(place.store, name, contract, {"inbox": str(inbox)}, settings.model.weights)
         _print_contract(contract)
         _pass(stream, place, server, folder)
         print(f"inbox: {inbox}")
@@ -404,3 +412,27 @@ def _show(options: SharedOptions, stream: "StreamFolder", always: bool = False) 
 
     store = options.store_folder.resolve()
     tell(publish.fn(stream, Place(store=store, data_root=store / "data"), always))
+
+
+@command("store", "params", "overrides", "data_root")
+def deploy(
+    options: SharedOptions,
+    name: Name,
+    cron: Annotated[str, typer.Option(help="Schedule, the backstop of the event.")] = "*/15 * * * *",
+    pool: Annotated[str, typer.Option(help="Work pool of type process.")] = "local",
+) -> None:
+    """Make the stream a deployment of your own Prefect server: on a schedule, and at the event of a delivery."""
+    stream = _stream(options, name)
+    from flows.services.prefect_server import configured_url
+
+    if configured_url() is None:
+        raise ConfigError(
+            "PREFECT_API_URL: deployments need a Prefect server of your own: start it with `prefect server start`, and set "
+            f"PREFECT_API_URL=http://127.0.0.1:4200/api; without one, `dashpipe stream watch {name}` does the same"
+        )
+    from flows.deployed import deploy_stream
+
+    store, params = options.store_folder.resolve(), options.params.resolve()
+    print(f"deployment: {deploy_stream(stream.name, store, params, cron, pool)}")
+    print(f"a worker takes its runs: prefect worker start --pool {pool}")
+    print("a delivery is announced by POST /api/events; without it, the schedule finds it")

@@ -8,13 +8,14 @@ import numpy as np
 from PIL import Image
 
 from dash_core.comparison import Params
-from dash_core.config import parse
+from dash_core.config import ModelConfig, parse
 from dash_core.data import Dataset, silent
 from dash_core.data.decoding import read_headers
 from dash_core.data.image_file import decode, opened
 from dash_core.data.image_folder import SUFFIXES
 from dash_core.data.normalisation import IMAGENET, ChannelSums
 from dash_core.errors import ConfigError, DataError
+from dash_core.files import write_atomically
 from dash_core.stream.contract import Contract
 from tasks.store.stream.folder import STREAMS, StreamFolder
 from tasks.store.stream.inbox import Delivery, delivery
@@ -65,7 +66,7 @@ def contract_for(
             "background": settings.dataset.background,
             "mean": list(mean),
             "std": list(std),
-            "model": run.model,
+            "model": _with_own_weights(run.model),
             "optimizer": run.optimizer,
             "training": run.training,
             "method": run.method,
@@ -78,11 +79,25 @@ def contract_for(
     )
 
 
-def begin(store: Path, name: str, contract: Contract, settings: dict) -> tuple[StreamFolder, Ledger]:
-    """Make a stream's folder with its contract and the first entry of its ledger; continue one that was begun so."""
+def _with_own_weights(model: ModelConfig) -> ModelConfig:
+    """Return the model with the name that a file of given weights has in the stream's folder."""
+    if model.weights is None:
+        return model
+    return model.model_copy(update={"weights": f"initial-weights{Path(model.weights).suffix}"})
+
+
+def begin(
+    store: Path, name: str, contract: Contract, settings: dict, weights: str | None = None
+) -> tuple[StreamFolder, Ledger]:
+    """Make a stream's folder with its contract and the first entry of its ledger; continue one that was begun so.
+
+    weights: the file that the first model starts from; it is copied, so that the stream needs no other file.
+    """
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name of a stream: use letters, digits, - and _, 64 at most")
     stream = StreamFolder(store / STREAMS / name)
+    if weights:
+        write_atomically(stream.path / contract.model.weights, Path(weights).read_bytes())
     stream.write_contract(contract, settings)
     ledger = Ledger(stream.ledger_file)
     if not ledger.entries:

@@ -20,7 +20,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from dash_core.checkpoint import CheckpointWriter, load_checkpoint
-from dash_core.config import digest_of
+from dash_core.config import RunConfig, digest_of
 from dash_core.data import ChunkPlan, Dataset, ImageSet
 from dash_core.data.arrived import CHUNKS, HELD_OUT, Arrived, check_arrived, joined, read_arrived
 from dash_core.device import choose_device, prepare_device
@@ -65,7 +65,7 @@ def open_training(
     bounds = np.cumsum([0, *(len(part) for part in parts)])[[0, *ends]]
     plan = ChunkPlan("stream", train.digest, contract.seed, torch.arange(len(train)).split(np.diff(bounds).tolist()))
     tested = held_out_images(stream, tested_arrivals(state), contract)
-    run = contract.run(stream.name, len(ends))
+    run = _with_initial_weights(stream, contract.run(stream.name, len(ends)))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
     stream.training.mkdir(parents=True, exist_ok=True)
@@ -83,6 +83,14 @@ def open_training(
     )
     progress.resumed(trajectory.records)
     return trajectory, progress
+
+
+def _with_initial_weights(stream: StreamFolder, run: RunConfig) -> RunConfig:
+    """Return the run with the path of the weights that the stream began with; its id does not depend on it."""
+    if run.model.weights is None:
+        return run
+    model = run.model.model_copy(update={"weights": str(stream.path / run.model.weights)})
+    return run.model_copy(update={"model": model})
 
 
 def _earlier(stream: StreamFolder, parent: str, contract: Contract) -> Earlier:
