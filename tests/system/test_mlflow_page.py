@@ -66,7 +66,7 @@ def address(store: Path) -> Iterator[str]:
 def page(address: str) -> Iterator[Page]:
     """Lend the page as a new user sees it, on a screen high enough for the five charts."""
     with running_chromium() as browser, browser.page(width=1400) as page:
-        page.resize(1400, 1600)
+        page.resize(1400, 2400)
         page.go(address)
         page.wait_for(DRAWN.format((len(CHARTS) * CHUNKS + 1) * len(METHODS)), seconds=120)
         yield page
@@ -97,8 +97,8 @@ def test_first_charts_are_accuracy_and_cost_with_a_point_for_each_method_and_chu
     titles = page.evaluate("document.body.innerText")
     assert titles.index("Accuracy and cost by chunk") < titles.index("Model metrics") < titles.index("phases")
     for plot in plots[: len(CHARTS)]:
-        assert plot["size"][0] > 300
-        assert plot["size"][1] > 200
+        assert plot["size"][0] > 400
+        assert plot["size"][1] > 180
         assert plot["points"] >= len(METHODS) * CHUNKS
         assert {(line["uuid"], len(line["y"])) for line in plot["lines"]} == {
             (f"tag.method.{m}", CHUNKS) for m in METHODS
