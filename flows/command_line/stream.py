@@ -427,7 +427,7 @@ def deploy(
 
     if configured_url() is None:
         raise ConfigError(
-            "PREFECT_API_URL: deployments need a Prefect server of your own: start it with `prefect server start`, and set "
+            "PREFECT_API_URL: a deployment needs a Prefect server of your own: run `prefect server start`, and set "
             f"PREFECT_API_URL=http://127.0.0.1:4200/api; without one, `dashpipe stream watch {name}` does the same"
         )
     from flows.deployed import deploy_stream
