@@ -20,6 +20,7 @@ from dash_core.mistakes import shown as shown
 from dash_core.protocols import STANDARD, Experiment, Protocol, ProtocolConfig
 from dash_core.section import (
     Accuracy,
+    AsTuple,
     Batch,
     Colour,
     Count,
@@ -86,7 +87,7 @@ class ModelConfig(Section):
 
     weights: FileName | None = None  # file of weights to start from: safetensors, or as torch.save writes a state_dict
     weights_sha256: Digest | None = None  # of that file; None: as it is now
-    frozen: list[str] = Field([])  # layers that are not trained, by name: [conv1, bn1, layer1]
+    frozen: Annotated[tuple[str, ...], AsTuple] = ()  # layers that are not trained, by name: [conv1, bn1, layer1]
 
     @model_validator(mode="before")
     @classmethod
@@ -112,8 +113,8 @@ class ModelConfig(Section):
 
     @field_validator("frozen")
     @classmethod
-    def _no_layer_twice(cls, frozen: list[str]) -> list[str]:
-        return sorted(distinct(frozen, "frozen"))
+    def _no_layer_twice(cls, frozen: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(distinct(list(frozen), "frozen")))
 
     @field_validator("width")
     @classmethod
@@ -172,7 +173,7 @@ class TrainingConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the target that all classes have equally
     clip_norm: Positive | None = None  # largest norm of the gradient of all parameters together; None: any
     micro_batch_size: Batch | None = None  # images in one pass; the gradients of a batch's parts are added; None: all
-    milestones: Annotated[list[Count], Field(min_length=1)] | None = None  # epochs, of multistep; None: see schedules
+    milestones: Annotated[tuple[Count, ...], Field(min_length=1), AsTuple] | None = None  # epochs; None: see schedules
     decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # factor at each of them; None: 0.2
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None  # of each chunk: held out to measure each epoch
     stop: Literal["train_accuracy", "validation"] = "train_accuracy"  # what ends an experiment before max_epochs
@@ -180,9 +181,9 @@ class TrainingConfig(Section):
 
     @field_validator("milestones")
     @classmethod
-    def _rising(cls, milestones: list[int] | None) -> list[int] | None:
-        if milestones and sorted(set(milestones)) != milestones:
-            raise ValueError(f"`milestones` must rise, got {milestones}")
+    def _rising(cls, milestones: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if milestones and tuple(sorted(set(milestones))) != milestones:
+            raise ValueError(f"`milestones` must rise, got {list(milestones)}")
         return milestones
 
     @model_validator(mode="after")

@@ -89,7 +89,7 @@ def _explain(kind: type[Section], mistake: Mapping[str, Any], where: str) -> str
     if mistake["type"] in NO_SECTION and isinstance(mistake["input"], str):
         first = _first_setting(section, path[-1])
         return f"{key} is a section of settings, got {shown(mistake['input'])}: set {key}.{first}={mistake['input']}"
-    if mistake["type"] == "list_type" and isinstance(mistake["input"], str):
+    if mistake["type"] in ("list_type", "tuple_type") and isinstance(mistake["input"], str):
         return f"{key} is a list, got {shown(mistake['input'])}: set {key}=[{mistake['input']}]"
     message = mistake["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:] if message[:5] == "Input" else message

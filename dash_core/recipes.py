@@ -66,7 +66,7 @@ def resolve(
         "augmentation": recipe.augmentation_for.get(dataset_name, recipe.augmentation),
     }
     if (training.schedule or recipe.schedule) == "multistep":
-        training_values |= {"milestones": list(MILESTONES), "decay": DECAY}
+        training_values |= {"milestones": MILESTONES, "decay": DECAY}
     optimizer = optimizer.model_copy(update=_missing(optimizer, {"weight_decay": recipe.weight_decay}))
     return optimizer, training.model_copy(update=_missing(training, training_values))
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # can be hashed
 Share = Annotated[float, Field(ge=0, le=1)]
 Accuracy = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

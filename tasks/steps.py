@@ -65,8 +65,8 @@ def step(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def _warn(name: str) -> None:
     LOGGER.warning(
-        "a run waits: Prefect has not started its task %s for %.0f s. A concurrency limit on one of its tags may have "
-        "no free slot; `prefect concurrency-limit ls` and `prefect gcl ls` list the limits",
+        "a run waits: Prefect has not started its task %s in %.0f s. The server may not answer, or a concurrency limit "
+        "on one of its tags is full (`prefect concurrency-limit ls` and `prefect gcl ls` list the limits)",
         name,
         WAITING_SECONDS,
     )

@@ -82,6 +82,14 @@ def test_a_symbol_of_the_paper_and_a_key_of_another_section_are_told_where_they_
     assert refusal(nested(key, 1)).startswith(f"unknown key {key} ({hint})")
 
 
+def test_the_sections_of_a_setting_can_be_hashed_and_written_as_lists():
+    params = parse(Params, {"model": {"frozen": ["b", "a"]}, "training": {"recipe": "sota", "milestones": [3, 5]}})
+    assert len({params.model, params.training, params.optimizer, params.dataset}) == 4
+    dumped = params.model_dump(mode="json")
+    assert (dumped["model"]["frozen"], dumped["training"]["milestones"]) == (["a", "b"], [3, 5])
+    assert refusal({"model": {"frozen": "a"}}) == "model.frozen is a list, got 'a': set model.frozen=[a]"
+
+
 def test_a_method_may_have_its_own_learning_rate():
     content = {"methods": {"slow": {"intervention": "dash", "lr": 0.001}, "dash": {}}, "optimizer": {"lr": 0.1}}
     params = parse(Params, {**content, "compare": {"methods": ["slow", "dash"]}})

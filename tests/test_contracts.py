@@ -23,6 +23,7 @@ VIEWS = (
     "dash_core.stream.gate",
     "dash_core.stream.drift",
 )  # of records, and of a stream's models: training needs none
+EXTRAS = tuple(f"dash_core.integrations.{name}" for name in ("lightning", "skorch", "transformers"))
 
 WITHOUT_THE_SHELL = """
 import pkgutil, sys
@@ -73,7 +74,7 @@ def test_arrows_between_packages_only_go_down():
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize(("absent", "views"), [(SHELL, ()), (SHELL + DRAWING, VIEWS)])
+@pytest.mark.parametrize(("absent", "views"), [(SHELL, EXTRAS), (SHELL + DRAWING, VIEWS + EXTRAS)])
 def test_the_science_imports_where_none_of_the_shell_is_installed(absent, views):
     files = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "dash_core").rglob("*.py")]
     modules = {".".join(file.parts).removesuffix(".__init__") for file in files} - {"dash_core"}

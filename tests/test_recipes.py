@@ -64,7 +64,7 @@ def test_milestones_and_decay_can_be_given_and_are_those_in_effect() -> None:
     schedule = schedule_of(given)
     assert [schedule(epoch) for epoch in (0, 1, 2, 4, 5, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
     _, usual = resolve(OptimizerConfig(), TrainingConfig(recipe="sota"), "cifar10")
-    assert (usual.milestones, usual.decay) == ([60, 120, 160, 200], 0.2)
+    assert (usual.milestones, usual.decay) == ((60, 120, 160, 200), 0.2)
 
 
 def test_cosine_falls_from_the_whole_rate_towards_nothing_at_max_epochs() -> None:

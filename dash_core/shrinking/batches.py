@@ -76,7 +76,7 @@ def gradient_over_batches(
                 f"a chunk must be a loader or another iterable of batches, got a {type(chunk).__name__}: a single "
                 "batch goes in a list, chunks=[[batch]]"
             )
-    with gradients_of(model, vectors, mode) as (leaves, tensors), _generators_as_found(chunks):
+    with gradients_of(model, vectors, mode, any_buffers=True) as (leaves, tensors), _generators_as_found(chunks):
         for chunk, weight in zip(chunks, chunk_weights(len(chunks), alpha, cutoff), strict=True):
             if not weight:
                 continue

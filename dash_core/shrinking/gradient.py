@@ -80,16 +80,17 @@ def averaged_gradient(
 
 @contextmanager
 def gradients_of(
-    model: nn.Module, vectors: Vectors | None, mode: Literal["eval", "train"]
+    model: nn.Module, vectors: Vectors | None, mode: Literal["eval", "train"], *, any_buffers: bool = False
 ) -> Iterator[tuple[dict[str, Tensor], list[Tensor]]]:
     """Yield the tensors whose `.grad` backward() fills for the weights to shrink, by name, and all that get a `.grad`.
 
     The model is in the given mode for the block; its modes, buffers and gradients are then as found (`as_found`).
+    any_buffers: restore them after eval mode too, in which layers of torch change none.
     """
     if mode not in ("eval", "train"):
         raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
     weights = find_weights(model, vectors).shrunk
-    with as_found(model, training=mode == "train"), ExitStack() as stack:
+    with as_found(model, training=mode == "train", any_buffers=any_buffers), ExitStack() as stack:
         leaves = {weight.name: stack.enter_context(weight.as_leaf()) for weight in weights}
         own = {id(parameter) for parameter in model.parameters()}
         yield leaves, [*model.parameters(), *(leaf for leaf in leaves.values() if id(leaf) not in own)]
@@ -218,10 +219,11 @@ def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def as_found(model: nn.Module, *, training: bool) -> Iterator[None]:
+def as_found(model: nn.Module, *, training: bool, any_buffers: bool = False) -> Iterator[None]:
     """Set the mode and clear gradients for the block; restore modes, buffers, gradients and global generators."""
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
-    buffers = {buffer: buffer.clone() for buffer in model.buffers()} if training else {}
+    kept = model.named_buffers() if training or any_buffers else ()
+    buffers = {name: (buffer, buffer.clone()) for name, buffer in kept}
     device = next(model.parameters()).device
     cuda_devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda_devices, device_type="cuda"), in_mode(model, training=training):
@@ -232,5 +234,8 @@ def as_found(model: nn.Module, *, training: bool) -> Iterator[None]:
         finally:
             for parameter, gradient in gradients.items():
                 parameter.grad = gradient
-            for buffer, values in buffers.items():
+            for name, (buffer, values) in buffers.items():
                 buffer.copy_(values)
+                path, _, kind = name.rpartition(".")
+                if model.get_buffer(name) is not buffer:  # the model replaced it
+                    setattr(model.get_submodule(path), kind, buffer)

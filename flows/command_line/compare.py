@@ -57,11 +57,11 @@ def compare_and_print(options: SharedOptions, session: Session, again: bool) -> 
     from tasks.store.runs import is_complete
 
     settings, place, console = options.settings, session.place, session.console
-    warn_of(settings)
     trains = again or not all(is_complete(run, place) for run in settings.runs())
     if trains:
         fork_early({settings.model.name})
     check_data(settings, place, console)
+    warn_of(settings)
     failure = None
     with watched_services(settings.name, settings.runs(), session, trains):
         from flows.compare import ComparisonFailed, compare_methods

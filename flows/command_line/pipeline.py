@@ -92,7 +92,7 @@ def _stages(options: SharedOptions) -> Iterator["Stages"]:
     inputs = None
     if stage := os.environ.get("DVC_STAGE"):
         end_with_dvc()
-        inputs = StageInputs(stage, Path(os.environ.get("DVC_ROOT", ".")))
+        inputs = StageInputs(stage, Path.cwd())  # where DVC runs a stage, whatever folder it was called in
     place = options.place
     make_writable(place)
     yield Stages.of(options.settings, place, options, output_console())

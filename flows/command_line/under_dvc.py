@@ -58,13 +58,14 @@ class StageInputs:
     """
 
     def __init__(self, stage: str, project: Path) -> None:
-        """stage: as DVC names it, `train@dash` for an item of a matrix. ConfigError if other code runs than DVC sees.
+        """stage: as DVC names it, `train@dash` for an item of a matrix. project: the folder of its dvc.yaml.
 
-        Make it before the parameters are read.
+        Make it before the parameters are read. ConfigError if other code runs than DVC sees.
         """
         self._stage, self._project = stage, project
         name, _, self._item = stage.rpartition(":")[2].partition("@")
-        definition = read_yaml(project / DEFINITION).get("stages", {}).get(name, {})
+        stages = read_yaml(project / DEFINITION).get("stages", {}) if (project / DEFINITION).exists() else {}
+        definition = stages.get(name, {})
         self._code = [path for path in definition.get("deps", []) if path.partition("/")[0] in PACKAGES]
         self._names = [self._resolved(entry) for entry in definition.get("params", []) if isinstance(entry, str)]
         self._check_code()

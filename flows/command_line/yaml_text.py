@@ -198,7 +198,7 @@ def _form(annotation: Any) -> Form:
         return _form_of_section(annotation)
     if origin is Annotated:
         return _form(arguments[0])
-    if origin is list:
+    if origin in (list, tuple):
         inside = _form(arguments[0])
         return {EACH: inside} if inside else None
     if origin in (Union, UnionType):

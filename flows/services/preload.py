@@ -3,9 +3,14 @@
 `flows.services.preloaded` comes last: until then this process ends as soon as its parent does.
 """
 
+import os
+import signal
+
 from tasks.store.stopping import STOPPING_SIGNALS, ignore_signals
 
 ignore_signals(*STOPPING_SIGNALS)  # they are for the command's process, also during these imports
+if hasattr(os, "register_at_fork"):  # a worker is asked to stop by SIGTERM
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 from flows.services.child import ParentWatch  # noqa: E402
 from flows.services.environment import imports_begin  # noqa: E402

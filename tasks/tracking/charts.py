@@ -19,7 +19,7 @@ SECTIONS = (
     "Model metrics",
     "phases",
 )  # the last two are MLflow's; it fills them and adds others
-SIZES = {"columns": 2, "cardHeight": 300}  # two charts a row, so that they can be read beside the list of runs
+SIZES = {"columns": 1, "cardHeight": 300}  # a chart a row: two are 200 pixels wide beside the assistant's pane
 LINES = ("test_accuracy", "steps", "total_teraflops", "total_seconds")
 
 

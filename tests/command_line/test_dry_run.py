@@ -51,6 +51,7 @@ def test_runs_that_items_share_are_counted_once_and_complete_ones_not_at_all(mea
     assert "together   1 runs" in out
 
 
+@pytest.mark.slow
 def test_every_item_tells_its_hours_at_full_scale(measured, tmp_path, capsys):
     out = told(["all"], tmp_path, capsys, "full")
     assert "table-1    full: 180 of 180 runs" in out

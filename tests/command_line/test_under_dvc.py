@@ -66,6 +66,7 @@ def test_what_a_stage_does_not_depend_on_may_change_under_it(dvc_project):
     (dvc_project / "dash_core" / "optim" / "__pycache__" / "sam.pyc").write_bytes(b"compiled")
     inputs.check()
     StageInputs("another", dvc_project).check()
+    StageInputs("train@dash", dvc_project / "dash_core").check()  # a stage that works elsewhere than its dvc.yaml is
 
 
 def test_a_project_whose_code_is_not_the_code_that_runs_is_an_error_at_once(dvc_project):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dash_core.data.image_file import _centre
+from dash_core.data.image_file import resized
 from dash_core.exporting import ModelCard, RawImageClassifier, cut_to_size
 from dash_core.loading import Normalisation
 from tests import toy
@@ -18,9 +18,9 @@ SIZES = [((8, 8), 8), ((37, 53), 8), ((64, 64), 32), ((5, 9), 16), ((1, 1), 8), 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_image_is_resized_as_the_image_folder_resizes_it_pixel_by_pixel(shape, side, channels):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, channels), dtype=np.uint8)
-    expected = np.asarray(_centre(Image.fromarray(pixels if channels == 3 else pixels[:, :, 0]), side)).reshape(
-        side, side, channels
-    )
+    expected = np.asarray(
+        resized(Image.fromarray(pixels if channels == 3 else pixels[:, :, 0]), side, "crop", "white")
+    ).reshape(side, side, channels)
     found = cut_to_size(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2), (side, side))
     assert np.array_equal(found[0].permute(1, 2, 0).numpy(), expected)
 

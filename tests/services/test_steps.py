@@ -42,7 +42,10 @@ def test_a_task_that_prefect_does_not_start_is_named_once_and_one_that_takes_lon
     seconds[0] = 0.6
     assert work(0.0) == "done"
     assert len(caplog.messages) == 1
-    assert "Prefect has not started its task train for 0 s. A concurrency limit" in caplog.messages[0]
+    assert (
+        "Prefect has not started its task train in 0 s. The server may not answer, or a concurrency limit"
+        in caplog.messages[0]
+    )
     assert tags == [["dashpipe-train"]]
 
 

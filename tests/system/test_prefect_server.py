@@ -72,7 +72,7 @@ def _no_settings_of_the_machine(monkeypatch, tmp_path):
 
 
 def test_every_task_run_is_recorded_nothing_is_printed_and_no_process_stays(tmp_path):
-    store = tmp_path / "made if absent"
+    store = tmp_path / "made if absent?#%41:memory:"
     ran = _python(PROGRAM + RUN, store, 150)
     assert ran.communicate() == ("", "")
     assert ran.returncode == 0

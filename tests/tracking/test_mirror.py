@@ -319,3 +319,15 @@ def test_an_error_closes_the_comparisons_own_run_which_mlflow_shows_and_opens_no
         assert mirror.opened == opened
     summary = client.client_of(mirror.uri).get_run(mirror._open().summary_run_id)
     assert summary.info.status == status
+
+
+def test_a_store_of_any_name_keeps_its_database_and_its_artifacts(place, empty_database, tmp_path, no_model):
+    store = tmp_path / "a?b#c%41:memory:"
+    store.mkdir()
+    shutil.copy(empty_database, store)
+    mirror = mirror_of(place.model_copy(update={"store": store}))
+    train(mirror.folders)
+    assert mirror.bring(RUN, wait=True), mirror.failures.reasons
+    assert "chunks.jsonl" in files(mirror)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a?b#c%41:memory:", "store"]
+    assert list((store / "mlartifacts").rglob("chunks.jsonl"))

@@ -106,7 +106,7 @@ def small_digits(compared: Sequence[str] = METHODS) -> Overlay:
         "optimizer": {"lr": 0.01},
         "training": {"batch_size": 64, "max_epochs": 500},
         "methods": _methods(0.3),
-        "seeds": [10, 11, 12, 13, 14],
+        "seeds": [20, 21, 22, 23, 24],
         "compare": {"methods": list(compared)},
     }
 
