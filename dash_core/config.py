@@ -46,13 +46,14 @@ WIDTHS = {"resnet18": 64, "resnet18_sota": 64, "resnet10": 16}  # channels of th
 class DatasetConfig(Section):
     """Which images, and what is done to the training set before it is split into chunks."""
 
-    later: ClassVar = frozenset(("background", "damaged", "resize"))
+    later: ClassVar = frozenset(("background", "damaged", "resize", "hold_out"))
 
     name: str = "digits"
     folder: FolderName | None = None  # image_folder only: the tree with train/ and, where there is one, test/
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None  # pixels a side; None: as found, imagenet: 224
     resize: Literal["crop", "squash", "pad"] = "crop"  # how image_size is reached; see `image_file.resized`
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # hold-out where the source has no test split
+    hold_out: Literal["stratified", "hashed"] = "stratified"  # hashed: image_folder; more images move none of them
     background: Colour = "white"  # shown through transparent pixels of image files
     damaged: Literal["refuse", "leave_out"] = "refuse"  # image files that cannot be read
     label_noise: Share = 0.0  # share of training labels replaced by another class, uniformly
@@ -70,6 +71,8 @@ class DatasetConfig(Section):
         changed = self.later & self.identity.keys()
         if changed and self.name not in IN_FILES:
             raise ValueError(f"`{min(changed)}` is only used with the datasets {', '.join(IN_FILES)}")
+        if self.hold_out != "stratified" and self.name != "image_folder":
+            raise ValueError("`hold_out` is only used with the dataset image_folder")
         return self
 
 

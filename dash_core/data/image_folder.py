@@ -21,7 +21,7 @@ from torch import Tensor
 from dash_core.config import DatasetConfig
 from dash_core.data.cache import Source, file_identity
 from dash_core.data.decoding import ImageFiles, leave_out_or_refuse, read_headers
-from dash_core.data.hold_out import stratified_hold_out
+from dash_core.data.hold_out import hashed_hold_out, stratified_hold_out
 from dash_core.data.noticed import Noticed
 from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
@@ -67,6 +67,7 @@ def open_image_folder(config: DatasetConfig, data_root: Path, download: bool, pr
     tree = _tree(root)
     test_share = None if tree.test else config.test_share
     choices = [config.image_size, test_share, config.background, config.damaged]
+    choices += [config.hold_out] if config.hold_out != "stratified" and not tree.test else []
     choices += [config.resize] if config.resize != "crop" else []  # older caches have no such entry
     identity = [*choices, len(tree.test), file_identity(root, tree.files)]
     return Source(identity, lambda: _image_files(config, tree, progress))
@@ -91,7 +92,10 @@ def _image_files(config: DatasetConfig, tree: _Tree, progress: ProgressCallback)
         found = leave_out_or_refuse(found, config.damaged, progress)
     if tree.test:
         return found
-    train, test = stratified_hold_out(found.labels, found.class_names, config.test_share)
+    if config.hold_out == "hashed":
+        train, test = hashed_hold_out(found.files, config.test_share)
+    else:
+        train, test = stratified_hold_out(found.labels, found.class_names, config.test_share)
     order = torch.cat((train, test))
     files = [found.files[index] for index in order.tolist()]
     return replace(found, files=files, labels=found.labels[order], train=len(train))

@@ -427,10 +427,10 @@ def deploy(
 
     if configured_url() is None:
         raise ConfigError(
-            "PREFECT_API_URL: deployments need a Prefect server of your own: start it with `prefect server start`, and set "
+            "PREFECT_API_URL: a deployment needs a Prefect server of your own: run `prefect server start`, and set "
             f"PREFECT_API_URL=http://127.0.0.1:4200/api; without one, `dashpipe stream watch {name}` does the same"
         )
-    from flows.deployed import deploy_stream
+    from flows.services.deployments import deploy_stream
 
     store, params = options.store_folder.resolve(), options.params.resolve()
     print(f"deployment: {deploy_stream(stream.name, store, params, cron, pool)}")

@@ -35,6 +35,7 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/shrinking",
     "dash_core/stream/chain.py",
     "dash_core/stream/identities.py",
+    "dash_core/stream/sides.py",
     "dash_core/training.py",
     "dash_core/trajectory.py",
     "tasks/store/datasets.py",

@@ -48,6 +48,26 @@ def test_without_a_test_folder_a_share_of_each_class_is_held_out(load, tree):
     assert len(seen) == 10
 
 
+def test_hashed_images_keep_their_side_when_others_are_added_which_stratified_ones_do_not(tmp_path, load):
+    def write(numbers) -> None:
+        for number in numbers:
+            path = tmp_path / "t" / f"class {number % 2}" / f"{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 255, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+
+    write(range(40))
+    before = {choice: held(load(tmp_path / "t", hold_out=choice)) for choice in ("hashed", "stratified")}
+    write(range(40, 60))
+    after = {choice: load(tmp_path / "t", hold_out=choice) for choice in ("hashed", "stratified")}
+    assert before["hashed"] <= held(after["hashed"])
+    assert not before["stratified"] <= held(after["stratified"])
+
+
+def held(dataset) -> set[bytes]:
+    return {image.numpy().tobytes() for image in dataset.test.images}
+
+
 def test_a_train_folder_alone_is_held_out_too(tmp_path, load, class_folders):
     class_folders(tmp_path / "t" / "train", {"a": 5, "b": 5})
     assert len(load(tmp_path / "t").test) == 2
