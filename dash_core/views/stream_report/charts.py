@@ -83,8 +83,9 @@ def _legend(lines: Sequence[Line]) -> Markup:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round values from below the lowest to above the highest."""
-    spread = (high - low) or abs(high) or 1.0
+    """Return round values from below the lowest to above the highest; below a single value."""
+    low = low if high > low else high - 0.02 * (abs(high) or 1.0)
+    spread = high - low
     step = 10 ** math.floor(math.log10(spread / TICKS))
     step *= next(factor for factor in (1, 2, 5, 10) if factor * step * TICKS >= spread)
     first, last = math.floor(low / step), math.ceil(high / step)

@@ -74,6 +74,8 @@ def test_a_chart_has_round_ticks_around_its_values_and_names_its_lines():
     assert '<li class="challenger">a</li>' in chart
     flat = str(line_chart("t", "s", "chunk", [Line("a", "cost", [(1, 0.0)])]))
     assert "nan" not in flat
+    whole = str(line_chart("t", "%", "chunk", [Line("a", "champion", [(1, 100.0), (2, 100.0)])]))
+    assert re.findall(r'text-anchor="end">([\d.]+)<', whole)[-1] == "100.0"
     assert line_chart("t", "s", "chunk", []) == ""
     assert "nan" not in interval_picture(0.0, 0.0, 0.0, 0.01)
 
