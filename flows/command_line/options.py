@@ -86,7 +86,7 @@ class SharedOptions:
     @property
     def store_folder(self) -> Path:
         """The store as it was given, or the parameters' folder; never a copy that DVC makes for an experiment."""
-        from flows.command_line.under_dvc import own_project
+        from flows.command_line.dvc_project import own_project
 
         return self.store or own_project(self.params.parent)
 

@@ -14,18 +14,8 @@ from flows.services.child import ParentWatch, ancestors
 from tasks.store.code import ROOT
 from tasks.store.runs import PACKAGES
 
-EXPERIMENTS = (".dvc", "tmp", "exps")  # where `dvc exp run --temp` and `--queue` make their copies of a project
 RUNNING_FILE = Path(".dvc", "tmp", "rwlock")  # JSON: the DVC processes that write outputs now, by output
 DEFINITION = "dvc.yaml"
-
-
-def own_project(folder: Path) -> Path:
-    """Return the folder, or the project it is a copy of if DVC made it for an experiment, to be thrown away."""
-    parts = folder.resolve().parts
-    for start in range(1, len(parts) - len(EXPERIMENTS)):
-        if parts[start : start + len(EXPERIMENTS)] == EXPERIMENTS:
-            return Path(*parts[:start])
-    return folder
 
 
 def end_with_dvc() -> None:

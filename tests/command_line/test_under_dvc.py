@@ -10,8 +10,9 @@ import yaml
 
 from dash_core.errors import ConfigError
 from flows.command_line import under_dvc
+from flows.command_line.dvc_project import own_project
 from flows.command_line.options import SharedOptions
-from flows.command_line.under_dvc import StageInputs, end_with_dvc, own_project
+from flows.command_line.under_dvc import StageInputs, end_with_dvc
 from flows.services.child import ancestors
 from tasks.store.code import ROOT
 

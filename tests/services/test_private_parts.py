@@ -17,7 +17,7 @@ import mlflow
 import pytest
 import torch
 
-from flows.command_line import under_dvc
+from flows.command_line import dvc_project, under_dvc
 from flows.services import prefect_process, prefect_server, prefect_settings
 from flows.services.prefect_settings import private_environment, private_settings
 from flows.services.workers import _processes_of
@@ -85,7 +85,7 @@ def test_dvc_names_the_process_that_runs_a_stage_where_we_look(tmp_path):
     assert under_dvc.running_dvc(tmp_path) == set()
     with rwlock(str(tmp_path / ".dvc" / "tmp"), localfs, "dvc repro", [], [str(tmp_path / "results")], False):
         assert under_dvc.running_dvc(tmp_path) == {os.getpid()}
-    assert under_dvc.EXPERIMENTS[-1] == EXEC_TMP_DIR
+    assert dvc_project.EXPERIMENTS[-1] == EXEC_TMP_DIR
 
 
 def test_layers_of_torch_call_the_convolution_that_ours_replace():
