@@ -18,6 +18,8 @@ VIEWS = (
     "dash_core.views.report",
     "dash_core.views.reproduction",
     "dash_core.views.statistics",
+    "dash_core.views.rules",
+    "dash_core.views.holm",
     "dash_core.views.stream_report",
     "dash_core.stream.paired",
     "dash_core.stream.gate",
