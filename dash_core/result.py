@@ -60,6 +60,8 @@ def read_result(
         result = json.loads(content.decode())
         if not isinstance(result, dict) or not set(result) >= RESULT_KEYS:
             raise ValueError(f"it needs {', '.join(sorted(RESULT_KEYS))}")
+        if not isinstance(result["weights_sha256"], str):
+            raise ValueError("weights_sha256 is no text")
         belongs = result["digest"] == run.digest and split in (None, result["split"]) and code in (None, result["code"])
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}); remove the run's folder to run it again") from None
@@ -98,6 +100,6 @@ def _digest_of_file(path: Path, inode: int, size: int, changed: int) -> str:
 
 def _damaged(path: Path) -> RecordError:
     return RecordError(
-        f"{path} is not what the run wrote: its SHA-256 is not that in {RESULT_FILE}; "
+        f"{path} is not what the run wrote: its SHA-256 is not that in {path.parent / RESULT_FILE}; "
         "remove the run's folder to run it again"
     )

@@ -61,7 +61,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     """Yield the words after `dashpipe` of each command of a page, in its blocks and in its text."""
     text = page.read_text(encoding="utf-8")
     shell = (found["code"] for found in FENCED.finditer(text) if found["language"] in ("", "bash", "sh"))
-    lines = [line for code in shell for line in code.splitlines()]
+    lines = [line for code in shell for line in code.replace("\\\n", " ").splitlines()]
     for line in [*lines, *INLINE.findall(text)]:
         if "dashpipe" not in line or line.count("'") % 2:
             continue
@@ -81,6 +81,9 @@ def test_every_command_and_option_that_a_page_names_is_there(page):
     for words in commands(page):
         assert words[0] in group.commands or words[0].startswith("-"), f"dashpipe {words[0]}"
         command = group.commands.get(words[0], group)
+        if len(words) > 1 and hasattr(command, "commands"):
+            assert words[1] in command.commands, f"dashpipe {words[0]} {words[1]}"
+            command = command.commands[words[1]]
         options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         given = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert given <= options | {"--help"}, f"dashpipe {' '.join(words)}"

@@ -334,12 +334,11 @@ def serve(
     options: SharedOptions,
     name: Name,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve the champion on this machine: POST an image, get its class. A new champion is followed."""
     from flows.services.model_server import serve
 
-    serve(_stream(options, name).path, host, port, lambda line: print(line, flush=True))
+    serve(_stream(options, name).path, port, lambda line: print(line, flush=True))
 
 
 @command("params", "preset", "overrides", "store", "data_root")

@@ -45,7 +45,7 @@ class _Body(io.BytesIO):
         return "the body"
 
 
-def serve(folder: Path, host: str = HOST, port: int = 8000, say: Callable[[str], None] = print) -> None:
+def serve(folder: Path, port: int = 8000, say: Callable[[str], None] = print) -> None:
     """Serve the champion of a stream's folder until Ctrl-C or SIGTERM, and follow it. Port 0 takes any free one.
 
     DashError if the stream has no champion or if it fails its checks; ConfigError if the port is taken.
@@ -53,8 +53,8 @@ def serve(folder: Path, host: str = HOST, port: int = 8000, say: Callable[[str],
     import uvicorn
 
     champion = Champion(Path(folder), say)
-    with _listening(host, port) as listener, _until_terminated():
-        address = f"http://{host}:{listener.getsockname()[1]}"
+    with _listening(port) as listener, _until_terminated():
+        address = f"http://{HOST}:{listener.getsockname()[1]}"
         say(f"serving model {champion.current.pointer.model} at {address}/predict   (Ctrl-C ends it)")
         champion.follow()
         try:
@@ -174,15 +174,15 @@ def _version(champion: Champion) -> dict[str, Any]:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(port: int) -> Iterator[socket.socket]:
     """Lend a socket that is bound to the port; ConfigError if it cannot be had."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
         try:
-            listener.bind((host, port))
+            listener.bind((HOST, port))
         except OSError as error:
             raise ConfigError(
-                f"port {port} of {host} cannot be used: {error.strerror}; choose another with --port, "
+                f"port {port} of {HOST} cannot be used: {error.strerror}; choose another with --port, "
                 "or --port 0 for a free one"
             ) from None
         yield listener

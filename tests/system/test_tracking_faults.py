@@ -117,7 +117,7 @@ def test_a_failing_server_is_asked_once_and_the_run_goes_on(fault, reason, impat
         assert re.search(reason, mirror.failures.reasons["metrics"])
         mirror.bring(RUN)
         mirror.close("FINISHED")
-        assert server.asked == asked <= 2
+        assert server.asked == asked <= 3  # whether it is there at all, its version, and one call
         assert len(told) == 1
 
 
@@ -127,7 +127,10 @@ def test_a_damaged_database_does_not_stop_a_run(place, monkeypatch, done):
     began = time.monotonic()
     mirror = _mirror(place)
     mirror.bring(RUN)
-    assert mirror.failures.reasons == {"metrics": "file is not a database"}
+    assert mirror.failures.reasons == {
+        "metrics": f"{place.store / 'mlflow.db'} is damaged (file is not a database): move it away, and `dashpipe sync` "
+        "makes it again from the records"
+    }
     assert time.monotonic() - began < 60
 
 

@@ -35,6 +35,6 @@ def export(stream: StreamFolder, state: StreamState, contract: Contract, model: 
             "contract": state.contract_digest,
         },
     )
-    with np.load(stream.model(model) / GOLDEN_FILE, allow_pickle=False) as golden:
+    with np.load(stream.model(model) / GOLDEN_FILE) as golden:
         images = torch.from_numpy(golden["images"])
     return export_model(load_model(stream, state, contract, model), card, stream.model(model) / EXPORT, images)

@@ -110,7 +110,7 @@ def _predicted_before(stream: StreamFolder, model: str, classes: int) -> Predict
     files = sorted(stream.evaluations.glob(f"{model}-g*.npz"), key=lambda file: int(file.stem.rpartition("-g")[2]))
     if not files:
         return None
-    with np.load(files[-1], allow_pickle=False) as content:
+    with np.load(files[-1]) as content:
         return Predicted(widened(content["probabilities"], classes), content["labels"])
 
 

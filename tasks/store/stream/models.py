@@ -259,7 +259,7 @@ def load_model(stream: StreamFolder, state: StreamState, contract: Contract, mod
 def check_answers(stream: StreamFolder, state: StreamState, contract: Contract, model: str) -> None:
     """Raise RecordError unless a model loads and answers its golden images as it did when it was trained."""
     loaded = load_model(stream, state, contract, model)
-    with np.load(stream.model(model) / GOLDEN_FILE, allow_pickle=False) as golden:
+    with np.load(stream.model(model) / GOLDEN_FILE) as golden:
         images, expected = golden["images"], golden["probabilities"]
     given = _answers(loaded, contract, images)
     if not np.allclose(given, expected, atol=GOLDEN_TOLERANCE):

@@ -58,7 +58,12 @@ def test_only_figures_and_what_is_made_of_them_import_plotly():
         r"^\s*(?:from|import) (?:plotly|kaleido|choreographer|dash_core\.views\.(?:figures|report))\b", re.M
     )
     importing = {path.relative_to(core).parts[:2] for path in core.rglob("*.py") if drawing.search(path.read_text())}
-    assert importing <= {("views", "figures"), ("views", "report"), ("views", "reproduction")}
+    assert importing <= {
+        ("views", "figures"),
+        ("views", "report"),
+        ("views", "reproduction"),
+        ("views", "stream_report"),
+    }
 
 
 def test_browser_path_decides_and_a_wrong_one_is_no_browser(monkeypatch, tmp_path):
