@@ -128,8 +128,8 @@ def test_a_damaged_database_does_not_stop_a_run(place, monkeypatch, done):
     mirror = _mirror(place)
     mirror.bring(RUN)
     assert mirror.failures.reasons == {
-        "metrics": f"{place.store / 'mlflow.db'} is damaged (file is not a database): move it away, and `dashpipe sync` "
-        "makes it again from the records"
+        "metrics": f"{place.store / 'mlflow.db'} is damaged (file is not a database): move it away, and "
+        "`dashpipe sync` makes it again from the records"
     }
     assert time.monotonic() - began < 60
 
