@@ -79,8 +79,8 @@ def test_a_worker_that_dies_after_its_last_word_costs_no_run(tmp_path, monkeypat
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(["compare"], id="compare"),
-        pytest.param(["run", "--method", "dash"], id="run", marks=pytest.mark.slow),
+        pytest.param(["compare"], id="compare", marks=pytest.mark.slow),
+        pytest.param(["run", "--method", "dash"], id="run"),
     ],
 )
 def test_a_command_opens_the_data_once(tmp_path, command):

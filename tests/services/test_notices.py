@@ -2,6 +2,8 @@
 
 import logging
 
+import pytest
+
 from flows.services.notices import warnings_shown
 from tests.system.shell import TINY, dashpipe
 
@@ -18,6 +20,7 @@ def test_a_warning_is_a_line_on_stderr_and_said_once(capsys):
     assert capsys.readouterr().err == "warning: 3 images are streamed\nwarning: another\n"
 
 
+@pytest.mark.slow
 def test_what_two_workers_have_to_say_is_said_once(tmp_path):
     settings = (*TINY, "chunks=2", "compare.workers=2", "compare.resident_gib=1e-6")
     ended = dashpipe(tmp_path / "store", "compare", settings=settings)
