@@ -368,6 +368,8 @@ def _as_overrides(stream: "StreamFolder", state: "StreamState", methods: list[st
     contract = stream.contract(state)
     method = contract.method
     parts = {part: getattr(contract, part).model_dump(mode="json") for part in ("model", "optimizer", "training")}
+    if contract.model.weights:  # the contract names the stream's own copy
+        parts["model"]["weights"] = str(stream.path / contract.model.weights)
     values = {
         "dataset.name": "stream",
         "dataset.folder": str(stream.path),
