@@ -175,11 +175,15 @@ def _version(champion: Champion) -> dict[str, Any]:
 
 @contextmanager
 def _listening(port: int) -> Iterator[socket.socket]:
-    """Lend a socket that is bound to the port; ConfigError if it cannot be had."""
+    """Lend a socket that listens on the port; ConfigError if it cannot be had.
+
+    Who reads the address may ask at once: the system keeps the request until the server has started.
+    """
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
         try:
             listener.bind((HOST, port))
+            listener.listen()
         except OSError as error:
             raise ConfigError(
                 f"port {port} of {HOST} cannot be used: {error.strerror}; choose another with --port, "

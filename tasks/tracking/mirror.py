@@ -282,8 +282,11 @@ def model_name(run: RunConfig) -> str:
 
 
 def status_of(kind: type[BaseException]) -> str:
-    """Return MLflow's status of a run that ended with an exception of this class: KILLED if the user stopped it."""
-    return "KILLED" if issubclass(kind, KeyboardInterrupt | StopRequested) else "FAILED"
+    """Return MLflow's status of a run that ended with an exception of this class: KILLED if the user stopped it.
+
+    Stops that are no errors are no `Exception`: Ctrl-C, and what Prefect makes of a SIGTERM within a flow.
+    """
+    return "FAILED" if issubclass(kind, Exception) and not issubclass(kind, StopRequested) else "KILLED"
 
 
 def _shared(params: Params) -> dict[str, Any]:

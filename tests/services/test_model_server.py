@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -166,6 +167,19 @@ def test_a_stream_without_a_champion_and_a_taken_port_are_errors(folder, tmp_pat
         Champion(tmp_path_factory.mktemp("empty"))
     with serving(Champion(folder)) as base, pytest.raises(ConfigError, match="cannot be used: Address already in use"):
         model_server.serve(folder, port=int(base.rpartition(":")[2]), say=lambda message: None)
+
+
+def test_the_address_takes_requests_as_soon_as_it_is_said(folder):
+    reached = []
+
+    def connect(line):
+        port = int(re.search(r":(\d+)/predict", line).group(1))
+        socket.create_connection((model_server.HOST, port), timeout=10).close()
+        reached.append(port)
+        raise KeyboardInterrupt
+
+    model_server.serve(folder, port=0, say=connect)
+    assert len(reached) == 1
 
 
 SERVE = """

@@ -94,15 +94,16 @@ def test_a_comparison_whose_terminal_is_closed_saves_and_closes_its_runs_in_mlfl
     os.close(slave)
     assert process.wait(shell.PATIENCE) == 128 + signal.SIGHUP
     assert shell.within(30, lambda: not shell.processes_of(store))
-    assert len(tracked(store)) == 2
-    assert "RUNNING" not in tracked(store)
+    assert tracked(store) == ["KILLED", "KILLED"]
     (run,) = shell.params(settings).runs()
     before = read_progress(store / "runs" / run.id)
     assert before.state == "stopped"
     again = shell.start(store, "compare", settings=settings)
     assert again.until(lambda: read_progress(store / "runs" / run.id).epoch > before.epoch)
+    assert again.until(lambda: tracked(store) == ["RUNNING", "RUNNING"])
     again.process.send_signal(signal.SIGTERM)
     assert again.end().code == 128 + signal.SIGTERM
+    assert tracked(store) == ["KILLED", "KILLED"]
 
 
 def trains(store: Path) -> bool:

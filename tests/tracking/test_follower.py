@@ -86,7 +86,13 @@ def test_a_block_that_is_left_by_an_error_closes_its_runs_and_opens_nothing_for_
     assert mirror.leaving
 
 
-@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (OSError, "FAILED")])
+class Terminated(BaseException):
+    """Stands for Prefect's TerminationSignal: a SIGTERM within a flow, and no KeyboardInterrupt."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, "KILLED"), (Terminated, "KILLED"), (OSError, "FAILED")]
+)
 def test_a_block_that_is_left_by_an_error_closes_the_comparisons_own_run_if_mlflow_shows_it(mirror, error, status):
     for mirror.opened in (False, True):
         with pytest.raises(error), Follower(mirror, RUNS):
