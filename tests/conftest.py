@@ -5,6 +5,8 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault("DO_NOT_TRACK", "true")  # of Prefect too, which tests import before our own environment is set
+
 # two spinning threads a process are many times slower than one where cores are shared
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
