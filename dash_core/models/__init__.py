@@ -49,34 +49,22 @@ class ModelSpec:
         return WIDTHS.get(self.name)
 
 
+def _resnet(name: str, summary: str, source: str, build: Callable[..., nn.Module]) -> ModelSpec:
+    normalisations = tuple(NORMALISATIONS)
+    return ModelSpec(name, summary, source, build, head=("fc",), smallest=8, normalisations=normalisations)
+
+
 _TORCHVISION = ("torchvision.models",)
 _SPECS = (
-    ModelSpec(
-        name="resnet18",
-        summary="3x3 stem, max-pool kept",
-        source="He et al. 2016; DASH, section 5",
-        build=resnet18,
-        head=("fc",),
-        smallest=8,
-        normalisations=tuple(NORMALISATIONS),
+    _resnet("resnet18", "3x3 stem, max-pool kept", "He et al. 2016; DASH, section 5", resnet18),
+    _resnet(
+        "resnet18_sota",
+        "3x3 stem, no max-pool, torch's default initialisation",
+        "He et al. 2016; DASH, SoTA setting",
+        resnet18_sota,
     ),
-    ModelSpec(
-        name="resnet18_sota",
-        summary="3x3 stem, no max-pool, torch's default initialisation",
-        source="He et al. 2016; DASH, SoTA setting",
-        build=resnet18_sota,
-        head=("fc",),
-        smallest=8,
-        normalisations=tuple(NORMALISATIONS),
-    ),
-    ModelSpec(
-        name="resnet10",
-        summary="resnet18 with one block a stage and a quarter of the width",
-        source="ours; cf. He et al. 2016",
-        build=resnet10,
-        head=("fc",),
-        smallest=8,
-        normalisations=tuple(NORMALISATIONS),
+    _resnet(
+        "resnet10", "resnet18 with one block a stage and a quarter of the width", "ours; cf. He et al. 2016", resnet10
     ),
     ModelSpec(
         name="vgg16_bn",

@@ -1,7 +1,6 @@
 """MLflow's pages over the comparisons of a store, served on this machine only."""
 
 import os
-import signal
 import socket
 import subprocess
 import urllib.error
@@ -15,7 +14,7 @@ from dash_core.errors import ConfigError, DashError, public_address
 from flows.services.child import absolute_python_path, end_group, start_child, wait_healthy
 from flows.services.prefect_settings import EMPTY_HOME
 from tasks.store.sqlite_files import path_in, sqlite_url
-from tasks.store.stopping import STOPPING_SIGNALS
+from tasks.store.stopping import STOPPING_SIGNALS, ended_by
 from tasks.tracking.address import SERVED, artifact_root, check_answer, check_uri, tracking_uri
 from tasks.tracking.client import check_database, comparison_url, find_experiment
 from tasks.tracking.moved import LocationsUnknown, own_artifacts
@@ -62,7 +61,7 @@ def serve_ui(
             own_artifacts(uri, store)
         except LocationsUnknown as error:
             say(f"note: {error}")
-    with _until_terminated(), _running_server(uri, store, port) as server:
+    with ended_by(*STOPPING_SIGNALS), _running_server(uri, store, port) as server:
         if not wait_healthy(server, lambda seconds: _answers(base, seconds), START_SECONDS):
             raise DashError(f"MLflow's server did not answer at {base}; its log: {Path(store) / LOG_FILE}")
         _show(base, experiment, comparison, open_browser, say, "   (Ctrl-C ends it)")
@@ -161,20 +160,3 @@ def _answers(base: str, seconds: float) -> bool:
             return True
     except (urllib.error.URLError, OSError):
         return False
-
-
-@contextmanager
-def _until_terminated() -> Iterator[None]:
-    """Let the signals that stop a command end the block, also in a background job, which a shell has ignore Ctrl-C."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in STOPPING_SIGNALS}
-    try:
-        yield
-    except KeyboardInterrupt:
-        return
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,6 +14,7 @@ from dash_core.data.image_file import DamagedImage, decode
 from dash_core.device import usable_cores
 from dash_core.errors import ConfigError, DataError
 from flows.services.champion import Champion, ServedModel
+from tasks.store.stopping import ended_by
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -53,7 +54,7 @@ def serve(folder: Path, port: int = 8000, say: Callable[[str], None] = print) ->
     import uvicorn
 
     champion = Champion(Path(folder), say)
-    with _listening(port) as listener, _until_terminated():
+    with _listening(port) as listener, ended_by(signal.SIGTERM, signal.SIGINT):
         address = f"http://{HOST}:{listener.getsockname()[1]}"
         say(f"serving model {champion.current.pointer.model} at {address}/predict   (Ctrl-C ends it)")
         champion.follow()
@@ -66,7 +67,7 @@ def serve(folder: Path, port: int = 8000, say: Callable[[str], None] = print) ->
                 limit_concurrency=WAITING_REQUESTS,
                 timeout_graceful_shutdown=10,
             )
-            uvicorn.Server(config).run(sockets=[listener])
+            uvicorn.Server(config).run(sockets=[listener])  # answers what it was asked, then raises the signal again
         finally:
             champion.stop()
 
@@ -190,20 +191,3 @@ def _listening(port: int) -> Iterator[socket.socket]:
                 "or --port 0 for a free one"
             ) from None
         yield listener
-
-
-@contextmanager
-def _until_terminated() -> Iterator[None]:
-    """End the block on SIGTERM and Ctrl-C; uvicorn first answers the requests that it has, then sends the signal on."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        return
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

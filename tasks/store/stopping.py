@@ -61,3 +61,20 @@ def ignore_signals(*numbers: signal.Signals) -> None:
     """Ignore signals in this process, and in those that are forked from it."""
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def ended_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals end the block quietly, also in a background job, which a shell has ignore Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

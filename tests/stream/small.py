@@ -1,19 +1,32 @@
 """Small streams for tests: toy images as PNG files, and passes without Prefect."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from dash_core.stream.contract import Contract
 from tasks.store.place import Place
+from tasks.store.stream import judging, releasing
 from tasks.store.stream.creating import begin, contract_for, first_delivery
 from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.passing import Verbs, one_pass
 from tests import toy
 
 CLASSES = 4
+
+
+@contextmanager
+def without_export() -> Iterator[None]:
+    """Leave out the export, which takes seconds for each model; another test has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (judging, releasing):
+            patch.setattr(module, "export", lambda *model: {})
+        yield
 
 
 def pixels(count: int, seed: int, side: int = 8) -> tuple[np.ndarray, np.ndarray]:

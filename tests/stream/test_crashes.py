@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 
-from tasks.store.stream import judging, releasing
 from tasks.store.stream.folder import StreamFolder
 from tests.stream import crashing, small
 
@@ -15,9 +14,7 @@ EVERY = 9  # change of the disk at which the quick test kills a pass
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_export():
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (judging, releasing):
-            patch.setattr(module, "export", lambda *model: {})
+    with small.without_export():
         yield
 
 

@@ -13,7 +13,6 @@ from dash_core.data.arrived import arrived_files, read_arrived
 from dash_core.errors import DataError, RecordError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.trajectory import Trajectory
-from tasks.store.stream import judging, releasing
 from tasks.store.stream.pending import next_step, pending_deliveries
 from tasks.store.stream.releasing import release, roll_back
 from tests import toy
@@ -24,10 +23,7 @@ QUICK = ("dash", "shrink_perturb")
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_export():
-    """Leave out the export, which takes seconds for each model; another test has it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (judging, releasing):
-            patch.setattr(module, "export", lambda *model: {})
+    with small.without_export():
         yield
 
 

@@ -8,7 +8,6 @@ from PIL import Image
 
 from dash_core.data.arrived import arrived_files, read_arrived
 from dash_core.errors import ConfigError
-from tasks.store.stream import judging, releasing
 from tasks.store.stream.creating import add_class
 from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.models import load_model
@@ -18,9 +17,7 @@ from tests.stream import small
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_export():
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (judging, releasing):
-            patch.setattr(module, "export", lambda *model: {})
+    with small.without_export():
         yield
 
 

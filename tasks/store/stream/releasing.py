@@ -25,12 +25,7 @@ def roll_back(
     target = _named(model, released) if model else (usable[-1] if usable else None)
     if target is None:
         raise ConfigError(f"stream {stream.name} has no earlier champion to return to")
-    if target == state.champion:
-        raise ConfigError(f"{target} is the champion already")
-    check_answers(stream, state, contract, target)
-    export(stream, state, contract, target)
-    ledger.append("released", model=target, by="rollback", reason=reason)
-    return _pointed(stream, ledger)
+    return _release(stream, ledger, contract, state, target, by="rollback", reason=reason)
 
 
 def release(
@@ -41,12 +36,7 @@ def release(
     target = _named(model, list(state.models)) if model else state.challenger
     if target is None:
         raise ConfigError(f"stream {stream.name} has no challenger: the latest model is the champion already")
-    if target == state.champion:
-        raise ConfigError(f"{target} is the champion already")
-    check_answers(stream, state, contract, target)
-    export(stream, state, contract, target)
-    ledger.append("released", model=target, by="person", reason=reason)
-    return _pointed(stream, ledger)
+    return _release(stream, ledger, contract, state, target, by="person", reason=reason)
 
 
 def restore(stream: StreamFolder, ledger: Ledger) -> Iterator[str]:
@@ -73,7 +63,15 @@ def _named(model: str, known: list[str]) -> str:
     return found[0]
 
 
-def _pointed(stream: StreamFolder, ledger: Ledger) -> StreamState:
+def _release(
+    stream: StreamFolder, ledger: Ledger, contract: Contract, state: StreamState, model: str, *, by: str, reason: str
+) -> StreamState:
+    """Make a model that answers as it did when it was trained the champion; return the new state."""
+    if model == state.champion:
+        raise ConfigError(f"{model} is the champion already")
+    check_answers(stream, state, contract, model)
+    export(stream, state, contract, model)
+    ledger.append("released", model=model, by=by, reason=reason)
     state = stream.state(ledger)
     stream.point(state)
     return state
