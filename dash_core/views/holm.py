@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dash_core.stream.paired import holm
 from dash_core.views.rules import PValues
 
 ERROR_OF_A_SIDE = 0.025  # chance of any wrong verdict "agree", and of any wrong "disagree"
@@ -26,10 +27,5 @@ def holm_words(tested: bool, survives: bool) -> str:
 
 def _rejected(p_values: Sequence[float | None]) -> list[bool]:
     """Tell which null hypotheses Holm's procedure rejects at ERROR_OF_A_SIDE; None is no hypothesis."""
-    tested = sorted((p, number) for number, p in enumerate(p_values) if p is not None)
-    rejected = [False] * len(p_values)
-    for step, (p, number) in enumerate(tested):
-        if p > ERROR_OF_A_SIDE / (len(tested) - step):
-            break
-        rejected[number] = True
-    return rejected
+    rejected = iter(holm([p for p in p_values if p is not None], ERROR_OF_A_SIDE))
+    return [p is not None and next(rejected) for p in p_values]
