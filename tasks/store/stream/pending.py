@@ -40,9 +40,11 @@ def pending_deliveries(stream: StreamFolder, state: StreamState, only: Path | No
 def next_step(state: StreamState, pending: Pending) -> str | None:
     """Return what a pass does next: train, receive, judge, or nothing.
 
-    Chunks are trained in their order. Only the model after the last pending delivery is compared with the champion: one
-    that the next would replace at once is not worth a look at the hold-out.
+    A comparison that was begun is finished first. Chunks are trained in their order. Only the model after the last
+    pending delivery is compared with the champion: one that the next would replace at once is not worth a look.
     """
+    if state.unfinished_look:
+        return "judge"
     if state.untrained:
         return "train"
     if pending.complete:

@@ -21,7 +21,6 @@ from dash_core.data.arrived import (
     CHUNKS,
     HELD_OUT,
     Arrived,
-    arrived_files,
     held_digest,
     read_arrived,
     write_arrived,
@@ -77,7 +76,7 @@ def receive(stream: StreamFolder, ledger: Ledger, contract: Contract, delivery: 
         same = [arrival for arrival in state.arrivals if arrival.digest == digest]
         if any(arrival.source == entry["source"] for arrival in same):
             return state  # it is recorded: only its times have changed, or a killed pass did not note that it is
-        if same:
+        if any(arrival.retracted is None for arrival in same):
             entry["outcome"] = "duplicate"
         else:
             entry |= _admit(stream, state, contract, received, delivery, digest)
@@ -99,7 +98,7 @@ def _admit(
         np.array(received.constant, dtype=bool),
         delivery.accepted,
     )
-    division = divide(candidates, known_images(stream), contract.hold_out.salt, contract.hold_out.share)
+    division = divide(candidates, known_images(stream, state), contract.hold_out.salt, contract.hold_out.share)
     for row, reason in division.set_aside.items():
         received.set_aside.append(SetAside(received.items[row], reason))
     keep_aside(stream, digest, delivery.path, received.set_aside)
@@ -230,15 +229,17 @@ def _is_grey(image: Image.Image) -> bool:
     return bool((colours == colours[..., :1]).all())
 
 
-def known_images(stream: StreamFolder) -> KnownImages:
-    """Return the images of all chunks and hold-outs."""
+def known_images(stream: StreamFolder, state: StreamState) -> KnownImages:
+    """Return the images of all chunks and hold-outs that are in use; those of retracted deliveries may come again."""
     labels: dict[bytes, int] = {}
     prints: dict[str, list[np.ndarray]] = {CHUNKS: [], HELD_OUT: []}
-    for kind, found in prints.items():
-        for file in arrived_files(stream.path / kind):
-            part = read_arrived(file)
-            labels.update(part.pairs)
-            found.append(part.prints)
+    used = [arrival for arrival in state.arrivals if arrival.retracted is None]
+    files = [(CHUNKS, stream.numbered(CHUNKS, one.chunk, one.chain)) for one in used if one.chunk is not None]
+    files += [(HELD_OUT, stream.numbered(HELD_OUT, one.number, one.held_digest)) for one in used if one.held_out]
+    for kind, file in files:
+        part = read_arrived(file)
+        labels.update(part.pairs)
+        prints[kind].append(part.prints)
     empty = [np.empty(0, np.uint64)]
     return KnownImages(labels, *(np.concatenate(empty + found) for found in prints.values()))
 
