@@ -80,7 +80,7 @@ def budget_checks(budget: Budget, cost: Mapping[str, float], stopped: str | None
     A person decides where a bound was not measured, and on a model whose training a bound stopped.
     """
     checks = []
-    for name, bound in budget.model_dump(exclude_none=True).items():
+    for name, bound in budget.given.items():
         what, numbers = name.replace("_", " "), {f"{name}_bound": bound}
         if name == stopped:
             told = (

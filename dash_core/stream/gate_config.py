@@ -52,3 +52,8 @@ class Budget(Section):
     training_seconds: Positive | None = None
     latency_ms: Positive | None = None
     training_steps: Positive | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The bounds that are set."""
+        return self.model_dump(exclude_none=True)

@@ -8,6 +8,7 @@ Images of one delivery count one by one, so many photos of one thing count as ma
 from dataclasses import dataclass
 
 from dash_core.stream.paired import evidence_of_harm
+from dash_core.stream.state import StreamState
 
 ENOUGH = 100.0
 
@@ -40,6 +41,10 @@ class Harm:
         )
 
 
-def harm(images: int, won: int, lost: int) -> Harm:
-    """Return what pairs of answers on new images say about a champion."""
+def harm_of(state: StreamState) -> Harm | None:
+    """Return what deliveries since the last release say about the champion; None if they say nothing."""
+    seen = state.observed
+    if not seen:
+        return None
+    images, won, lost = (sum(getattr(one, part) for one in seen) for part in ("images", "won", "lost"))
     return Harm(images, won, lost, evidence_of_harm(won, lost))

@@ -43,7 +43,7 @@ def grown(store, method: str, dataset: Dataset, count: int):
     """Return a stream of digits after its first images and so many deliveries, taken one pass after another."""
     first, *rest = write_deliveries(dataset, store / "deliveries", 0.5, count)
     settings = load_params(ROOT / "params.yaml", overrides=SETTINGS)
-    contract = contract_for(first_delivery(first), settings, method, HOLD_OUT, {"margin": 0.3}, "latest", None)
+    contract = contract_for(first_delivery(first), settings, method, HOLD_OUT, {"gate": {"margin": 0.3}})
     (store / "inbox").mkdir()
     stream, _ = begin(store, "digits", contract, {"inbox": str(store / "inbox"), "settle_seconds": 0.0})
     small.run(stream, only=first)

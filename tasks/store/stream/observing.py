@@ -10,7 +10,7 @@ import torch
 
 from dash_core.data.arrived import CHUNKS, joined, read_arrived
 from dash_core.stream.contract import Contract
-from dash_core.stream.harm import Harm, harm
+from dash_core.stream.harm import harm_of
 from dash_core.stream.outcomes import Outcomes
 from dash_core.stream.paired import Pairs
 from dash_core.stream.predicting import outcomes, probabilities, widened
@@ -43,14 +43,6 @@ def observe(stream: StreamFolder, ledger: Ledger, contract: Contract) -> Iterato
         yield f"taken back: {state.champion} is the champion again (release {state.releases[-1].number})"
     else:
         yield f'  to take it back: dashpipe stream rollback {stream.name} --because "..."'
-
-
-def harm_of(state: StreamState) -> Harm | None:
-    """Return what deliveries since the last release say about the champion; None if they say nothing."""
-    seen = state.observed
-    if not seen:
-        return None
-    return harm(sum(one.images for one in seen), sum(one.won for one in seen), sum(one.lost for one in seen))
 
 
 def _answers(stream: StreamFolder, state: StreamState, contract: Contract, model: str) -> Outcomes:
