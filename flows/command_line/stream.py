@@ -6,6 +6,8 @@
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,8 +151,23 @@ def arrive(
 def _full_pass(options: SharedOptions, stream: "StreamFolder", path: Path | None, wait: bool) -> None:
     from flows.command_line.session import standing_by
 
+    if not wait:
+        with _no_other_pass(), stream.locked(wait=False):
+            pass  # or all services would start before the answer
     with standing_by(options.store_folder) as server:
         _pass(stream, options.place, server, path, wait)
+
+
+@contextmanager
+def _no_other_pass() -> Iterator[None]:
+    """Exit with 3 if another process holds the stream within the block, and say which."""
+    from tasks.store.locks import Busy
+
+    try:
+        yield
+    except Busy as busy:
+        print(f"busy: {busy}", file=sys.stderr, flush=True)
+        raise typer.Exit(BUSY_EXIT) from None
 
 
 def _pass(stream: "StreamFolder", place: "Place", server: Any, path: Path | None = None, wait: bool = True) -> None:
@@ -161,15 +178,10 @@ def _pass(stream: "StreamFolder", place: "Place", server: Any, path: Path | None
     from flows.services.prefect_health import explain_lost_server
     from flows.services.prefect_server import prefect_api
     from flows.stream import arrive
-    from tasks.store.locks import Busy
 
     imports_done()
-    with prefect_api(place.services, server), explain_lost_server():
-        try:
-            arrive(stream, place, path, wait)
-        except Busy as busy:
-            print(f"busy: {busy}", file=sys.stderr, flush=True)
-            raise typer.Exit(BUSY_EXIT) from None
+    with prefect_api(place.services, server), explain_lost_server(), _no_other_pass():
+        arrive(stream, place, path, wait)
 
 
 def stream_of(options: SharedOptions, name: str) -> "StreamFolder":

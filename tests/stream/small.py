@@ -62,11 +62,11 @@ def contract(
     return contract_for(first_delivery(folder), params, method, hold_out, rules)
 
 
-def begun(store: Path, **options: object) -> StreamFolder:
+def begun(store: Path, first: Path | None = None, **options: object) -> StreamFolder:
     """Return a stream with its contract and no image yet."""
     (store / "inbox").mkdir(parents=True)
     settings = {"inbox": str(store / "inbox"), "settle_seconds": 0.0}
-    return begin(store, "toy", contract(deliver(store / "first", 8, seed=0), **options), settings)[0]
+    return begin(store, "toy", contract(first or deliver(store / "first", 8, seed=0), **options), settings)[0]
 
 
 def create(

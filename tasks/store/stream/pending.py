@@ -33,7 +33,7 @@ def pending_deliveries(stream: StreamFolder, state: StreamState, only: Path | No
     elif settings["inbox"]:
         found += deliveries(Path(settings["inbox"]), classes, settle)
     new = [one for one in found if one not in seen]
-    complete = (one for one in new if not one.waiting and one.items)
+    complete = (one for one in new if not one.waiting)
     return Pending(tuple(complete), tuple(one for one in new if one.waiting))
 
 

@@ -30,6 +30,7 @@ from dash_core.data.image_folder import SUFFIXES
 from dash_core.data.image_folder import UNREADABLE as PHOTOS
 from dash_core.device import usable_cores
 from dash_core.errors import DataError
+from dash_core.files import naming
 from dash_core.stream import guards
 from dash_core.stream.chain import BEGINNING, chained
 from dash_core.stream.contract import Contract
@@ -44,6 +45,7 @@ from tasks.store.stream.quarantine import SetAside, keep_aside
 
 logger = logging.getLogger(__name__)
 GREY_MODES = ("1", "L", "LA")
+ZEROS = 2**20  # bytes that are written at a time
 FILES_AHEAD = 256  # that are read and decoded before their pixels are stored
 
 
@@ -136,8 +138,9 @@ def _admit(
 def _read_all(delivery: Delivery, contract: Contract, scratch: Path) -> Received:
     """Read every file of a delivery in its order; decoded pixels go to a scratch file, which may exceed the memory."""
     side, channels = contract.image_size, contract.channels
-    rows = max(len(delivery.items), 1)
-    images = np.memmap(scratch, dtype=np.uint8, mode="w+", shape=(rows, side, side, channels))
+    shape = (max(len(delivery.items), 1), side, side, channels)
+    _reserve(scratch, int(np.prod(shape)))
+    images = np.memmap(scratch, dtype=np.uint8, mode="r+", shape=shape)
     received = Received(images)
     group = contract.hold_out.group
     for item, pixels, content_id, reason in _decoded(delivery, contract):
@@ -156,6 +159,16 @@ def _read_all(delivery: Delivery, contract: Contract, scratch: Path) -> Received
         received.constant.append(bool(pixels.max() == pixels.min()))
     received.images = images[: len(received.files)]
     return received
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Make a file of zeros whose space is reserved: writing to a mapped file on a full disk would kill the process."""
+    with naming(file), file.open("wb") as out:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(out.fileno(), 0, size)
+            return
+        for start in range(0, size, ZEROS):
+            out.write(bytes(min(ZEROS, size - start)))
 
 
 def _key(item: Item, pattern: str | None, content_id: str) -> str:
