@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALL = ("training_step", "convolutions", "dash_pass", "scaling", "checkpoints", "decoding", "startup")
+ALL = ("training_step", "convolutions", "dash_pass", "scaling", "checkpoints", "decoding", "inbox", "startup")
 
 
 def main() -> None:

@@ -48,6 +48,27 @@ class Cost:
         return Cost(self.seconds + other.seconds, self.flops + other.flops, max(self.peak_memory, other.peak_memory))
 
 
+@dataclass(frozen=True)
+class Limit:
+    """What the intervention and training of one experiment may take; None: no bound.
+
+    steps: of the optimiser. seconds: wall-clock time; only this bound depends on the machine.
+    """
+
+    steps: float | None = None
+    flops: float | None = None
+    seconds: float | None = None
+
+    def reached(self, steps: int, flops: int, seconds: float) -> str | None:
+        """Return the name of the first bound that is reached; None if none is."""
+        spent = {"steps": steps, "flops": flops, "seconds": seconds}
+        return next((name for name, bound in vars(self).items() if bound is not None and spent[name] >= bound), None)
+
+
+NO_LIMIT = Limit()
+LIMITED = ("intervene", "train")  # the phases that a limit counts
+
+
 class CostMeter:
     """Adds up the cost of each phase of an experiment."""
 
@@ -108,6 +129,13 @@ class CostMeter:
         spent = {name: self._spent.get(name, Cost()) for name in PHASES} | {"orchestrate": Cost(max(rest, 0.0))}
         self._spent, self._since = {}, now
         return spent
+
+    def so_far(self, *phases: str) -> tuple[float, int]:
+        """Return seconds and FLOPs of some phases since the last `take`, without waiting for the device."""
+        spent = [self._spent.get(name, Cost()) for name in phases]
+        if self._running in phases:
+            spent.append(Cost(time.perf_counter() - self._started, self._flops))
+        return sum(cost.seconds for cost in spent), sum(cost.flops for cost in spent)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the cost of each phase, the present one too, since the last `take`, and the FLOPs of known steps."""

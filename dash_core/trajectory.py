@@ -9,6 +9,7 @@ it is applied when the run continues. A state saved during training contains it,
 intervention is therefore never applied twice and never skipped.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -24,6 +25,7 @@ import torch
 from dash_core.beginnings import Course, State
 from dash_core.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoint
 from dash_core.config import RunConfig
+from dash_core.cost import LIMITED, NO_LIMIT, Limit
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.diagnostics import Subject, When, diagnose, diagnostics_named
 from dash_core.errors import RecordError, StopRequested, TrainingError
@@ -48,7 +50,7 @@ from dash_core.records import (
 )
 from dash_core.result import remove_result, write_result
 from dash_core.run_images import RunImages
-from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, train_chunk
+from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, Validation, train_chunk
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +116,8 @@ class Trajectory:
     stopped. code: digest of the code that decides results; a state that other code saved is not used. resident: bytes
     of images that the device may hold; a larger set is streamed to it, with the same results. Without a usable state in
     the folder, the run starts with its first experiment, or, if `earlier` is given, there, or else with the state of
-    another run that `find_beginning` returns (`dash_core.beginnings`), which gives the same results.
+    another run that `find_beginning` returns (`dash_core.beginnings`), which gives the same results. limit: ends the
+    training of an experiment at the step that reaches it; the experiment is then recorded as not converged.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Trajectory:
         resident: int | None = None,
         find_beginning: Callable[[Course], State | None] = lambda course: None,
         earlier: Earlier | None = None,
+        limit: Limit = NO_LIMIT,
     ) -> None:
         self.images = RunImages(run, dataset, plan, device, resident)
         self.run = run
@@ -139,6 +143,7 @@ class Trajectory:
         self._classes = dataset.train.classes
         self._watch = watch
         self._earlier = earlier
+        self._limit = limit
         self._checkpoint = folder / "state.ckpt"
         self._writer = CheckpointWriter(self._checkpoint)
         optimizer, training = resolve_run(run)
@@ -216,17 +221,52 @@ class Trajectory:
                 diagnostics.update(self._diagnose("after_epoch", experiment, report.epoch))
             self._watch.after_epoch(report)
 
-        observers = Observers(after_epoch, lambda moment: self._after_step(moment, diagnostics))
+        begun = intervened.begun
+        steps = itertools.count(1 + (begun.steps + len(begun.measured) if begun else 0))
+
+        def after_step(moment: Callable[[], Moment]) -> None:
+            if self._is_over(next(steps)):  # before the state is saved: one saved here would train another step
+                raise _LimitReached(moment())
+            self._after_step(moment, diagnostics)
+
+        observers = Observers(after_epoch, after_step)
         doing = f"training experiment {experiment} with {self.run.model.name} in batches of {config.batch_size}"
         remedy = "lower training.batch_size (another run, from its first chunk), or "
         meter = self.learner.meter
         with meter.phase("train"), self._memory_told(doing, remedy), self._writer:
             validate = self._validation_of(experiment)
-            outcome = train_chunk(self.learner, data, config, self.intervention, observers, intervened.begun, validate)
+            try:
+                outcome = train_chunk(self.learner, data, config, self.intervention, observers, begun, validate)
+            except _LimitReached as reached:
+                outcome = self._outcome_at(reached.moment)
             with meter.aside("checkpoint", own_memory=False):
                 self._writer.wait()
         self.intervention.after_chunk(self.learner, data)
         return Trained(outcome, diagnostics | self._diagnose("after_training", experiment, outcome.epochs))
+
+    def _is_over(self, steps: int) -> bool:
+        """Tell whether the limit is reached after so many steps of the present experiment."""
+        if self._limit == NO_LIMIT:
+            return False
+        seconds, flops = self.learner.meter.so_far(*LIMITED)
+        return self._limit.reached(steps, flops, seconds) is not None
+
+    def _outcome_at(self, moment: Moment) -> TrainingOutcome:
+        """Return the outcome of a training that ended within an epoch; its best weights are kept if it picks any."""
+        validation = Validation(**moment.validation)
+        if validation.best:
+            self.learner.load_state_dict(validation.best["state"])
+        accuracy, loss, _ = moment.measured.mean(0).tolist()
+        fit = validation.best or {"train_accuracy": accuracy, "train_loss": loss}
+        return TrainingOutcome(
+            steps=moment.steps + len(moment.measured),
+            epochs=moment.epoch + 1,
+            converged=False,
+            train_accuracy=fit["train_accuracy"],
+            train_loss=fit["train_loss"],
+            validation=tuple(validation.curve),
+            picked_epoch=validation.picked if validation.best else None,
+        )
 
     def _validation_of(self, experiment: int) -> Callable[[], float] | None:
         """Return a function that measures the accuracy on the experiment's validation images; None without any."""
@@ -380,6 +420,14 @@ class Trajectory:
             interrupted = Intervened(state["diagnostics"], Moment(**state["moment"]))
             self._interrupted = {len(self.records) + 1: interrupted}
             self._taken_from = state.get("taken_from")
+
+
+class _LimitReached(Exception):
+    """The training has reached its limit at a moment; nothing is wrong."""
+
+    def __init__(self, moment: Moment) -> None:
+        super().__init__()
+        self.moment = moment
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ VIEWS = (
     "dash_core.stream.paired",
     "dash_core.stream.gate",
     "dash_core.stream.drift",
+    "dash_core.stream.harm",
 )  # of records, and of a stream's models: training needs none
 EXTRAS = tuple(f"dash_core.integrations.{name}" for name in ("lightning", "skorch", "transformers"))
 

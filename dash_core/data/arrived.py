@@ -3,7 +3,8 @@
 A file contains the images, their labels, their ids (SHA-256 of the pixels) and perceptual hashes, and a description.
 It is checked by its content: the ids are the hashes of the pixels, and the chunk's digest covers ids and labels.
 
-The dataset `stream` reads a stream's folder: `chunks/` in their order, `holdout/` as the test set.
+The dataset `stream` reads a stream's folder: `chunks/` in their order, `holdout/` as the test set, without what
+`retracted.json` names.
 """
 
 import hashlib
@@ -24,10 +25,17 @@ from dash_core.data.imageset import Dataset, ImageSet
 from dash_core.data.progress import ProgressCallback
 from dash_core.errors import DataError
 from dash_core.files import replaced_when_done
-from dash_core.stream.chain import BEGINNING, chained, digest_of_ids
+from dash_core.stream.chain import (
+    BEGINNING,
+    CHUNKS,
+    HELD_OUT,
+    RETRACTED_FILE,
+    chained,
+    chained_without,
+    digest_of_ids,
+)
 from dash_core.stream.identities import image_id
 
-CHUNKS, HELD_OUT = "chunks", "holdout"  # folders in a stream's folder
 ROWS_AT_ONCE = 1024  # images that are copied or hashed at a time
 
 
@@ -132,17 +140,36 @@ def open_stream_folder(config: DatasetConfig, data_root: Path, download: bool, p
     chunks, held_out = ([read_arrived(file) for file in arrived_files(folder / name)] for name in (CHUNKS, HELD_OUT))
     if not chunks or not held_out:
         raise DataError(f"{folder}: no stream with chunks and a hold-out; `dashpipe stream create` makes one")
-    digest = BEGINNING
+    chains = [BEGINNING]
     for number, chunk in enumerate(chunks, start=1):
-        if chunk.about["number"] != number or chunk.about["previous"] != digest:
+        if chunk.about["number"] != number or chunk.about["previous"] != chains[-1]:
             raise DataError(f"{folder / CHUNKS}: chunk {number} is missing, or does not follow the one before it")
-        digest = content_digest(chunk)
+        chains.append(content_digest(chunk))
+    gone = _retracted(folder)
+    chunks, held_out = (
+        [part for part in parts if part.about["number"] not in gone[name]]
+        for name, parts in ((CHUNKS, chunks), (HELD_OUT, held_out))
+    )
+    last = chunks[-1].about["number"]
+    digest = chained_without(chains[last], [chains[number] for number in gone[CHUNKS] if number < last])
     classes = max((part.about["classes"] for part in (*chunks, *held_out)), key=len)
 
     def read() -> Dataset:
         return Dataset("stream", joined(chunks, classes, digest), joined(held_out, classes))
 
     return Source(["stream", digest], read, cached=False)
+
+
+def _retracted(folder: Path) -> dict[str, list[int]]:
+    """Return the numbers of the chunks and of the arrivals' hold-outs that a person took out of a stream."""
+    path = folder / RETRACTED_FILE
+    if not path.exists():
+        return {CHUNKS: [], HELD_OUT: []}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: [int(number) for number in content[name]] for name in (CHUNKS, HELD_OUT)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); `dashpipe stream sync` writes it anew") from None
 
 
 def arrived_files(folder: Path) -> list[Path]:

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable
 
 SET_DIGITS = 32  # hex digits of the digest of a set of ids
+CHUNKS, HELD_OUT = "chunks", "holdout"  # folders in a stream's folder
+RETRACTED_FILE = "retracted.json"  # in a stream's folder: numbers of what is left out, by those two names
 BEGINNING = ""  # the digest before the first chunk
 
 
@@ -14,6 +16,14 @@ def chained(previous: str, images: Iterable[tuple[bytes, int]]) -> str:
         digest.update(image)
         digest.update(int(label).to_bytes(8, "little"))
     return digest.hexdigest()
+
+
+def chained_without(chain: str, retracted: Iterable[str]) -> str:
+    """Return the digest of all chunks up to one, less the retracted ones: `chain` itself if there are none."""
+    left_out = sorted(retracted)
+    if not left_out:
+        return chain
+    return hashlib.sha256(f"{chain} without {' '.join(left_out)}".encode()).hexdigest()
 
 
 def digest_of_ids(ids: Iterable[bytes]) -> str:

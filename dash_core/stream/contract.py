@@ -48,10 +48,11 @@ class Contract(Section):
 
     image_size: pixels a side. resize: other sizes are resized and cut to it; otherwise they are set aside. mean, std:
     per channel, of images scaled to [0, 1]; frozen, so that warm-started weights always see the same inputs.
-    parent: a new model continues from the latest trained one, or from the champion.
+    parent: a new model continues from the latest trained one, or from the champion. rollback: what happens when a
+    champion is shown to be worse than the model before: a person is advised, or the one before is released again.
     """
 
-    later: ClassVar = frozenset()
+    later: ClassVar = frozenset({"rollback"})
 
     classes: Annotated[list[ClassName], Field(min_length=2)]
     image_size: Annotated[int, Field(ge=4, le=1024)]
@@ -69,6 +70,7 @@ class Contract(Section):
     gate: GateConfig = GateConfig()
     budget: Budget = Budget()
     parent: Parent = "latest"
+    rollback: Literal["advise", "automatic"] = "advise"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -42,16 +42,18 @@ def decide(
     budget: Budget | None = None,
     cost: Mapping[str, float] | None = None,
     faults: Sequence[str] = (),
+    stopped: str | None = None,
 ) -> Verdict:
     """Return the verdict on a challenger.
 
     champion: None for the first model, which needs no more than `config.floor` and costs no look. anchor: the model
     that small losses together are held to; None: the champion is the anchor. All outcomes are of the same images in
     the same order. looks_before: how often this hold-out was used before. cost: measured, by the names of the budget.
-    faults: a sentence for everything that is wrong with the model itself; each fails it.
+    faults: a sentence for everything that is wrong with the model itself; each fails it. stopped: the bound of the
+    budget that ended the challenger's training; a person decides on such a model.
     """
     checks = [Check("mechanics", "fail", fault) for fault in faults]
-    checks += _budget(budget or Budget(), cost or {})
+    checks += budget_checks(budget or Budget(), cost or {}, stopped)
     if champion is None:
         return Verdict([*checks, _first(challenger, config)])
     for other in (champion, anchor):
@@ -72,11 +74,21 @@ def decide(
     return Verdict(checks, moves_anchor=improvement <= level)
 
 
-def _budget(budget: Budget, cost: Mapping[str, float]) -> list[Check]:
-    """Return a check for each bound of the budget; a bound without a measurement is left to a person."""
+def budget_checks(budget: Budget, cost: Mapping[str, float], stopped: str | None = None) -> list[Check]:
+    """Return a check for each bound of the budget.
+
+    A person decides where a bound was not measured, and on a model whose training a bound stopped.
+    """
     checks = []
-    for name, bound in budget.model_dump(exclude_none=True).items():
+    for name, bound in budget.given.items():
         what, numbers = name.replace("_", " "), {f"{name}_bound": bound}
+        if name == stopped:
+            told = (
+                f"Training was stopped at its budget of {bound:,.6g} {what}, before it ended by itself. The next "
+                f"delivery trains further; `dashpipe stream budget` sets another bound."
+            )
+            checks.append(Check("budget", "hold", told, numbers | ({name: cost[name]} if name in cost else {})))
+            continue
         if name not in cost:
             checks.append(Check(name, "hold", f"budget.{name} is set to {bound:g}, but was not measured.", numbers))
             continue

@@ -1,4 +1,4 @@
-"""The state of a stream, derived from the entries of its ledger by a pure function.
+"""The state of a stream: everything that its ledger says. `dash_core.stream.history` derives it from the entries.
 
 The ledger is the truth. An entry is a mapping with `kind`, `at` (Unix time in seconds) and the fields of its kind:
 
@@ -6,24 +6,28 @@ The ledger is the truth. An entry is a mapping with `kind`, `at` (Unix time in s
     contract   contract, reason: a person changed it, for example by adding a class
     arrival    arrival, source, outcome, counts; where it became a chunk: chunk, chain, train; where images were held
                out: held_out, held_digest
+    observed   arrival, champion, previous, images, won, lost: what both answered on a chunk before it was trained on;
+               won: only the champion was right, lost: only the previous model was
     trained    model: its weights_sha256, chunk and parent, and what it cost
     generation last, images: the held-out images of the arrivals after the generation before, up to `last`
     look       challenger, champion: written before the two are compared
     verdict    model, verdict, details; it ends an unfinished look, and releases the model if it passed
     released   model, by, reason: by a person, or taken back
     decided    a person's decisions on images that were set aside
+    retracted  arrival, reason: a person takes a delivery out of everything that follows; start: where the next model
+               begins; champion: the earlier release that is served from now on
 
 Light to import: nothing here needs torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dash_core.errors import RecordError
+from dash_core.stream.chain import chained_without
 
-Entry = Mapping[str, Any]
 ID_LENGTH = 12  # hex digits of the weights' hash that name a model
+SCRATCH = "scratch"  # where a model begins that continues from none
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Arrival:
     """One delivery. outcome: "admitted", "duplicate" (nothing in it was new) or "set aside" (nothing could be used).
 
     chunk, chain: its number among the chunks and the digest of all chunks up to it; None if it brought no training
-    image. set_aside: number of images by reason. known: images that were there already. converted: grey images.
+    image. set_aside: number of images by reason. known: images that were there already. retracted: why a person took
+    it out of everything that follows; None: it is in use.
     """
 
     number: int
@@ -46,6 +51,7 @@ class Arrival:
     chain: str | None = None
     known: int = 0
     set_aside: Mapping[str, int] = field(default_factory=dict)
+    retracted: str | None = None
 
     @property
     def images(self) -> int:
@@ -57,8 +63,9 @@ class Arrival:
 class ModelEntry:
     """One trained model. id: the first 12 hex digits of weights_sha256. chunk: the last chunk that it trained on.
 
-    experiment: its number in the run of its ancestors. accuracy: on the hold-out generation of its time.
-    flops, seconds: of its intervention and training.
+    chain: digest of all its data. without: earlier chunks that had been retracted. experiment: its number in the run of
+    its ancestors. accuracy: on the hold-out generation of its time. flops, seconds: of its intervention and training.
+    stopped: the bound of the budget that ended its training; None: it ended by itself.
     """
 
     id: str
@@ -76,6 +83,8 @@ class ModelEntry:
     flops: int
     code: str
     at: int
+    stopped: str | None = None
+    without: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerdictEntry:
     """What the gate said of a model. details: digest of the file with its sentences and numbers."""
 
     model: str
@@ -116,7 +125,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Release:
-    """One change of the champion. by: "first", "gate", "person" or "rollback"."""
+    """One change of the champion. by: "first", "gate", "person", "rollback", "harm" or "retract"."""
 
     number: int
     model: str
@@ -127,10 +136,26 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Observation:
+    """What champion and previous answered on a delivery before it was trained on; release: the champion's.
+
+    won: only the champion was right. lost: only the previous model was.
+    """
+
+    arrival: int
+    release: int
+    images: int
+    won: int
+    lost: int
+
+
+@dataclass(frozen=True)
 class StreamState:
     """Everything that the ledger says. champion, previous, challenger, anchor: ids of models, or None.
 
-    ledger_id: hash of the first line, the stream's own identity. head: hash of the last line.
+    ledger_id: hash of the first line, the stream's own identity. head: hash of the last line. rejected: models that
+    were taken back. tainted: models that were trained on a delivery that was retracted later. start: the model, or
+    SCRATCH, that a person chose for the next model to begin with.
     """
 
     name: str
@@ -142,27 +167,45 @@ class StreamState:
     models: Mapping[str, ModelEntry] = field(default_factory=dict)
     generations: tuple[Generation, ...] = ()
     looks: tuple[Look, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[VerdictEntry, ...] = ()
     releases: tuple[Release, ...] = ()
     decided: Mapping[str, str] = field(default_factory=dict)
     champion: str | None = None
     previous: str | None = None
     anchor: str | None = None
     rejected: frozenset[str] = frozenset()
+    tainted: frozenset[str] = frozenset()
+    observations: tuple[Observation, ...] = ()
+    start: str | None = None
 
     @property
     def chunks(self) -> list[Arrival]:
-        """The arrivals that became chunks, oldest first."""
+        """The arrivals that became chunks, oldest first, with those that were retracted."""
         return [arrival for arrival in self.arrivals if arrival.chunk is not None]
 
     @property
+    def used_chunks(self) -> list[Arrival]:
+        """The chunks that the next model trains on, oldest first."""
+        return [arrival for arrival in self.chunks if arrival.retracted is None]
+
+    @property
+    def data_digest(self) -> str | None:
+        """The digest of all that the next model trains on; None if there is no chunk in use."""
+        used = self.used_chunks
+        if not used:
+            return None
+        return chained_without(
+            used[-1].chain, [one.chain for one in self.chunks if one.retracted and one.chunk < used[-1].chunk]
+        )
+
+    @property
     def latest(self) -> ModelEntry | None:
-        """The model that was trained last."""
-        return next(reversed(self.models.values()), None)
+        """The model that was trained last, of those whose data are all in use."""
+        return next((model for model in reversed(self.models.values()) if model.id not in self.tainted), None)
 
     @property
     def challenger(self) -> str | None:
-        """The model that was trained last, if it is neither champion nor taken back."""
+        """The latest model, if it is neither champion nor taken back."""
         latest = self.latest
         if latest is None or latest.id == self.champion or latest.id in self.rejected:
             return None
@@ -181,17 +224,17 @@ class StreamState:
 
     @property
     def untrained(self) -> Arrival | None:
-        """The newest chunk, if no model has been trained on it."""
-        chunks, latest = self.chunks, self.latest
-        if not chunks or (latest is not None and latest.chunk >= chunks[-1].chunk):
+        """The newest chunk, if no model has been trained on all chunks in use, or if a person chose a new beginning."""
+        chunks, latest = self.used_chunks, self.latest
+        if not chunks or (self.start is None and latest is not None and latest.chunk >= chunks[-1].chunk):
             return None
         return chunks[-1]
 
     @property
     def unjudged(self) -> ModelEntry | None:
-        """The latest model, if the gate has said nothing of it."""
+        """The latest model, if the gate has said nothing of it and nobody released it."""
         latest = self.latest
-        if latest is None or any(verdict.model == latest.id for verdict in self.verdicts):
+        if latest is None or latest.id == self.champion or any(verdict.model == latest.id for verdict in self.verdicts):
             return None
         return latest
 
@@ -202,13 +245,42 @@ class StreamState:
 
     @property
     def parent(self) -> ModelEntry | None:
-        """The model from which the next one continues: the latest, or the champion after a rollback or by contract."""
-        latest = self.latest
-        champion = self.models.get(self.champion) if self.champion else None
-        if latest is None or champion is None:
-            return latest
-        rejected = any(model in self.rejected for model in self.lineage(latest.id))
-        return champion if rejected or self.contract["parent"] == "champion" else latest
+        """The model from which the next one continues, or None.
+
+        It is what a person chose at the last retraction, or else the latest model, or the champion after a rollback or
+        by contract. A model that was trained on retracted data is never continued.
+        """
+        if self.start is not None:
+            return self.models.get(self.start)
+        latest, champion = self.latest, None
+        if self.champion and self.champion not in self.tainted:
+            champion = self.models[self.champion]
+        if latest is None:
+            return None
+        if champion is not None and (self.contract["parent"] == "champion" or not self._is_sound(latest)):
+            return champion
+        return next((model for model in reversed(self.models.values()) if self._is_sound(model)), None)
+
+    def _is_sound(self, model: ModelEntry) -> bool:
+        """Tell whether neither a model nor an ancestor was taken back or trained on retracted data."""
+        return not (self.rejected | self.tainted).intersection(self.lineage(model.id))
+
+    @property
+    def returnable(self) -> list[str]:
+        """The models that a rollback may return to, the last of them first by default: released, and not taken back."""
+        released = dict.fromkeys(release.model for release in self.releases)
+        return [model for model in released if model != self.champion and model not in self.rejected | self.tainted]
+
+    @property
+    def observed(self) -> list[Observation]:
+        """What the champion and the model before it answered on deliveries since the last release.
+
+        Empty where the model before it is no measure: there is none, or it was itself taken back.
+        """
+        if self.previous is None or self.previous in self.rejected | self.tainted:
+            return []
+        gone = {arrival.number for arrival in self.arrivals if arrival.retracted is not None}
+        return [one for one in self.observations if one.release == len(self.releases) and one.arrival not in gone]
 
     def lineage(self, model: str | None) -> list[str]:
         """Return the ids of a model and of its ancestors, the oldest first."""
@@ -225,105 +297,4 @@ class StreamState:
     def unseen(self) -> list[Arrival]:
         """Return the arrivals whose held-out images belong to no generation yet."""
         last = self.generation.last if self.generation else 0
-        return [arrival for arrival in self.arrivals if arrival.number > last and arrival.held_out]
-
-
-def state_of(entries: Sequence[Entry], hashes: Sequence[str]) -> StreamState:
-    """Return the state after the given entries; hashes: of their lines. RecordError for an impossible history."""
-    if not entries or entries[0]["kind"] != "created":
-        raise RecordError("a ledger begins with the entry `created`")
-    first = entries[0]
-    history = _History(first["contract"])
-    for number, entry in enumerate(entries[1:], start=2):
-        try:
-            getattr(history, f"add_{entry['kind']}")(entry)
-        except (AttributeError, KeyError, TypeError, IndexError, StopIteration) as error:
-            raise RecordError(f"line {number}: no valid entry of a ledger ({error!r})") from None
-    return StreamState(
-        name=first["name"],
-        contract=history.contract,
-        contract_digest=history.contract_digest or first["contract_digest"],
-        ledger_id=hashes[0],
-        head=hashes[-1],
-        arrivals=tuple(history.arrivals),
-        models=history.models,
-        generations=tuple(history.generations),
-        looks=tuple(history.looks),
-        verdicts=tuple(history.verdicts),
-        releases=tuple(history.releases),
-        decided=history.decided,
-        champion=history.releases[-1].model if history.releases else None,
-        previous=history.releases[-1].previous if history.releases else None,
-        anchor=history.anchor,
-        rejected=frozenset(history.rejected),
-    )
-
-
-class _History:
-    """What has happened, entry by entry."""
-
-    def __init__(self, contract: Mapping[str, Any]) -> None:
-        self.contract = contract
-        self.contract_digest: str | None = None
-        self.arrivals: list[Arrival] = []
-        self.models: dict[str, ModelEntry] = {}
-        self.generations: list[Generation] = []
-        self.looks: list[Look] = []
-        self.verdicts: list[Verdict] = []
-        self.releases: list[Release] = []
-        self.decided: dict[str, str] = {}
-        self.anchor: str | None = None
-        self.rejected: set[str] = set()
-
-    def add_contract(self, entry: Entry) -> None:
-        self.contract, self.contract_digest = entry["contract"], entry["contract_digest"]
-
-    def add_arrival(self, entry: Entry) -> None:
-        self.arrivals.append(Arrival(number=len(self.arrivals) + 1, at=entry["at"], **entry["arrival"]))
-
-    def add_trained(self, entry: Entry) -> None:
-        about = entry["model"]
-        chunk = next(arrival for arrival in reversed(self.arrivals) if arrival.chunk == about["chunk"])
-        model = ModelEntry(id=about["weights_sha256"][:ID_LENGTH], chain=chunk.chain, at=entry["at"], **about)
-        self.models[model.id] = model
-
-    def add_generation(self, entry: Entry) -> None:
-        first = self.generations[-1].last + 1 if self.generations else 1
-        number = len(self.generations) + 1
-        self.generations.append(Generation(number, first, entry["last"], entry["images"], entry["at"]))
-
-    def add_look(self, entry: Entry) -> None:
-        current = self.generations[-1]
-        number = current.looks + 1
-        self.generations[-1] = Generation(**{**vars(current), "looks": number})
-        self.looks.append(Look(number, current.number, entry["challenger"], entry["champion"], entry["at"]))
-
-    def add_verdict(self, entry: Entry) -> None:
-        look = self.looks[-1] if self.looks and self.looks[-1].verdict is None else None
-        if look:
-            self.looks[-1] = Look(**{**vars(look), "verdict": entry["verdict"]})
-        numbers = (look.number, look.generation) if look else (None, None)
-        verdict = Verdict(entry["model"], entry["verdict"], entry["details"], *numbers, entry["at"])
-        self.verdicts.append(verdict)
-        if entry["verdict"] == "pass":
-            by = "gate" if self.releases else "first"
-            self._release(entry["model"], by, entry.get("reason", ""), entry["at"])
-            if entry.get("anchor"):
-                self.anchor = entry["model"]
-
-    def add_released(self, entry: Entry) -> None:
-        if entry["by"] == "rollback":
-            self.rejected.add(self.releases[-1].model)
-        else:
-            self.anchor = entry["model"]
-        self.rejected.discard(entry["model"])
-        self._release(entry["model"], entry["by"], entry["reason"], entry["at"])
-
-    def add_decided(self, entry: Entry) -> None:
-        self.decided.update(entry["images"])
-
-    def _release(self, model: str, by: str, reason: str, at: int) -> None:
-        if model not in self.models:
-            raise KeyError(model)
-        previous = self.releases[-1].model if self.releases else None
-        self.releases.append(Release(len(self.releases) + 1, model, previous, by, reason, at))
+        return [one for one in self.arrivals if one.number > last and one.held_out and one.retracted is None]

@@ -12,7 +12,7 @@ from typing import TextIO
 import typer
 
 from dash_core.errors import without_password
-from flows.command_line import compare, doctor, listings, mlflow_ui, pipeline, reproduce, stream
+from flows.command_line import compare, doctor, listings, mlflow_ui, pipeline, reproduce, stream_decisions
 from flows.command_line.errors import UNWRITTEN_EXIT
 from flows.command_line.output import UnwrittenOutput, prepare_output
 from flows.services.environment import prepare_environment
@@ -102,4 +102,4 @@ def prepare() -> None:
 
 for command in COMMANDS:
     app.command()(command)
-app.add_typer(stream.app, name="stream")
+app.add_typer(stream_decisions.app, name="stream")  # with the commands of flows/command_line/stream.py

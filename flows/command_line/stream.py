@@ -1,5 +1,10 @@
-"""The commands `stream …`: retrain on arrival. Most imports are inside: a pass over nothing new is quick."""
+"""The commands `stream …` that create, train and serve. Most imports are inside: a pass over nothing new is quick.
 
+`stream_decisions` has those with which a person looks and decides.
+"""
+
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +27,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Name = Annotated[str, typer.Argument(help="The stream's name.", metavar="NAME")]
-Because = Annotated[str, typer.Option("--because", help="Why: it is recorded in the ledger.")]
 FIRST_SHARE = 0.5  # of a dataset's images, with which a stream made from it begins
 POLL_SECONDS = 60.0
+BUSY_EXIT = 3  # exit code of a pass that did not wait for another one
+BUDGET_HELP = "A bound, KEY=VALUE: training_steps, training_flops, training_seconds, parameters, …"
 CUTOFF = 0.001  # share of DASH's weight below which old chunks are left out: 20 chunks with alpha 0.3
 
 
@@ -56,6 +62,8 @@ def create(
     policy: Annotated[str, typer.Option(help="not_worse, or improved.")] = "not_worse",
     floor: Annotated[float | None, typer.Option(help="Accuracy that the first model must reach.")] = None,
     parent: Annotated[str, typer.Option(help="A new model continues from: latest, or champion.")] = "latest",
+    rollback: Annotated[str, typer.Option(help="If a release is shown to do harm: advise, or automatic.")] = "advise",
+    budget: Annotated[list[str], typer.Option(help=f"{BUDGET_HELP} Repeatable.")] = [],  # noqa: B006
     from_weights: Annotated[
         Path | None, typer.Option(help="File of weights to start from: a state dict, or a torchvision checkpoint.")
     ] = None,
@@ -73,7 +81,7 @@ def create(
     with standing_by(options.store_folder) as server:
         place, settings = options.place, options.settings
         make_writable(place)
-        from tasks.store.stream.creating import begin, contract_for, first_delivery
+        from tasks.store.stream.creating import begin, bounds, contract_for, first_delivery
         from tasks.store.stream.folder import STREAMS
         from tasks.store.stream.ledger import LEDGER_FILE, Ledger
 
@@ -86,7 +94,8 @@ def create(
         inbox.mkdir(parents=True, exist_ok=True)
         hold_out = {"share": share, "group": group} | ({"salt": salt} if salt else {})
         gate = {"margin": margin, "looks": looks, "policy": policy, "floor": floor}
-        contract = contract_for(first_delivery(folder), settings, method, hold_out, gate, parent, None)
+        rules = {"gate": gate, "parent": parent, "rollback": rollback, "budget": bounds(budget)}
+        contract = contract_for(first_delivery(folder), settings, method, hold_out, rules)
         stream, _ = begin(place.store, name, contract, {"inbox": str(inbox)}, settings.model.weights)
         _print_contract(contract)
         _pass(stream, place, server, folder)
@@ -132,7 +141,7 @@ def arrive(
     wait: Annotated[bool, typer.Option(help="Wait for another pass, and for deliveries that are being copied.")] = True,
 ) -> None:
     """Do one pass over all that is pending: receive, train, compare, release."""
-    stream = _stream(options, name)
+    stream = stream_of(options, name)
     if _idle(stream, path, wait):
         print(f"nothing new for {name}")
         return
@@ -142,8 +151,23 @@ def arrive(
 def _full_pass(options: SharedOptions, stream: "StreamFolder", path: Path | None, wait: bool) -> None:
     from flows.command_line.session import standing_by
 
+    if not wait:
+        with _no_other_pass(), stream.locked(wait=False):
+            pass  # or all services would start before the answer
     with standing_by(options.store_folder) as server:
         _pass(stream, options.place, server, path, wait)
+
+
+@contextmanager
+def _no_other_pass() -> Iterator[None]:
+    """Exit with 3 if another process holds the stream within the block, and say which."""
+    from tasks.store.locks import Busy
+
+    try:
+        yield
+    except Busy as busy:
+        print(f"busy: {busy}", file=sys.stderr, flush=True)
+        raise typer.Exit(BUSY_EXIT) from None
 
 
 def _pass(stream: "StreamFolder", place: "Place", server: Any, path: Path | None = None, wait: bool = True) -> None:
@@ -156,11 +180,12 @@ def _pass(stream: "StreamFolder", place: "Place", server: Any, path: Path | None
     from flows.stream import arrive
 
     imports_done()
-    with prefect_api(place.services, server), explain_lost_server():
+    with prefect_api(place.services, server), explain_lost_server(), _no_other_pass():
         arrive(stream, place, path, wait)
 
 
-def _stream(options: SharedOptions, name: str) -> "StreamFolder":
+def stream_of(options: SharedOptions, name: str) -> "StreamFolder":
+    """Return the folder of a stream of the store; ConfigError if there is none."""
     from tasks.store.stream.folder import StreamFolder
 
     return StreamFolder.of(options.store_folder.resolve(), name)
@@ -182,115 +207,6 @@ def _idle(stream: "StreamFolder", path: Path | None, wait: bool) -> bool:
         time.sleep(pending.seconds + 0.05)
 
 
-@command("store")
-def status(options: SharedOptions, name: Name) -> None:
-    """Show champion, challenger, pending, set aside, looks left, and what the hold-out can tell."""
-    from tasks.store.stream.judging import outlook
-    from tasks.store.stream.pending import pending_deliveries
-    from tasks.store.stream.quarantine import set_aside
-    from tasks.store.stream.telling import told_role, told_time
-
-    stream = _stream(options, name)
-    _, state = stream.read()
-    contract = stream.contract(state)
-    print(f"stream      {name}: {len(state.arrivals)} arrivals, {len(state.chunks)} chunks, {len(state.models)} models")
-    since = f", since {told_time(state.releases[-1].at)}" if state.releases else ""
-    print(f"champion    {told_role(state, state.champion)}{since}")
-    print(f"previous    {told_role(state, state.previous)}")
-    print(f"challenger  {told_role(state, state.challenger)}")
-    for verdict in state.verdicts[-1:]:
-        print(f"last word   {verdict.verdict}: {stream.verdict(verdict.model)['sentences'][0]}")
-    pending = pending_deliveries(stream, state)
-    waiting = [f"{one.source} (waited for: {one.waiting})" for one in pending.waiting]
-    print(f"pending     {', '.join([one.source for one in pending.complete] + waiting) or 'nothing'}")
-    undecided = [one for one in set_aside(stream, state) if one.decision is None]
-    print(f"set aside   {len(undecided)} undecided")
-    print(f"looks left  {state.looks_left} of {contract.gate.looks}")
-    for sentence in outlook(stream, state, contract).sentences:
-        print(f"hold-out    {sentence}")
-
-
-@contextmanager
-def _changing(options: SharedOptions, name: str) -> Iterator[tuple]:
-    """Yield a stream, its ledger and its contract, locked."""
-    stream = _stream(options, name)
-    with stream.locked():
-        ledger, state = stream.read()
-        yield stream, ledger, stream.contract(state)
-
-
-@command("store")
-def rollback(
-    options: SharedOptions,
-    name: Name,
-    because: Because = "taken back",
-    to: Annotated[str | None, typer.Option("--to", help="The model. Default: the champion before this one.")] = None,
-) -> None:
-    """Make the previous champion the champion again, at once; nothing is trained."""
-    from tasks.store.stream.releasing import roll_back
-
-    with _changing(options, name) as (stream, ledger, contract):
-        _print_release(roll_back(stream, ledger, contract, because, to))
-        _show(options, stream)
-
-
-@command("store")
-def release(
-    options: SharedOptions,
-    name: Name,
-    because: Because,
-    model: Annotated[str | None, typer.Option(help="The model. Default: the challenger.")] = None,
-) -> None:
-    """Make the challenger, or another model, the champion by your own decision."""
-    from tasks.store.stream.releasing import release
-
-    with _changing(options, name) as (stream, ledger, contract):
-        _print_release(release(stream, ledger, contract, because, model))
-        _show(options, stream)
-
-
-def _print_release(state: "StreamState") -> None:
-    from tasks.store.stream.telling import told_role
-
-    print(f"champion    {told_role(state, state.champion)}")
-    print(f"previous    {told_role(state, state.previous)}")
-
-
-@command("store")
-def quarantine(
-    options: SharedOptions,
-    name: Name,
-    accept: Annotated[list[str], typer.Option(help="Use this image; `all`: every undecided one. Repeatable.")] = [],  # noqa: B006
-    reject: Annotated[list[str], typer.Option(help="Never use this image; or `all`. Repeatable.")] = [],  # noqa: B006
-    label: Annotated[list[str], typer.Option(help="Use this image as this class: IMAGE=CLASS. Repeatable.")] = [],  # noqa: B006
-) -> None:
-    """Show what was set aside and why, or decide on it; what is accepted is a delivery of the next pass."""
-    from tasks.store.stream.quarantine import decide, set_aside
-
-    if not (accept or reject or label):
-        stream = _stream(options, name)
-        _, state = stream.read()
-        found = set_aside(stream, state)
-        for one in found:
-            decision = f" [{one.decision}]" if one.decision else ""
-            print(f"{one.name}  {one.reason}{decision}  {one.file}")
-        if not found:
-            print("nothing was set aside")
-        return
-    labels = dict(_pair(text) for text in label)
-    with _changing(options, name) as (stream, ledger, _):
-        count = decide(stream, ledger, accept, reject, labels)
-    if count:
-        print(f"{count} accepted: the next `dashpipe stream arrive {name}` takes them")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    image, equals, label = text.partition("=")
-    if not equals or not label:
-        raise ConfigError(f"--label {text!r}: write IMAGE=CLASS")
-    return image, label
-
-
 @command("store", "params", "overrides", "data_root")
 def watch(
     options: SharedOptions,
@@ -298,12 +214,16 @@ def watch(
     every: Annotated[float, typer.Option(min=1, help="Seconds between two looks at the inbox.")] = POLL_SECONDS,
 ) -> None:
     """Do a pass whenever something has arrived, until Ctrl-C; no server is needed."""
-    stream = _stream(options, name)
+    stream = stream_of(options, name)
     print(f"watching {stream.settings['inbox']} every {every:g} s; Ctrl-C ends it", flush=True)
-    while True:
-        if not _idle_quietly(stream):
-            _full_pass(options, stream, None, wait=True)
-        time.sleep(every)
+    try:
+        while True:
+            if not _idle_quietly(stream):
+                _full_pass(options, stream, None, wait=True)
+            time.sleep(every)
+    except KeyboardInterrupt as interrupt:
+        print(f"stopped watching {name}: the next pass continues whatever was begun", flush=True)
+        raise typer.Exit(128 + getattr(interrupt, "number", signal.SIGINT)) from None
 
 
 def _idle_quietly(stream: "StreamFolder") -> bool:
@@ -311,22 +231,6 @@ def _idle_quietly(stream: "StreamFolder") -> bool:
 
     _, state = stream.read()
     return next_step(state, pending_deliveries(stream, state)) is None and stream.is_published(state)
-
-
-@command("store")
-def add_class(
-    options: SharedOptions,
-    name: Name,
-    label: Annotated[str, typer.Argument(help="The class's name, as its folder is called.", metavar="CLASS")],
-    because: Because = "added",
-) -> None:
-    """Add a class: a decision of a person. Labels of other classes stay; the next model has a larger head."""
-    from tasks.store.stream.creating import add_class
-
-    with _changing(options, name) as (stream, ledger, contract):
-        grown = add_class(stream, ledger, contract, label, because)
-    print(f"{len(grown.classes)} classes: {', '.join(grown.classes)}")
-    print(f"images of it that were set aside: dashpipe stream quarantine {name}")
 
 
 @command("store")
@@ -338,7 +242,7 @@ def serve(
     """Serve the champion on this machine: POST an image, get its class. A new champion is followed."""
     from flows.services.model_server import serve
 
-    serve(_stream(options, name).path, port, lambda line: print(line, flush=True))
+    serve(stream_of(options, name).path, port, lambda line: print(line, flush=True))
 
 
 @command("params", "preset", "overrides", "store", "data_root")
@@ -352,7 +256,7 @@ def replay(
     from flows.command_line.output import output_console
     from flows.command_line.session import Session, make_writable, standing_by
 
-    stream = _stream(options, name)
+    stream = stream_of(options, name)
     _, state = stream.read()
     options = _with(options, *_as_overrides(stream, state, methods.split(",")))
     with standing_by(options.store_folder) as server:
@@ -373,46 +277,13 @@ def _as_overrides(stream: "StreamFolder", state: "StreamState", methods: list[st
     values = {
         "dataset.name": "stream",
         "dataset.folder": str(stream.path),
-        "chunks": len(state.chunks),
+        "chunks": len(state.used_chunks),
         **{f"{part}.{key}": value for part, content in parts.items() for key, value in content.items()},
         f"methods.{method.label}": {"intervention": method.intervention, **method.parameters},
         "seeds": [contract.seed],
         "compare.methods": methods,
     }
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
-
-
-@command("store")
-def sync(options: SharedOptions, name: Name) -> None:
-    """Bring everything that is a view up to date with the ledger: contract file, pointer, exports, registry, page."""
-    from tasks.store.stream.releasing import restore
-
-    stream = _stream(options, name)
-    with stream.locked():
-        ledger, _ = stream.read()
-        for line in restore(stream, ledger):
-            print(line)
-    _show(options, stream, always=True)
-
-
-@command("store")
-def report(options: SharedOptions, name: Name) -> None:
-    """Write the stream's page: what arrived, is it better, what is served, how to undo it."""
-    stream = _stream(options, name)
-    _, state = stream.read()
-    from dash_core.views.stream_report import write_stream_report
-
-    print(f"page: {write_stream_report(state, stream.path)}")
-
-
-def _show(options: SharedOptions, stream: "StreamFolder", always: bool = False) -> None:
-    """Make the page and the registry show what the ledger says."""
-    from flows.stream import tell
-    from tasks.store.place import Place
-    from tasks.stream import publish
-
-    store = options.store_folder.resolve()
-    tell(publish.fn(stream, Place(store=store, data_root=store / "data"), always))
 
 
 @command("store", "params", "overrides", "data_root")
@@ -423,7 +294,7 @@ def deploy(
     pool: Annotated[str, typer.Option(help="Work pool of type process.")] = "local",
 ) -> None:
     """Make the stream a deployment of your own Prefect server: on a schedule, and at the event of a delivery."""
-    stream = _stream(options, name)
+    stream = stream_of(options, name)
     from flows.services.prefect_server import configured_url
 
     if configured_url() is None:

@@ -154,6 +154,9 @@ class _Registry:
             created = self._register(model)
         else:
             created = int(found[0].version)
+            for key, value in model.tags.items():
+                if found[0].tags.get(key) != value:  # what is known of the model has changed since
+                    self._client.set_model_version_tag(name, str(created), key, value)
             for twin in found[1:]:  # a request repeated to a slow server creates two
                 self._client.delete_model_version(name, twin.version)
         if registered.tags.get(tag) != str(created):

@@ -55,6 +55,8 @@ def _model(state: StreamState, entry: ModelEntry, folder: Path) -> RegisteredMod
         "dashpipe.gate": verdict,
         "dashpipe.contract": state.contract_digest,
     }
+    if entry.id in state.tainted:
+        tags["dashpipe.retracted"] = "trained on a delivery that was retracted"
     metrics = {
         "accuracy": entry.accuracy,
         "chunk": float(entry.chunk),

@@ -1,6 +1,7 @@
 """Passes that end at any moment at which something on the disk changes."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,10 +19,10 @@ class Killed(BaseException):
 
 
 @contextlib.contextmanager
-def dying(at: int, die: Callable[[], None]) -> Iterator[list[int]]:
+def dying(at: int, die: Callable[[], None], changes: tuple[str, ...] = CHANGES) -> Iterator[list[int]]:
     """Call `die` in place of change number `at` of the disk, and of every later one; yield a list with the count."""
     count = [0]
-    kept = {name: getattr(os, name) for name in CHANGES}
+    kept = {name: getattr(os, name) for name in changes}
 
     def counted(name: str) -> Callable:
         def change(*words, **options):
@@ -32,7 +33,7 @@ def dying(at: int, die: Callable[[], None]) -> Iterator[list[int]]:
 
         return change
 
-    for name in CHANGES:
+    for name in changes:
         setattr(os, name, counted(name))
     try:
         yield count
@@ -43,6 +44,10 @@ def dying(at: int, die: Callable[[], None]) -> Iterator[list[int]]:
 
 def raise_killed() -> None:
     raise Killed
+
+
+def raise_full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def kill_this_process() -> None:

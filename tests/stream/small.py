@@ -11,7 +11,7 @@ from PIL import Image
 
 from dash_core.stream.contract import Contract
 from tasks.store.place import Place
-from tasks.store.stream import judging, releasing
+from tasks.store.stream import judging, releasing, retracting
 from tasks.store.stream.creating import begin, contract_for, first_delivery
 from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.passing import Verbs, one_pass
@@ -24,7 +24,7 @@ CLASSES = 4
 def without_export() -> Iterator[None]:
     """Leave out the export, which takes seconds for each model; another test has it."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (judging, releasing):
+        for module in (judging, releasing, retracting):
             patch.setattr(module, "export", lambda *model: {})
         yield
 
@@ -52,10 +52,21 @@ def place(store: Path, **changes: object) -> Place:
     return Place(store=store, data_root=store / "data", device="cpu", **changes)
 
 
-def contract(folder: Path, method: str = "dash", share: float = 0.3, **gate: object) -> Contract:
+def contract(
+    folder: Path, method: str = "dash", share: float = 0.3, rules: dict | None = None, **gate: object
+) -> Contract:
+    """Return the contract of a small stream; rules: beside its gate, such as parent, rollback and budget."""
     params = toy.params(training={"batch_size": 16, "max_epochs": 6})
     hold_out = {"salt": "salt", "share": share}
-    return contract_for(first_delivery(folder), params, method, hold_out, {"margin": 0.2} | gate, "latest", None)
+    rules = {"gate": {"margin": 0.2} | gate} | (rules or {})
+    return contract_for(first_delivery(folder), params, method, hold_out, rules)
+
+
+def begun(store: Path, first: Path | None = None, **options: object) -> StreamFolder:
+    """Return a stream with its contract and no image yet."""
+    (store / "inbox").mkdir(parents=True)
+    settings = {"inbox": str(store / "inbox"), "settle_seconds": 0.0}
+    return begin(store, "toy", contract(first or deliver(store / "first", 8, seed=0), **options), settings)[0]
 
 
 def create(

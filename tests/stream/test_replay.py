@@ -14,7 +14,7 @@ def test_a_stream_that_began_with_given_weights_is_replayed_from_its_own_copy_of
     save_file(build_model("cnn3_small", (1, 8, 8), small.CLASSES, seed=0).state_dict(), given)
     params = toy.params(model={"name": "cnn3_small", "weights": str(given)})
     first = first_delivery(small.deliver(tmp_path / "first", 8, seed=0))
-    contract = contract_for(first, params, "dash", {"salt": "salt"}, {"margin": 0.2}, "latest", None)
+    contract = contract_for(first, params, "dash", {"salt": "salt"}, {"gate": {"margin": 0.2}})
     stream, _ = begin(tmp_path, "toy", contract, {}, params.model.weights)
     given.unlink()
     monkeypatch.chdir(tmp_path)

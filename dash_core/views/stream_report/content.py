@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dash_core.stream.harm import Harm, harm_of
 from dash_core.stream.state import ModelEntry, StreamState
 
 
@@ -25,6 +26,11 @@ class StreamContent:
     def champion(self) -> ModelEntry | None:
         """The released model."""
         return self.state.models.get(self.state.champion) if self.state.champion else None
+
+    @property
+    def harm(self) -> Harm | None:
+        """What deliveries since the last release say about the champion; None if they say nothing."""
+        return harm_of(self.state)
 
     @property
     def newest_verdict(self) -> tuple[ModelEntry, Mapping[str, Any]] | None:

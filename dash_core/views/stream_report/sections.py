@@ -19,6 +19,8 @@ HOW = {
     "gate": "passed the gate",
     "person": "released by a person",
     "rollback": "taken back to this model",
+    "harm": "taken back to this model by itself",
+    "retract": "a delivery was retracted",
 }
 RESULTS = {"pass": "passed", "fail": "failed", "hold": "waits for a person"}
 
@@ -50,6 +52,11 @@ def to_do(content: StreamContent) -> list[tuple[str, str]]:
     if newest is not None and newest[1]["verdict"] == "hold" and newest[0].id == state.challenger:
         command = f'dashpipe stream release {name} --because "..."'
         found.append((f"Model {newest[0].id} waits for your decision. To release it:", command))
+    if (seen := content.harm) and seen.shown:
+        found.append((f"{seen.sentence} To take it back:", f'dashpipe stream rollback {name} --because "..."'))
+    if state.champion in state.tainted:
+        sentence = "The champion was trained on a delivery that was retracted. The next pass trains one that was not:"
+        found.append((sentence, f"dashpipe stream arrive {name}"))
     if content.undecided > 0:
         sentence = f"{_images(content.undecided)} set aside wait{'s' * (content.undecided == 1)} for your decision:"
         found.append((sentence, f"dashpipe stream quarantine {name}"))
@@ -83,6 +90,8 @@ def arrivals_table(content: StreamContent) -> Table:
 
 
 def _became(content: StreamContent, arrival: Arrival) -> str:
+    if arrival.retracted is not None:
+        return f"retracted: {arrival.retracted}"
     if arrival.chunk is None:
         return {"duplicate": "nothing new", "set aside": "nothing usable"}.get(arrival.outcome, NOTHING)
     model = next((model for model in content.state.models.values() if model.chunk == arrival.chunk), None)
@@ -98,7 +107,8 @@ def guards(content: StreamContent) -> list[str]:
     if not content.inspections:
         return []
     found = content.inspections[max(content.inspections)]
-    return [found["drift"]["sentence"], found["suspects"]["sentence"]]
+    seen = [content.harm.sentence] if content.harm else []
+    return [found["drift"]["sentence"], found["suspects"]["sentence"], *seen]
 
 
 def suspects_table(content: StreamContent) -> Table:
@@ -202,9 +212,12 @@ def undo(content: StreamContent) -> list[tuple[str, str]]:
     """Return how to undo what happened: a sentence and the command."""
     state, name = content.state, content.state.name
     found = []
-    if state.previous:
+    if state.previous and state.previous not in state.tainted:
         since = f"Serve the previous model, {state.previous}, again. It takes effect at once and trains nothing:"
         found.append((since, f'dashpipe stream rollback {name} --because "..."'))
+    if any(arrival.chunk and arrival.retracted is None for arrival in state.arrivals[1:]):
+        wrong = "Take a delivery that was wrong out of all later training and testing:"
+        found.append((wrong, f'dashpipe stream retract {name} DELIVERY --because "..."'))
     found.append(("See which models there are, and what each is made of:", f"dashpipe stream status {name}"))
     return found
 

@@ -2,7 +2,9 @@
 
 import re
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +19,7 @@ from dash_core.data.normalisation import IMAGENET, ChannelSums
 from dash_core.errors import ConfigError, DataError
 from dash_core.files import write_atomically
 from dash_core.stream.contract import Contract
+from dash_core.stream.gate_config import Budget
 from tasks.store.stream.folder import STREAMS, StreamFolder
 from tasks.store.stream.inbox import Delivery, delivery
 from tasks.store.stream.ledger import Ledger
@@ -38,11 +41,17 @@ def first_delivery(folder: Path) -> Delivery:
 
 
 def contract_for(
-    first: Delivery, settings: Params, method: str, hold_out: dict, gate: dict, parent: str, classes: list[str] | None
+    first: Delivery,
+    settings: Params,
+    method: str,
+    hold_out: dict,
+    rules: Mapping[str, Any],
+    classes: list[str] | None = None,
 ) -> Contract:
     """Return the contract that the first images and the parameters decide; ConfigError or DataError say what is wrong.
 
-    classes: in their order; None: the labels of the first images, sorted.
+    rules: the contract's gate, parent, rollback and budget. classes: in their order; None: the labels of the first
+    images, sorted.
     """
     labels = sorted({item.label for item in first.items if item.label is not None and _is_image(item.file)})
     names = classes or labels
@@ -72,8 +81,7 @@ def contract_for(
             "method": run.method,
             "seed": run.seed,
             "hold_out": {"salt": secrets.token_hex(8)} | hold_out,
-            "gate": gate,
-            "parent": parent,
+            **rules,
         },
         "contract",
     )
@@ -115,11 +123,40 @@ def add_class(stream: StreamFolder, ledger: Ledger, contract: Contract, label: s
     """Add a class at the end of the list, so that no label changes; return the new contract."""
     if label in contract.classes:
         raise ConfigError(f"{label!r} is a class of this stream already")
-    grown = parse(Contract, {**contract.model_dump(), "classes": [*contract.classes, label]}, "contract")
-    content = grown.model_dump(mode="json")
-    ledger.append("contract", contract=content, contract_digest=grown.digest, reason=reason)
-    stream.write_contract(grown, stream.settings)
-    return grown
+    return _changed(stream, ledger, contract, {"classes": [*contract.classes, label]}, reason)
+
+
+def bounds(texts: Sequence[str]) -> dict[str, float | None]:
+    """Return the bounds of a budget from KEY=VALUE; ConfigError for a value that is neither a number nor `none`."""
+    found: dict[str, float | None] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        try:
+            found[key] = None if value == "none" else float(value)
+        except ValueError:
+            raise ConfigError(
+                f"budget {text!r}: write KEY=VALUE, for example training_flops=1e12, or KEY=none"
+            ) from None
+    return found
+
+
+def change_budget(
+    stream: StreamFolder, ledger: Ledger, contract: Contract, changes: Mapping[str, float | None], reason: str
+) -> Budget:
+    """Set bounds of the budget, or remove those that are None; models that are trained from now on keep to them."""
+    budget = contract.budget.model_dump() | dict(changes)
+    return _changed(stream, ledger, contract, {"budget": budget}, reason).budget
+
+
+def _changed(
+    stream: StreamFolder, ledger: Ledger, contract: Contract, changes: Mapping[str, Any], reason: str
+) -> Contract:
+    """Record a contract that a person changed, and return it."""
+    changed = parse(Contract, {**contract.model_dump(), **changes}, "contract")
+    content = changed.model_dump(mode="json")
+    ledger.append("contract", contract=content, contract_digest=changed.digest, reason=reason)
+    stream.write_contract(changed, stream.settings)
+    return changed
 
 
 def write_deliveries(dataset: Dataset, folder: Path, first: float, count: int) -> list[Path]:

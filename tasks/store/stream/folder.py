@@ -8,6 +8,7 @@
     models/             one folder for each trained model
     evaluations/        what models said about the hold-out, and verdicts
     champion.json       the released model, for servers
+    retracted.json      numbers of the chunks and hold-outs that a person took out; absent if there are none
     report/             the page
 
 Light to import: nothing here needs torch until a contract is parsed.
@@ -25,7 +26,9 @@ import yaml
 
 from dash_core.errors import ConfigError, RecordError
 from dash_core.files import write_atomically
-from dash_core.stream.state import StreamState, state_of
+from dash_core.stream.chain import CHUNKS, HELD_OUT, RETRACTED_FILE
+from dash_core.stream.history import state_of
+from dash_core.stream.state import StreamState
 from tasks.store.stream.ledger import LEDGER_FILE, Ledger
 
 if TYPE_CHECKING:
@@ -181,7 +184,8 @@ class StreamFolder:
             raise RecordError(f"{self.ledger_file}: {error}") from None
 
     def point(self, state: StreamState) -> None:
-        """Make champion.json say what the ledger says."""
+        """Make champion.json and retracted.json say what the ledger says."""
+        self._list_retracted(state)
         if not state.releases:
             return
         release = state.releases[-1]
@@ -194,6 +198,18 @@ class StreamFolder:
         }
         text = (json.dumps(content, indent=2) + "\n").encode()
         path = self.path / POINTER_FILE
+        if not path.exists() or path.read_bytes() != text:
+            write_atomically(path, text)
+
+    def _list_retracted(self, state: StreamState) -> None:
+        """Write which chunks and hold-outs the dataset `stream` leaves out."""
+        gone = [arrival for arrival in state.arrivals if arrival.retracted is not None]
+        path = self.path / RETRACTED_FILE
+        if not gone:
+            path.unlink(missing_ok=True)
+            return
+        chunks = [arrival.chunk for arrival in gone if arrival.chunk is not None]
+        text = json.dumps({CHUNKS: chunks, HELD_OUT: [arrival.number for arrival in gone]}).encode() + b"\n"
         if not path.exists() or path.read_bytes() != text:
             write_atomically(path, text)
 

@@ -25,6 +25,7 @@ from dash_core.files import write_atomically
 
 MARKER = "_DONE"
 MANIFESTS = ("manifest.csv", "manifest.jsonl")
+EMPTY = "it is empty"
 CACHE_VERSION = 1
 
 
@@ -113,8 +114,12 @@ def delivery(path: Path, classes: Sequence[str], settle_seconds: float, *, accep
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             why = f"{missing[0]}{more} of its manifest is missing"
             return Delivery(path, signature, waiting=why, seconds=float("inf"))
+        if not items:
+            return Delivery(path, signature, waiting=EMPTY, seconds=float("inf"))
         return Delivery(path, signature, items=items, accepted=accepted)
     items = [_item(name, stamp) for name, stamp in stamps.items() if name != MARKER]
+    if not items:
+        return Delivery(path, signature, waiting=EMPTY, seconds=float("inf"))
     quiet = time.time() - newest
     if MARKER not in stamps and quiet < settle_seconds:
         seconds = settle_seconds - quiet

@@ -85,8 +85,8 @@ def inspect(stream: StreamFolder, state: StreamState, contract: Contract) -> Ite
 
 
 def inspections(stream: StreamFolder, state: StreamState) -> list[dict[str, Any]]:
-    """Return what was found in each arrival that was inspected, oldest first."""
-    files = [inspection_file(stream, arrival.number) for arrival in state.arrivals]
+    """Return what was found in each arrival in use that was inspected, oldest first."""
+    files = [inspection_file(stream, arrival.number) for arrival in state.arrivals if arrival.retracted is None]
     return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
 
 

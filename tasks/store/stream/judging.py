@@ -6,10 +6,13 @@ the same look. The verdict and the release are one entry. Every input is a file,
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from dash_core.data.arrived import joined
 from dash_core.device import choose_device
@@ -17,7 +20,7 @@ from dash_core.errors import DashError
 from dash_core.files import replaced_when_done, write_atomically
 from dash_core.models import build_model, forward_flops, parameter_count
 from dash_core.stream.contract import Contract
-from dash_core.stream.gate import decide
+from dash_core.stream.gate import budget_checks, decide
 from dash_core.stream.holdout_size import Prospect, prospect
 from dash_core.stream.outcomes import Outcomes
 from dash_core.stream.predicting import outcomes, probabilities, widened
@@ -30,16 +33,21 @@ from tasks.store.stream.inspecting import checks_of_arrivals
 from tasks.store.stream.ledger import Ledger
 from tasks.store.stream.models import check_answers, held_out_parts, load_model, tested_arrivals
 
+WARM_UP_IMAGES, LATENCY_IMAGES = 5, 50  # single images of a measurement of the latency
+
 
 def judge(stream: StreamFolder, ledger: Ledger, contract: Contract, place: Place) -> StreamState:
     """Say whether the latest model may be released, and release it; return the new state."""
     state = stream.state(ledger)
-    model = state.unjudged
+    model = state.models[state.unfinished_look.challenger] if state.unfinished_look else state.unjudged
     if model is None:
         return state
     if state.champion is None:
         verdict = _first(stream, state, contract, place, model.id)
         _record(stream, ledger, model.id, verdict)
+    elif state.unfinished_look is None and model.stopped:
+        checks = budget_checks(contract.budget, _cost(stream, state, contract, model.id), model.stopped)
+        _record(stream, ledger, model.id, Verdict(checks))  # no look: a person decides, whatever the hold-out says
     elif state.unfinished_look is None and (unable := _open_generation(stream, ledger, contract)):
         _record(stream, ledger, model.id, Verdict([unable]))
     else:
@@ -108,7 +116,8 @@ def _first(stream: StreamFolder, state: StreamState, contract: Contract, place: 
         config=contract.gate,
         class_names=contract.classes,
         budget=contract.budget,
-        cost=_cost(state, contract, model),
+        cost=_cost(stream, state, contract, model),
+        stopped=state.models[model].stopped,
         faults=_faults(stream, state, contract, model),
     )
 
@@ -129,7 +138,7 @@ def _compare(stream: StreamFolder, state: StreamState, contract: Contract, place
         config=contract.gate,
         class_names=contract.classes,
         budget=contract.budget,
-        cost=_cost(state, contract, look.challenger),
+        cost=_cost(stream, state, contract, look.challenger),
         faults=_faults(stream, state, contract, look.challenger),
     )
 
@@ -166,15 +175,32 @@ def _faults(stream: StreamFolder, state: StreamState, contract: Contract, model:
     return []
 
 
-def _cost(state: StreamState, contract: Contract, model: str) -> Mapping[str, float]:
+def _cost(stream: StreamFolder, state: StreamState, contract: Contract, model: str) -> Mapping[str, float]:
+    """Return what the model and its training cost; the latency is measured if it is bounded."""
     config, entry = contract.model, state.models[model]
     network = build_model(config.name, contract.image_shape, len(contract.classes), seed=0, **config.options)
-    return {
+    found = {
         "parameters": parameter_count(network),
         "forward_flops": forward_flops(network, contract.image_shape),
+        "training_steps": entry.steps,
         "training_flops": entry.flops,
         "training_seconds": entry.seconds,
     }
+    if contract.budget.latency_ms is not None:
+        found["latency_ms"] = _latency(load_model(stream, state, contract, model), contract)
+    return found
+
+
+@torch.no_grad()
+def _latency(model: nn.Module, contract: Contract) -> float:
+    """Return the median time of one image on the CPU, in milliseconds."""
+    image = torch.zeros((1, *contract.image_shape))
+    times = []
+    for _ in range(WARM_UP_IMAGES + LATENCY_IMAGES):
+        began = time.perf_counter()
+        model(image)
+        times.append(1000 * (time.perf_counter() - began))
+    return float(np.median(times[WARM_UP_IMAGES:]))
 
 
 def _record(stream: StreamFolder, ledger: Ledger, model: str, verdict: Verdict) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from dash_core.checkpoint import CheckpointWriter, load_checkpoint
 from dash_core.config import RunConfig, digest_of
+from dash_core.cost import LIMITED, Limit
 from dash_core.data import ChunkPlan, Dataset, ImageSet
 from dash_core.data.arrived import CHUNKS, HELD_OUT, Arrived, check_arrived, joined, read_arrived
 from dash_core.device import choose_device, prepare_device
@@ -55,14 +56,14 @@ def open_training(
 
     DataError if any file of the model's data is not what the ledger says.
     """
-    parent = state.parent
-    arrival = state.untrained
+    parent, arrival = state.parent, state.untrained
     if arrival is None:
         raise RecordError(f"stream {stream.name} has no chunk to train on")
     ends = [*state.ends(parent.id if parent else None), arrival.chunk]
     parts = chunks_of(stream, state)
-    train = joined(parts, contract.classes, state.chunks[-1].chain)
-    bounds = np.cumsum([0, *(len(part) for part in parts)])[[0, *ends]]
+    train = joined(parts, contract.classes, state.data_digest)
+    numbers = [one.chunk for one in state.used_chunks]
+    bounds = np.cumsum([0, *(len(part) for part in parts)])[[0, *np.searchsorted(numbers, ends, side="right")]]
     plan = ChunkPlan("stream", train.digest, contract.seed, torch.arange(len(train)).split(np.diff(bounds).tolist()))
     tested = held_out_images(stream, tested_arrivals(state), contract)
     run = _with_initial_weights(stream, contract.run(stream.name, len(ends)))
@@ -80,9 +81,15 @@ def open_training(
         watch=Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds),
         resident=resident_bytes(place, device),
         earlier=_earlier(stream, parent.id, contract) if parent else None,
+        limit=limit_of(contract),
     )
     progress.resumed(trajectory.records)
     return trajectory, progress
+
+
+def limit_of(contract: Contract) -> Limit:
+    """Return what ends the training of a model: the training bounds of the contract's budget."""
+    return Limit(**{name: getattr(contract.budget, f"training_{name}") for name in ("steps", "flops", "seconds")})
 
 
 def _with_initial_weights(stream: StreamFolder, run: RunConfig) -> RunConfig:
@@ -110,9 +117,9 @@ def _earlier(stream: StreamFolder, parent: str, contract: Contract) -> Earlier:
 
 
 def chunks_of(stream: StreamFolder, state: StreamState) -> list[Arrived]:
-    """Return all chunks, oldest first, each checked against the ledger."""
+    """Return all chunks in use, oldest first, each checked against the ledger."""
     parts = []
-    for arrival in state.chunks:
+    for arrival in state.used_chunks:
         file = stream.numbered(CHUNKS, arrival.chunk, arrival.chain)
         check_arrived(file, arrival.chain)
         parts.append(read_arrived(file))
@@ -122,9 +129,8 @@ def chunks_of(stream: StreamFolder, state: StreamState) -> list[Arrived]:
 def tested_arrivals(state: StreamState) -> list[Arrival]:
     """Return the arrivals whose held-out images a model is measured on: the current generation's, or all before it."""
     generation = state.generation
-    if generation is None:
-        return [arrival for arrival in state.arrivals if arrival.held_out]
-    return [arrival for arrival in state.arrivals[generation.first - 1 : generation.last] if arrival.held_out]
+    arrivals = state.arrivals[generation.first - 1 : generation.last] if generation else state.arrivals
+    return [arrival for arrival in arrivals if arrival.held_out and arrival.retracted is None]
 
 
 def held_out_parts(stream: StreamFolder, arrivals: Sequence[Arrival]) -> list[Arrived]:
@@ -151,14 +157,14 @@ def seal(stream: StreamFolder, ledger: Ledger, contract: Contract, trajectory: T
     state = stream.state(ledger)
     arrival, parent = state.untrained, state.parent
     weights = {name: tensor.contiguous().cpu() for name, tensor in trajectory.learner.model.state_dict().items()}
-    content = to_safetensors(weights, {"chain": arrival.chain})  # of several keys the order would be random
+    content = to_safetensors(weights, {"chain": state.data_digest})  # of several keys the order would be random
     digest = hashlib.sha256(content).hexdigest()
     model = digest[:ID_LENGTH]
     record = trajectory.records[-1]
     about = {
         "weights_sha256": digest,
         "weights": weights_digest(weights),
-        "chain": arrival.chain,
+        "chain": state.data_digest,
         "parent": parent.id if parent else None,
         "classes": list(contract.classes),
         "identity": trajectory.identity,
@@ -179,7 +185,8 @@ def seal(stream: StreamFolder, ledger: Ledger, contract: Contract, trajectory: T
         stream.models.mkdir(parents=True, exist_ok=True)
         os.replace(unfinished, stream.model(model))
         sync(stream.models)
-    cost = record.total_cost
+    seconds, flops = (sum(getattr(record.cost[name], part) for name in LIMITED) for part in ("seconds", "flops"))
+    stopped = None if record.converged else limit_of(contract).reached(record.steps, flops, seconds)
     ledger.append(
         "trained",
         model={
@@ -192,9 +199,10 @@ def seal(stream: StreamFolder, ledger: Ledger, contract: Contract, trajectory: T
             "steps": record.steps,
             "epochs": record.epochs,
             "converged": record.converged,
-            "seconds": round(cost.seconds, 1),
-            "flops": cost.flops,
+            "seconds": round(seconds, 1),
+            "flops": flops,
             "code": code_digest()[:8],
+            **({"stopped": f"training_{stopped}"} if stopped else {}),
         },
     )
     shutil.rmtree(stream.training, ignore_errors=True)

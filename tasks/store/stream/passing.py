@@ -21,6 +21,7 @@ from tasks.store.stream.inspecting import inspect
 from tasks.store.stream.judging import judge, outlook
 from tasks.store.stream.ledger import Ledger
 from tasks.store.stream.models import open_training, seal
+from tasks.store.stream.observing import observe
 from tasks.store.stream.pending import next_step, pending_deliveries
 from tasks.store.stream.receiving import receive, remove_unrecorded
 from tasks.store.stream.telling import told_arrival, told_model, told_verdict
@@ -63,6 +64,8 @@ def one_pass(
         step = next_step(state, pending)
         if step == "train":
             yield from inspect(stream, state, contract)
+            yield from observe(stream, ledger, contract)
+            state = stream.state(ledger)
             trajectory, progress = verbs.open_training(stream, state, contract, place)
             verbs.advance(trajectory, progress)
             yield told_model(verbs.seal(stream, ledger, contract, trajectory, place))

@@ -33,16 +33,18 @@ def pending_deliveries(stream: StreamFolder, state: StreamState, only: Path | No
     elif settings["inbox"]:
         found += deliveries(Path(settings["inbox"]), classes, settle)
     new = [one for one in found if one not in seen]
-    complete = (one for one in new if not one.waiting and one.items)
+    complete = (one for one in new if not one.waiting)
     return Pending(tuple(complete), tuple(one for one in new if one.waiting))
 
 
 def next_step(state: StreamState, pending: Pending) -> str | None:
     """Return what a pass does next: train, receive, judge, or nothing.
 
-    Chunks are trained in their order. Only the model after the last pending delivery is compared with the champion: one
-    that the next would replace at once is not worth a look at the hold-out.
+    A comparison that was begun is finished first. Chunks are trained in their order. Only the model after the last
+    pending delivery is compared with the champion: one that the next would replace at once is not worth a look.
     """
+    if state.unfinished_look:
+        return "judge"
     if state.untrained:
         return "train"
     if pending.complete:

@@ -21,7 +21,6 @@ from dash_core.data.arrived import (
     CHUNKS,
     HELD_OUT,
     Arrived,
-    arrived_files,
     held_digest,
     read_arrived,
     write_arrived,
@@ -31,6 +30,7 @@ from dash_core.data.image_folder import SUFFIXES
 from dash_core.data.image_folder import UNREADABLE as PHOTOS
 from dash_core.device import usable_cores
 from dash_core.errors import DataError
+from dash_core.files import naming
 from dash_core.stream import guards
 from dash_core.stream.chain import BEGINNING, chained
 from dash_core.stream.contract import Contract
@@ -45,6 +45,7 @@ from tasks.store.stream.quarantine import SetAside, keep_aside
 
 logger = logging.getLogger(__name__)
 GREY_MODES = ("1", "L", "LA")
+ZEROS = 2**20  # bytes that are written at a time
 FILES_AHEAD = 256  # that are read and decoded before their pixels are stored
 
 
@@ -77,7 +78,7 @@ def receive(stream: StreamFolder, ledger: Ledger, contract: Contract, delivery: 
         same = [arrival for arrival in state.arrivals if arrival.digest == digest]
         if any(arrival.source == entry["source"] for arrival in same):
             return state  # it is recorded: only its times have changed, or a killed pass did not note that it is
-        if same:
+        if any(arrival.retracted is None for arrival in same):
             entry["outcome"] = "duplicate"
         else:
             entry |= _admit(stream, state, contract, received, delivery, digest)
@@ -99,7 +100,7 @@ def _admit(
         np.array(received.constant, dtype=bool),
         delivery.accepted,
     )
-    division = divide(candidates, known_images(stream), contract.hold_out.salt, contract.hold_out.share)
+    division = divide(candidates, known_images(stream, state), contract.hold_out.salt, contract.hold_out.share)
     for row, reason in division.set_aside.items():
         received.set_aside.append(SetAside(received.items[row], reason))
     keep_aside(stream, digest, delivery.path, received.set_aside)
@@ -137,8 +138,9 @@ def _admit(
 def _read_all(delivery: Delivery, contract: Contract, scratch: Path) -> Received:
     """Read every file of a delivery in its order; decoded pixels go to a scratch file, which may exceed the memory."""
     side, channels = contract.image_size, contract.channels
-    rows = max(len(delivery.items), 1)
-    images = np.memmap(scratch, dtype=np.uint8, mode="w+", shape=(rows, side, side, channels))
+    shape = (max(len(delivery.items), 1), side, side, channels)
+    _reserve(scratch, int(np.prod(shape)))
+    images = np.memmap(scratch, dtype=np.uint8, mode="r+", shape=shape)
     received = Received(images)
     group = contract.hold_out.group
     for item, pixels, content_id, reason in _decoded(delivery, contract):
@@ -157,6 +159,16 @@ def _read_all(delivery: Delivery, contract: Contract, scratch: Path) -> Received
         received.constant.append(bool(pixels.max() == pixels.min()))
     received.images = images[: len(received.files)]
     return received
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Make a file of zeros whose space is reserved: writing to a mapped file on a full disk would kill the process."""
+    with naming(file), file.open("wb") as out:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(out.fileno(), 0, size)
+            return
+        for start in range(0, size, ZEROS):
+            out.write(bytes(min(ZEROS, size - start)))
 
 
 def _key(item: Item, pattern: str | None, content_id: str) -> str:
@@ -230,15 +242,17 @@ def _is_grey(image: Image.Image) -> bool:
     return bool((colours == colours[..., :1]).all())
 
 
-def known_images(stream: StreamFolder) -> KnownImages:
-    """Return the images of all chunks and hold-outs."""
+def known_images(stream: StreamFolder, state: StreamState) -> KnownImages:
+    """Return the images of all chunks and hold-outs that are in use; those of retracted deliveries may come again."""
     labels: dict[bytes, int] = {}
     prints: dict[str, list[np.ndarray]] = {CHUNKS: [], HELD_OUT: []}
-    for kind, found in prints.items():
-        for file in arrived_files(stream.path / kind):
-            part = read_arrived(file)
-            labels.update(part.pairs)
-            found.append(part.prints)
+    used = [arrival for arrival in state.arrivals if arrival.retracted is None]
+    files = [(CHUNKS, stream.numbered(CHUNKS, one.chunk, one.chain)) for one in used if one.chunk is not None]
+    files += [(HELD_OUT, stream.numbered(HELD_OUT, one.number, one.held_digest)) for one in used if one.held_out]
+    for kind, file in files:
+        part = read_arrived(file)
+        labels.update(part.pairs)
+        prints[kind].append(part.prints)
     empty = [np.empty(0, np.uint64)]
     return KnownImages(labels, *(np.concatenate(empty + found) for found in prints.values()))
 

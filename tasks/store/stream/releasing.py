@@ -21,11 +21,10 @@ def roll_back(
     """
     state = stream.state(ledger)
     released = list(dict.fromkeys(release.model for release in state.releases))
-    usable = [name for name in released if name != state.champion and name not in state.rejected]
-    target = _named(model, released) if model else (usable[-1] if usable else None)
+    target = named_model(model, released) if model else (state.returnable[-1] if state.returnable else None)
     if target is None:
         raise ConfigError(f"stream {stream.name} has no earlier champion to return to")
-    return _release(stream, ledger, contract, state, target, by="rollback", reason=reason)
+    return make_champion(stream, ledger, contract, state, target, by="rollback", reason=reason)
 
 
 def release(
@@ -33,10 +32,10 @@ def release(
 ) -> StreamState:
     """Make the latest model, or the given one, the champion by a person's decision; return the new state."""
     state = stream.state(ledger)
-    target = _named(model, list(state.models)) if model else state.challenger
+    target = named_model(model, list(state.models)) if model else state.challenger
     if target is None:
         raise ConfigError(f"stream {stream.name} has no challenger: the latest model is the champion already")
-    return _release(stream, ledger, contract, state, target, by="person", reason=reason)
+    return make_champion(stream, ledger, contract, state, target, by="person", reason=reason)
 
 
 def restore(stream: StreamFolder, ledger: Ledger) -> Iterator[str]:
@@ -54,7 +53,7 @@ def restore(stream: StreamFolder, ledger: Ledger) -> Iterator[str]:
     yield f"champion {state.champion}, previous {state.previous}: their files are whole"
 
 
-def _named(model: str, known: list[str]) -> str:
+def named_model(model: str, known: list[str]) -> str:
     """Return the model whose id begins with the given letters."""
     found = [name for name in known if name.startswith(model)]
     if len(found) != 1:
@@ -63,12 +62,14 @@ def _named(model: str, known: list[str]) -> str:
     return found[0]
 
 
-def _release(
+def make_champion(
     stream: StreamFolder, ledger: Ledger, contract: Contract, state: StreamState, model: str, *, by: str, reason: str
 ) -> StreamState:
     """Make a model that answers as it did when it was trained the champion; return the new state."""
     if model == state.champion:
         raise ConfigError(f"{model} is the champion already")
+    if model in state.tainted:
+        raise ConfigError(f"{model} was trained on a delivery that was retracted: choose a model that was not")
     check_answers(stream, state, contract, model)
     export(stream, state, contract, model)
     ledger.append("released", model=model, by=by, reason=reason)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+from dash_core.stream.harm import Harm
 from dash_core.stream.state import Arrival, ModelEntry, StreamState
 from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.inbox import Delivery
@@ -28,6 +29,8 @@ def told_model(state: StreamState) -> str:
     """Say how the latest model was trained."""
     model = state.latest
     ended = "" if model.converged else ", without reaching the stop accuracy"
+    if model.stopped:
+        ended = f", stopped at its budget ({model.stopped.replace('_', ' ')})"
     return (
         f"model {model.id}: chunk {model.chunk}, {model.images} images, {model.steps} steps in {model.seconds:.1f} s"
         f"{ended}; {100 * model.accuracy:.2f} % of the held-out images are right"
@@ -51,6 +54,32 @@ def told_role(state: StreamState, model: str | None) -> str:
         return "none"
     entry = state.models[model]
     return f"{model} (chunk {entry.chunk}, {100 * entry.accuracy:.2f} % right when it was trained)"
+
+
+def told_advice(state: StreamState, found: Harm | None) -> Iterator[str]:
+    """Say what a person should do about the champion."""
+    if found and found.shown:
+        yield f'take it back: dashpipe stream rollback {state.name} --because "..."'
+    if state.champion in state.tainted:
+        yield (
+            f"the champion {state.champion} was trained on a delivery that was retracted, and no earlier release was "
+            f"not: the next pass trains one, or release another: dashpipe stream release {state.name}"
+        )
+
+
+def told_retraction(before: StreamState, state: StreamState) -> Iterator[str]:
+    """Say what a retraction changed."""
+    gone = next(new for old, new in zip(before.arrivals, state.arrivals, strict=True) if old != new)
+    yield f"{gone.source}: {gone.train} training images and {gone.held_out} held-out images are used no more"
+    marked = sorted(state.tainted - before.tainted)
+    yield f"{len(marked)} models were trained on them and are not used again: {', '.join(marked) or 'none'}"
+    if state.champion != before.champion:
+        yield f"champion    {told_role(state, state.champion)}"
+    yield from told_advice(state, None)
+    if state.untrained:
+        parent = state.parent
+        begins = f"continues from {parent.id} (chunk {parent.chunk})" if parent else "begins from scratch"
+        yield f"the next pass trains without them and {begins}: dashpipe stream arrive {state.name}"
 
 
 def told_time(at: int) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from dash_core.stream.gate import decide
 from dash_core.stream.gate_config import GateConfig
-from dash_core.stream.state import Arrival, Generation, Look, ModelEntry, Release, StreamState, Verdict
+from dash_core.stream.state import Arrival, Generation, Look, ModelEntry, Release, StreamState, VerdictEntry
 from dash_core.views.stream_report.content import StreamContent
 from tests.stream.answers import NAMES, champion, changed
 
@@ -91,7 +91,8 @@ def stream(models=4, name="photos", **changes):
             for number in range(2, models + 1)
         ),
         verdicts=tuple(
-            Verdict(identity(number + 1), result, "", number or None, 1, START) for number, result in enumerate(results)
+            VerdictEntry(identity(number + 1), result, "", number or None, 1, START)
+            for number, result in enumerate(results)
         ),
         releases=tuple(releases[: min(models, 2)]),
         champion=identity(min(models, 2)) if models else None,
