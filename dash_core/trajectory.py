@@ -32,9 +32,10 @@ from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
 from dash_core.loss import training_loss
 from dash_core.memory import running_out_told
-from dash_core.models import forward_flops, model_spec
+from dash_core.models import forward_flops
 from dash_core.models.pretrained import InitialModel
 from dash_core.optim import build_optimizer
+from dash_core.parts import DATASETS, LOSSES, METHODS, MODELS, PLANS, check_source
 from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve_run
 from dash_core.records import (
@@ -145,15 +146,17 @@ class Trajectory:
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
         shape = dataset.train.image_shape
+        initial = InitialModel(run.model, shape, self._classes)
         self.learner = Learner(
-            build=InitialModel(run.model, shape, self._classes),
+            build=initial,
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,
-            head=model_spec(run.model.name).head,
+            head=initial.head,
             loss=partial(training_loss, training),
             frozen=run.model.frozen,
         )
+        _check_sources(run)
         flops = forward_flops(self.learner.model, shape)
         precision = resolve_precision(training.precision, device, flops)  # part of the identity: a run keeps to one
         self._training = training.model_copy(update={"precision": precision})
@@ -380,6 +383,15 @@ class Trajectory:
             interrupted = Intervened(state["diagnostics"], Moment(**state["moment"]))
             self._interrupted = {len(self.records) + 1: interrupted}
             self._taken_from = state.get("taken_from")
+
+
+def _check_sources(run: RunConfig) -> None:
+    """Raise ConfigError unless this process imported the run's own parts from the source that the run is named by."""
+    check_source(MODELS, run.model.name, run.model.source)
+    check_source(DATASETS, run.dataset.name, run.dataset.source)
+    check_source(PLANS, run.dataset.plan or "", run.dataset.plan_source)
+    check_source(METHODS, run.method.intervention, run.method.source)
+    check_source(LOSSES, run.training.loss, run.training.loss_source)
 
 
 @dataclass(frozen=True)

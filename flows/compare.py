@@ -19,6 +19,7 @@ from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import DashError, StopRequested
 from dash_core.models.pretrained import InitialModel
+from dash_core.rehearsal import rehearse
 from flows.experiment import train_run_in_worker
 from flows.services.announce import warned_failures
 from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
@@ -136,7 +137,9 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    InitialModel(params.model, shape, classes)(0)  # an error here, before any worker starts
+    InitialModel(params.model, shape, classes).check()  # an error here, before any worker starts
+    for run in runs:
+        rehearse(run, dataset)
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
     stale = [run for run in runs if again or (run not in complete and is_complete(run, place))]
@@ -152,7 +155,8 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     pending = in_turn([run for run in runs if run not in complete])
     crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
-        failures = train_runs(pending, place.model_copy(update={"workers": crew.workers}), crew)
+        place = place.model_copy(update={"workers": crew.workers, "splits_made": True})
+        failures = train_runs(pending, place, crew)
     return _TrainedRuns(dataset, plans, mirror, len(runs), failures)
 
 

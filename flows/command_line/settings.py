@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dash_core.comparison import Params
 from dash_core.config import TrainingConfig, merge, nearest, parse, shown
 from dash_core.errors import ConfigError
-from dash_core.interventions import INTERVENTIONS, Intervention
+from dash_core.interventions import Intervention, intervention_class
+from dash_core.parts import use_project
 from dash_core.views.summary import listed
 from flows.command_line.yaml_text import parse_override, read_yaml
 
@@ -21,6 +22,7 @@ OTHER_HOOKS = {"penalty", "after_step", "after_chunk"}  # of an intervention, be
 
 def load_params(params_file: Path, preset: str | None = None, overrides: Sequence[str] = ()) -> Params:
     """Return the checked parameters; ConfigError names file, key, value and remedy."""
+    use_project(params_file.parent)
     content = read_yaml(params_file)
     if preset:
         content = merge(content, read_yaml(preset_file(params_file.parent, preset)))
@@ -48,7 +50,7 @@ def cautions(params: Params) -> list[str]:
 
 def _classes_of(params: Params, label: str) -> list[type]:
     """Return the classes of a method's intervention, without the base class, whose hooks do nothing."""
-    kind = INTERVENTIONS[params.method(label).intervention]
+    kind = intervention_class(params.method(label).intervention)
     return [parent for parent in kind.__mro__ if issubclass(parent, Intervention) and parent is not Intervention]
 
 
