@@ -342,11 +342,17 @@ class CompareConfig(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
     checkpoint_seconds: Positive = 60.0  # between two saves of a run within a chunk
     resident_gib: Gibibytes | Literal["auto"] = "auto"  # of images a run holds on its device; larger sets are streamed
+    keep_weights: Annotated[tuple[Count, ...], AsTuple] = ()  # experiments whose weights are kept, beside the last's
 
     @field_validator("methods")
     @classmethod
     def _no_repeats(cls, methods: list[str]) -> list[str]:
         return distinct(methods, "methods")
+
+    @field_validator("keep_weights")
+    @classmethod
+    def _in_order(cls, experiments: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(distinct(list(experiments), "keep_weights")))
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _place_of(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})"
     lines = traceback.extract_tb(error.__traceback__)
-    own = [line for line in lines if "dash_core" not in Path(line.filename).parts and not line.filename.startswith("<")]
+    own = [line for line in lines if _finder.packages & {*Path(line.filename).parts, Path(line.filename).stem}]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 

@@ -12,7 +12,7 @@ intervention is therefore never applied twice and never skipped.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -47,7 +47,7 @@ from dash_core.records import (
     milliseconds,
     rewrite_records,
 )
-from dash_core.result import remove_result, write_result
+from dash_core.result import kept_weights_file, remove_result, write_result, write_weights
 from dash_core.run_images import RunImages
 from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, train_chunk
 
@@ -115,7 +115,8 @@ class Trajectory:
     stopped. code: digest of the code that decides results; a state that other code saved is not used. resident: bytes
     of images that the device may hold; a larger set is streamed to it, with the same results. Without a usable state in
     the folder, the run starts with its first experiment, or, if `earlier` is given, there, or else with the state of
-    another run that `find_beginning` returns (`dash_core.beginnings`), which gives the same results.
+    another run that `find_beginning` returns (`dash_core.beginnings`), which gives the same results. keep_weights:
+    experiments whose weights are kept in the folder; the run trains them itself.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Trajectory:
         resident: int | None = None,
         find_beginning: Callable[[Course], State | None] = lambda course: None,
         earlier: Earlier | None = None,
+        keep_weights: Collection[int] = (),
     ) -> None:
         self.images = RunImages(run, dataset, plan, device, resident)
         self.run = run
@@ -140,6 +142,7 @@ class Trajectory:
         self._classes = dataset.train.classes
         self._watch = watch
         self._earlier = earlier
+        self._keep_weights = frozenset(keep_weights)
         self._checkpoint = folder / "state.ckpt"
         self._writer = CheckpointWriter(self._checkpoint)
         optimizer, training = resolve_run(run)
@@ -276,6 +279,8 @@ class Trajectory:
             validation_accuracy=outcome.validation,
             picked_epoch=outcome.picked_epoch,
         )
+        if experiment in self._keep_weights:  # before the state that has the record: a kill between them loses neither
+            write_weights(kept_weights_file(self.folder, experiment), self.run, self.learner.model.state_dict())
         self.records.append(record)
         try:
             with self.learner.meter.phase("checkpoint"), self._writer:  # its cost is charged to the next experiment
@@ -366,7 +371,7 @@ class Trajectory:
     def _begin(self) -> None:
         """Begin with the state of another run, if there is one, and save it as the state of this run."""
         state = self._find_beginning(self.course)
-        if state is None:
+        if state is None or any(experiment <= len(state["records"]) for experiment in self._keep_weights):
             return
         self._load(state)
         interrupted = next(iter(self._interrupted.values()), Intervened({}))

@@ -20,6 +20,7 @@ from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import DashError, StopRequested
 from dash_core.models.pretrained import InitialModel
 from dash_core.rehearsal import rehearse
+from dash_core.result import kept_weights_file
 from flows.experiment import train_run_in_worker
 from flows.services.announce import warned_failures
 from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
@@ -152,12 +153,23 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     for run in stale:
         forget(run, place)
         mirror.forget(run)
+    without = [run for run in complete if not _has_kept_weights(run, place)]
+    if without:
+        print(
+            f"{len(without)} complete runs were trained without compare.keep_weights={list(place.keep_weights)}, and "
+            "have no such weights; --again trains them again",
+            file=sys.stderr,
+        )
     pending = in_turn([run for run in runs if run not in complete])
     crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
         place = place.model_copy(update={"workers": crew.workers, "splits_made": True})
         failures = train_runs(pending, place, crew)
     return _TrainedRuns(dataset, plans, mirror, len(runs), failures)
+
+
+def _has_kept_weights(run: RunConfig, place: Place) -> bool:
+    return all(kept_weights_file(place.run_folder(run), number).exists() for number in place.keep_weights)
 
 
 def in_turn(runs: Sequence[RunConfig]) -> list[RunConfig]:

@@ -77,6 +77,11 @@ def check(params: Params) -> None:
 
     model = model_spec(params.model.name, **params.model.options)
     _check_contradictions(params, dataset_spec(params.dataset.name), model)
+    if beyond := [number for number in params.compare.keep_weights if number > params.experiment_count]:
+        raise ConfigError(
+            f"compare.keep_weights: there is no experiment {beyond[0]}; the protocol {params.protocol.name} with "
+            f"chunks={params.chunks} has {params.experiment_count}"
+        )
     for label in {*params.methods, *params.compare.methods}:
         params.method(label)
 

@@ -32,6 +32,7 @@ class Place(BaseModel):
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # between two saves of a run within an experiment
     resident_gib: Annotated[float, Field(gt=0)] | None = None  # of images on the device; None: part of the free memory
     given_splits: Path | None = None  # chunk plans of a pipeline; None: the store's own
+    keep_weights: tuple[int, ...] = ()  # experiments whose weights are kept, beside the last's
     project: Path | None = None  # folder of params.yaml, where packages of own parts may be
     splits_made: bool = False  # the chunk plans of the runs exist: whoever finds none has other images
 
@@ -113,5 +114,6 @@ def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
         device=params.compare.device,
         threads=threads,
         checkpoint_seconds=params.compare.checkpoint_seconds,
+        keep_weights=params.compare.keep_weights,
         resident_gib=None if params.compare.resident_gib == "auto" else params.compare.resident_gib,
     )

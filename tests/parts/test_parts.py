@@ -146,7 +146,7 @@ class build(nn.Linear):
         return super().forward(images.flatten(1))
 """
 BROKEN_NETS = {
-    "raise RuntimeError('no GPU here')": r"importing mypackage.nets failed: RuntimeError: no GPU here \(.*nets.py, line",
+    "raise RuntimeError('no GPU')": r"importing mypackage.nets failed: RuntimeError: no GPU \(.*nets.py, line 1\)",
     "def build(image_shape): pass": r"building it .* failed: TypeError: build\(\) takes 1 positional argument",
     "import sys; sys.exit(3)": "failed: SystemExit: 3",
     "def build(": r"failed: SyntaxError: .*nets.py, line 1\)",
