@@ -57,6 +57,13 @@ def _classes_of(params: Params, label: str) -> list[type]:
 def complete(params: Params) -> dict[str, Any]:
     """Return the parameters with every default, and a section under `methods` for each method that is compared."""
     content = params.model_dump(mode="json")
+    for section, name in (
+        ("dataset", "source"),
+        ("dataset", "plan_source"),
+        ("model", "source"),
+        ("training", "loss_source"),
+    ):
+        content[section][name] = None  # of own parts as they are: written out, it would refuse their next edit
     compared = {label: content["methods"].get(label, {}) for label in params.compare.methods}
     return {**content, "methods": {**content["methods"], **compared}}
 

@@ -18,6 +18,7 @@ from dash_core.models.pretrained import InitialModel
 from dash_core.parts import PartError, check_source, load_part, source_digest
 from dash_core.rehearsal import rehearse
 from dash_core.result import WEIGHTS_FILE
+from flows.command_line import settings
 from tests import toy
 from tests.parts import package
 from tests.parts.conftest import forget
@@ -62,6 +63,13 @@ def test_an_edited_part_is_another_run_and_never_goes_on_from_the_old_one(projec
     assert before[0].method.source != after[0].method.source
     (project / "mypackage" / "notes.txt").write_text("no code")
     assert halve().id == after[0].id
+
+
+def test_parameters_written_out_take_the_source_as_it_is(project):
+    written = settings.complete(params())
+    package.write(project, nets=package.NETS + "\n")
+    again = parse(Params, written)
+    assert again.run("Halve", 0).model.source == halve().model.source
 
 
 def test_the_same_source_under_another_path_has_another_digest(project):
