@@ -9,7 +9,7 @@ import torch
 from dash_core import parts
 from dash_core.beginnings import Course
 from dash_core.comparison import Params
-from dash_core.config import ModelConfig, RunConfig, merge, parse
+from dash_core.config import DatasetConfig, ModelConfig, RunConfig, merge, parse
 from dash_core.data import ChunkPlan, Dataset, load_dataset
 from dash_core.errors import ConfigError, DataError
 from dash_core.interventions import intervention_class
@@ -285,6 +285,33 @@ def test_a_broken_dataset_is_one_sentence(project, tmp_path, source):
     package.write(project, data=source)
     with pytest.raises(PartError, match=BROKEN_DATA[source]):
         opened(params().dataset, tmp_path)
+
+
+def test_a_folder_that_is_no_dataset_of_hugging_face_and_a_missing_library_are_named(tmp_path, monkeypatch):
+    config = parse(DatasetConfig, {"name": "hugging_face", "folder": str(tmp_path / "saved")})
+    with pytest.raises(DataError, match="saved: no dataset of Hugging Face, which has the file dataset_dict.json or"):
+        opened(config, tmp_path)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "dataset_dict.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match="needs the package `datasets` .*; install it: uv pip install datasets"):
+        opened(config, tmp_path)
+
+
+def test_a_dataset_of_hugging_face_has_the_images_and_classes_that_were_saved(tmp_path):
+    """Run it with the library: uv run --with datasets pytest -n 0 tests/parts/test_parts.py."""
+    library = pytest.importorskip("datasets")
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 8, 3), dtype=np.uint8)
+    features = {"picture": library.Image(), "kind": library.ClassLabel(names=["north", "east", "south"])}
+    content = {"picture": [Image.fromarray(one) for one in pixels], "kind": [number % 3 for number in range(12)]}
+    split = library.Dataset.from_dict(content, features=library.Features(features))
+    library.DatasetDict({"train": split, "validation": split}).save_to_disk(tmp_path / "both")
+    data = opened(parse(DatasetConfig, {"name": "hugging_face", "folder": str(tmp_path / "both")}), tmp_path)
+    assert np.array_equal(data.train.images.numpy(), pixels)
+    assert data.test.labels.tolist() == content["kind"]
+    assert data.train.class_names == ("north", "east", "south")
 
 
 def test_a_dataset_that_differs_in_a_worker_is_named(project, tmp_path):
