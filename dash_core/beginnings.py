@@ -114,12 +114,13 @@ class Course:
             "trained": [run.model.identity, optimizer.identity, fixed, run.seed, run.diagnostics],
             "by": [identity["split"], identity["code"]],
         }
+        own = [run.method.source] if run.method.source else []
         intervenes = (number for number, experiment in enumerate(schedule, start=1) if experiment.intervene)
         always = acts_while_training(intervention) or bool(run.diagnostics)  # a diagnostic may ask the method
         return cls(
             run=run.id,
             setting=digest_of(setting),
-            method=digest_of([run.method.intervention, intervention.identity]),
+            method=digest_of([run.method.intervention, intervention.identity, *own]),
             arrivals=tuple((e.number, e.first, e.last, e.trained, e.intervene) for e in schedule),
             ends=tuple((config.stop_accuracy, config.max_epochs) for config in trained),
             raisable=tuple(experiment.epochs != 1 for experiment in schedule),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dash_core.config import (
     CompareConfig,
@@ -21,7 +21,8 @@ from dash_core.config import (
 )
 from dash_core.diagnostics import diagnostics_named
 from dash_core.errors import ConfigError
-from dash_core.interventions import INTERVENTIONS, build_intervention
+from dash_core.interventions import INTERVENTIONS, build_intervention, is_intervention
+from dash_core.parts import METHODS, is_path, source_digest
 from dash_core.theory import TheoryConfig
 
 
@@ -42,6 +43,31 @@ class Params(Setting):
     compare: CompareConfig = CompareConfig()
     theory: TheoryConfig = TheoryConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _label_methods_named_by_import_path(cls, content: object) -> object:
+        """Turn compare.methods=[mypackage.methods:Halve] into the label Halve, whose section names the import path."""
+        compare = content.get("compare") if isinstance(content, Mapping) else None
+        compared = compare.get("methods") if isinstance(compare, Mapping) else None
+        sections = content.get("methods") if isinstance(content, Mapping) else None
+        sections = dict(sections) if isinstance(sections, Mapping) else {}
+        compared = list(compared) if isinstance(compared, list) else []
+        paths = list(dict.fromkeys(name for name in [*sections, *compared] if is_path(name)))
+        for path in paths:
+            own, given = sections.pop(path, {}), sections.get(label_of(path), {})
+            if not isinstance(own, Mapping) or not isinstance(given, Mapping):
+                return content
+            sections[label_of(path)] = section = {"intervention": path, **given, **own}
+            if label_of(path) in INTERVENTIONS or section["intervention"] != path:
+                raise ValueError(
+                    f"{path}: `{label_of(path)}` is another method; give it a label under `methods`, such as "
+                    f"my_{label_of(path)}: {{intervention: {path}}}, and name that in compare.methods"
+                )
+        if not paths:
+            return content
+        compared = [label_of(name) if is_path(name) else name for name in compared]
+        return {**content, "methods": sections, **({"compare": {**compare, "methods": compared}} if compared else {})}
+
     @field_validator("seeds")
     @classmethod
     def _no_repeats(cls, seeds: list[int]) -> list[int]:
@@ -57,7 +83,11 @@ class Params(Setting):
         return distinct(diagnostics, "diagnostics")
 
     def method(self, label: str) -> MethodConfig:
-        """Return one method with its parameters resolved, defaults included; ConfigError if there is none."""
+        """Return one method with its parameters resolved, defaults included; ConfigError if there is none.
+
+        label: in `methods`, or the name of an intervention, or an import path.
+        """
+        label = label_of(label) if is_path(label) and label_of(label) in self.methods else label
         if label not in self._resolved:
             self._resolved[label] = self._resolve(label)
         return self._resolved[label]
@@ -69,13 +99,17 @@ class Params(Setting):
     def _resolve(self, label: str) -> MethodConfig:
         given = dict(self.methods.get(label, {}))
         name, rate = given.pop("intervention", label), given.pop("lr", None)
-        if not isinstance(name, str) or name not in INTERVENTIONS:
+        source = given.pop("source", None) if isinstance(name, str) and name not in INTERVENTIONS else None
+        if not isinstance(name, str) or not is_intervention(name):
             listed = label in self.methods
             what = f"methods.{label}.intervention: unknown intervention" if listed else "unknown method"
             known = sorted(INTERVENTIONS if listed else {*self.methods, *INTERVENTIONS})
-            raise ConfigError(f"{what} {name!r}{nearest(str(name), known)}; known: {', '.join(known)}")
+            allowed = f"{', '.join(known)}, or an import path such as mypackage.methods:Halve"
+            raise ConfigError(f"{what} {name!r}{nearest(str(name), known)}; known: {allowed}")
         parameters = build_intervention(name, given, where=f"methods.{label}").model_dump(mode="json")
-        content = {"label": label, "intervention": name, "parameters": parameters, "lr": rate}
+        source = source or source_digest(METHODS, name)
+        label = label_of(label) if is_path(label) else label
+        content = {"label": label, "intervention": name, "parameters": parameters, "lr": rate, "source": source}
         return parse(MethodConfig, content, where=f"methods.{label}")
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -105,3 +139,8 @@ class Params(Setting):
         """The comparison's name: dataset, model, and a hash of its runs and their labels."""
         digest = digest_of(sorted([run.method.label, run.digest] for run in self.runs()))
         return re.sub(r"[^A-Za-z0-9_.\-]+", "-", f"{self.dataset.name}-{self.model.name}-{digest[:8]}")
+
+
+def label_of(path: str) -> str:
+    """Return the label of a method that is named by its import path alone: mypackage.methods:Halve is Halve."""
+    return path.rpartition(":")[2].rpartition(".")[2].lstrip("_") or "method"

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from dash_core.mistakes import nearest as nearest
 from dash_core.mistakes import parse as parse
 from dash_core.mistakes import shown as shown
+from dash_core.parts import DATASETS, LOSSES, MODELS, PLANS, is_path, source_digest
 from dash_core.protocols import STANDARD, Experiment, Protocol, ProtocolConfig
 from dash_core.section import (
     Accuracy,
@@ -36,17 +37,28 @@ from dash_core.section import (
     Threads,
 )
 
+LOSS_NAMES = ("cross_entropy", "squared_error", "one_against_rest")  # of dash_core.loss
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
-RESIZED = ("image_folder", "imagenet")  # datasets that image_size resizes
-IN_FOLDERS = ("image_folder", "stream")  # datasets that dataset.folder names
+RESIZED = ("image_folder", "imagenet", "hugging_face")  # datasets that image_size resizes
+IN_FOLDERS = ("image_folder", "stream", "hugging_face")  # datasets that dataset.folder names
 IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
 WIDTHS = {"resnet18": 64, "resnet18_sota": 64, "resnet10": 16}  # channels of the first stage, unless model.width says
+
+
+def with_source(content: object, kind: str, key: str, digest_key: str) -> object:
+    """Return the content of a section with the digest of the own part that it names at `key`, if it has none yet."""
+    name = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(name, str) or content.get(digest_key):
+        return content
+    digest = source_digest(kind, name)
+    return content if digest is None else {**content, digest_key: digest}
 
 
 class DatasetConfig(Section):
     """Which images, and what is done to the training set before it is split into chunks."""
 
-    later: ClassVar = frozenset(("background", "damaged", "resize", "hold_out"))
+    later: ClassVar = frozenset(("background", "damaged", "resize", "hold_out", "source", "plan", "plan_source"))
+    of_files: ClassVar = frozenset(("background", "damaged", "resize", "hold_out"))
 
     name: str = "digits"
     folder: FolderName | None = None  # image_folder only: the tree with train/ and, where there is one, test/
@@ -59,27 +71,43 @@ class DatasetConfig(Section):
     label_noise: Share = 0.0  # share of training labels replaced by another class, uniformly
     train_size: Count | None = None  # a seeded subset of the training set; None: all of it
     test_size: Count | None = None  # a seeded subset of the test set, the same for every seed; None: all of it
+    source: Digest | None = None  # of your own dataset: of its code; None: as it is now
+    plan: Annotated[str, Field(min_length=1)] | None = None  # your own chunk plan, by import path; None: the protocol's
+    plan_source: Digest | None = None  # of its code; None: as it is now
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_own_parts_by_their_source(cls, content: object) -> object:
+        content = with_source(content, DATASETS, "name", "source")
+        return with_source(content, PLANS, "plan", "plan_source")
 
     @model_validator(mode="after")
     def _folder_and_size_belong_to_the_dataset(self) -> Self:
-        if (self.name in IN_FOLDERS) != (self.folder is not None):
+        own = self.source is not None  # its function gets the folder, and its images may be of any size
+        if not own and (self.name in IN_FOLDERS) != (self.folder is not None):
             raise ValueError(f"`folder` is needed by, and only used with, the datasets {' and '.join(IN_FOLDERS)}")
-        if self.image_size is not None and self.name not in RESIZED:
+        if self.image_size is not None and not own and self.name not in RESIZED:
             raise ValueError(f"`image_size` is only used with the datasets {' and '.join(RESIZED)}")
         if self.resize != "crop" and self.image_size is None and self.name != "imagenet":
             raise ValueError(f"`resize: {self.resize}` needs the size of the images: set dataset.image_size")
-        changed = self.later & self.identity.keys()
+        changed = self.of_files & self.identity.keys()
+        if self.name == "hugging_face" or own:
+            changed -= {"background", "resize"}
         if changed and self.name not in IN_FILES:
             raise ValueError(f"`{min(changed)}` is only used with the datasets {', '.join(IN_FILES)}")
         if self.hold_out != "stratified" and self.name != "image_folder":
             raise ValueError("`hold_out` is only used with the dataset image_folder")
+        if self.plan is not None and not is_path(self.plan):
+            raise ValueError(
+                f"`plan`: {shown(self.plan)} is no import path; name a function, as in mypackage.plans:cut"
+            )
         return self
 
 
 class ModelConfig(Section):
     """Which network; `dashpipe models` lists the names."""
 
-    later: ClassVar = frozenset(("width", "weights", "weights_sha256", "frozen"))
+    later: ClassVar = frozenset(("width", "weights", "weights_sha256", "frozen", "source"))
 
     name: str = "cnn3_small"
     normalisation: Literal["batch", "layer", "group"] = "batch"  # of ResNets; others have their own
@@ -88,6 +116,12 @@ class ModelConfig(Section):
     weights: FileName | None = None  # file of weights to start from: safetensors, or as torch.save writes a state_dict
     weights_sha256: Digest | None = None  # of that file; None: as it is now
     frozen: Annotated[tuple[str, ...], AsTuple] = ()  # layers that are not trained, by name: [conv1, bn1, layer1]
+    source: Digest | None = None  # of your own model: of its code; None: as it is now
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_own_models_by_their_source(cls, content: object) -> object:
+        return with_source(content, MODELS, "name", "source")
 
     @model_validator(mode="before")
     @classmethod
@@ -157,6 +191,8 @@ class TrainingConfig(Section):
             "validation_share",
             "stop",
             "patience",
+            "loss",
+            "loss_source",
         )
     )
 
@@ -178,6 +214,13 @@ class TrainingConfig(Section):
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None  # of each chunk: held out to measure each epoch
     stop: Literal["train_accuracy", "validation"] = "train_accuracy"  # what ends an experiment before max_epochs
     patience: Count = 5  # stop: validation ends after so many epochs without a better one, and keeps the best
+    loss: Annotated[str, Field(min_length=1)] = "cross_entropy"  # that training minimises: a name, or an import path
+    loss_source: Digest | None = None  # of your own loss: of its code; None: as it is now
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_own_losses_by_their_source(cls, content: object) -> object:
+        return with_source(content, LOSSES, "loss", "loss_source")
 
     @field_validator("milestones")
     @classmethod
@@ -192,18 +235,29 @@ class TrainingConfig(Section):
             raise ValueError("`stop: validation` needs a validation set: set training.validation_share, to 0.1 say")
         if (self.milestones or self.decay) and self.schedule not in (None, "multistep"):
             raise ValueError(f"`milestones` and `decay` are those of the schedule multistep, got {self.schedule}")
+        if self.loss not in LOSS_NAMES and self.loss_source is None:
+            known = f"{', '.join(LOSS_NAMES)}, or an import path such as mypackage.losses:focal"
+            raise ValueError(f"`loss`: unknown loss {shown(self.loss)}{nearest(self.loss, LOSS_NAMES)}; known: {known}")
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError(f"`label_smoothing` is that of the loss cross_entropy, got {self.loss}: set it to 0")
+        if self.class_weights != "none" and self.loss_source:
+            raise ValueError("`class_weights`: your own loss weighs classes itself; set class_weights=none")
         return self
 
 
 class MethodConfig(Section):
-    """A named method of the comparison: an intervention and its parameters. lr: its own learning rate, if any."""
+    """A named method of the comparison: an intervention and its parameters. lr: its own learning rate, if any.
 
-    later: ClassVar = frozenset(("lr",))
+    source: digest of the code of an own method.
+    """
+
+    later: ClassVar = frozenset(("lr", "source"))
 
     label: Label
     intervention: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     lr: Positive | None = None
+    source: Digest | None = None
 
 
 class Setting(Section):
@@ -288,11 +342,17 @@ class CompareConfig(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
     checkpoint_seconds: Positive = 60.0  # between two saves of a run within a chunk
     resident_gib: Gibibytes | Literal["auto"] = "auto"  # of images a run holds on its device; larger sets are streamed
+    keep_weights: Annotated[tuple[Count, ...], AsTuple] = ()  # experiments whose weights are kept, beside the last's
 
     @field_validator("methods")
     @classmethod
     def _no_repeats(cls, methods: list[str]) -> list[str]:
         return distinct(methods, "methods")
+
+    @field_validator("keep_weights")
+    @classmethod
+    def _in_order(cls, experiments: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(distinct(list(experiments), "keep_weights")))
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,11 +31,32 @@ def write_result(
 
     identity: digest of the chunk plan ("split") and of the code, and the precision. facts: hardware, versions, commit.
     """
-    state = {name: tensor.contiguous().cpu() for name, tensor in model_state.items()}
-    weights = to_safetensors(state, {"run": run.id})
-    write_atomically(folder / WEIGHTS_FILE, weights)
+    weights = write_weights(folder / WEIGHTS_FILE, run, model_state)
     result = {**identity, "run": run.id, "digest": run.digest, "weights_sha256": hashlib.sha256(weights).hexdigest()}
     write_atomically(folder / RESULT_FILE, (json.dumps({**result, **facts}, indent=2) + "\n").encode())
+
+
+def write_weights(path: Path, run: RunConfig, model_state: Mapping[str, Tensor]) -> bytes:
+    """Write a model's weights as safetensors, and return the file's content."""
+    weights = to_safetensors(_apart(model_state), {"run": run.id})
+    write_atomically(path, weights)
+    return weights
+
+
+def kept_weights_file(folder: Path, experiment: int) -> Path:
+    """Return the file of the weights after an experiment that `compare.keep_weights` names."""
+    return folder / f"weights-{experiment}.safetensors"
+
+
+def _apart(model_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors on the CPU, copied where two share their memory, which safetensors refuses."""
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model_state.items():
+        tensor = tensor.contiguous().cpu()
+        state[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return state
 
 
 def remove_result(folder: Path) -> None:

@@ -13,7 +13,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,9 +34,10 @@ from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
 from dash_core.loss import training_loss
 from dash_core.memory import running_out_told
-from dash_core.models import forward_flops, model_spec
+from dash_core.models import forward_flops
 from dash_core.models.pretrained import InitialModel
 from dash_core.optim import build_optimizer
+from dash_core.parts import DATASETS, LOSSES, METHODS, MODELS, PLANS, check_source
 from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve_run
 from dash_core.records import (
@@ -48,7 +49,7 @@ from dash_core.records import (
     milliseconds,
     rewrite_records,
 )
-from dash_core.result import remove_result, write_result
+from dash_core.result import kept_weights_file, remove_result, write_result, write_weights
 from dash_core.run_images import RunImages
 from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, Validation, train_chunk
 
@@ -118,6 +119,7 @@ class Trajectory:
     the folder, the run starts with its first experiment, or, if `earlier` is given, there, or else with the state of
     another run that `find_beginning` returns (`dash_core.beginnings`), which gives the same results. limit: ends the
     training of an experiment at the step that reaches it; the experiment is then recorded as not converged.
+    keep_weights: experiments whose weights are kept in the folder; the run trains them itself.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Trajectory:
         find_beginning: Callable[[Course], State | None] = lambda course: None,
         earlier: Earlier | None = None,
         limit: Limit = NO_LIMIT,
+        keep_weights: Collection[int] = (),
     ) -> None:
         self.images = RunImages(run, dataset, plan, device, resident)
         self.run = run
@@ -144,21 +147,24 @@ class Trajectory:
         self._watch = watch
         self._earlier = earlier
         self._limit = limit
+        self._keep_weights = frozenset(keep_weights)
         self._checkpoint = folder / "state.ckpt"
         self._writer = CheckpointWriter(self._checkpoint)
         optimizer, training = resolve_run(run)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
         shape = dataset.train.image_shape
+        initial = InitialModel(run.model, shape, self._classes)
         self.learner = Learner(
-            build=InitialModel(run.model, shape, self._classes),
+            build=initial,
             make_optimizer=lambda model: build_optimizer(model, optimizer),
             seed=run.seed,
             device=device,
-            head=model_spec(run.model.name).head,
+            head=initial.head,
             loss=partial(training_loss, training),
             frozen=run.model.frozen,
         )
+        _check_sources(run)
         flops = forward_flops(self.learner.model, shape)
         precision = resolve_precision(training.precision, device, flops)  # part of the identity: a run keeps to one
         self._training = training.model_copy(update={"precision": precision})
@@ -313,6 +319,8 @@ class Trajectory:
             validation_accuracy=outcome.validation,
             picked_epoch=outcome.picked_epoch,
         )
+        if experiment in self._keep_weights:  # before the state that has the record: a kill between them loses neither
+            write_weights(kept_weights_file(self.folder, experiment), self.run, self.learner.model.state_dict())
         self.records.append(record)
         try:
             with self.learner.meter.phase("checkpoint"), self._writer:  # its cost is charged to the next experiment
@@ -403,7 +411,7 @@ class Trajectory:
     def _begin(self) -> None:
         """Begin with the state of another run, if there is one, and save it as the state of this run."""
         state = self._find_beginning(self.course)
-        if state is None:
+        if state is None or any(experiment <= len(state["records"]) for experiment in self._keep_weights):
             return
         self._load(state)
         interrupted = next(iter(self._interrupted.values()), Intervened({}))
@@ -428,6 +436,15 @@ class _LimitReached(Exception):
     def __init__(self, moment: Moment) -> None:
         super().__init__()
         self.moment = moment
+
+
+def _check_sources(run: RunConfig) -> None:
+    """Raise ConfigError unless this process imported the run's own parts from the source that the run is named by."""
+    check_source(MODELS, run.model.name, run.model.source)
+    check_source(DATASETS, run.dataset.name, run.dataset.source)
+    check_source(PLANS, run.dataset.plan or "", run.dataset.plan_source)
+    check_source(METHODS, run.method.intervention, run.method.source)
+    check_source(LOSSES, run.training.loss, run.training.loss_source)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.errors import DashError, StopRequested
 from dash_core.models.pretrained import InitialModel
+from dash_core.rehearsal import rehearse
+from dash_core.result import kept_weights_file
 from flows.experiment import train_run_in_worker
 from flows.services.announce import warned_failures
 from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
@@ -136,7 +138,9 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    InitialModel(params.model, shape, classes)(0)  # an error here, before any worker starts
+    InitialModel(params.model, shape, classes).check()  # an error here, before any worker starts
+    for run in runs:
+        rehearse(run, dataset)
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]
     mirror = Mirror(params, place, lambda: dataset, warned_failures())
     stale = [run for run in runs if again or (run not in complete and is_complete(run, place))]
@@ -149,11 +153,23 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     for run in stale:
         forget(run, place)
         mirror.forget(run)
+    without = [run for run in complete if not _has_kept_weights(run, place)]
+    if without:
+        print(
+            f"{len(without)} complete runs were trained without compare.keep_weights={list(place.keep_weights)}, and "
+            "have no such weights; --again trains them again",
+            file=sys.stderr,
+        )
     pending = in_turn([run for run in runs if run not in complete])
     crew = Crew.of(params, len(pending))
     with Follower(mirror, runs):
-        failures = train_runs(pending, place.model_copy(update={"workers": crew.workers}), crew)
+        place = place.model_copy(update={"workers": crew.workers, "splits_made": True})
+        failures = train_runs(pending, place, crew)
     return _TrainedRuns(dataset, plans, mirror, len(runs), failures)
+
+
+def _has_kept_weights(run: RunConfig, place: Place) -> bool:
+    return all(kept_weights_file(place.run_folder(run), number).exists() for number in place.keep_weights)
 
 
 def in_turn(runs: Sequence[RunConfig]) -> list[RunConfig]:

@@ -13,6 +13,7 @@ from prefect.context import hydrated_context
 from dash_core.config import RunConfig
 from dash_core.errors import DashError, StopRequested, without_password
 from dash_core.files import naming, remove_unfinished, write_atomically
+from dash_core.parts import PartError, use_project
 from dash_core.result import read_result
 from dash_core.trajectory import Steps, Trajectory
 from flows.services.prefect_health import lost_server_error, quieten, wait_for_api
@@ -88,7 +89,8 @@ def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
             with tags(*tags_of(run)), naming():
                 run_experiment(run, place)
         except DashError as error:
-            _record_end(folder, "stopped" if isinstance(error, StopRequested) else "failed", error)
+            details = without_password(error.details) if isinstance(error, PartError) else None
+            _record_end(folder, "stopped" if isinstance(error, StopRequested) else "failed", error, details)
             raise
         except Exception as error:
             _record_end(folder, "failed", error, without_password(traceback.format_exc()))
@@ -114,6 +116,7 @@ def train_run_in_worker(run: RunConfig, place: Place, context: bytes) -> None:
     Raise Busy if another process trains it, so that this worker is free for another run.
     """
     quieten()
+    use_project(place.project)
     wait_for_api()
     try:
         with hydrated_context(cloudpickle.loads(context)):

@@ -1,4 +1,4 @@
-"""The code in README.md and docs/*.md: Python blocks run, page by page; commands and their options exist."""
+"""The code in README.md and docs/**/*.md: Python blocks run, page by page; commands and their options exist."""
 
 import importlib.util
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:uv run )?dashpipe [^`\n]+)`")
@@ -41,7 +41,7 @@ def test_every_python_block_is_complete_and_the_page_says_why_one_is_not_run(pag
         assert not mark or re.match(r"needs: \w+$|not run: \w.{10}", mark), mark
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/own-loop.md", "docs/new-method.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/own-loop.md", "docs/new-method.md", "docs/guide/own-parts.md"])
 def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained = []

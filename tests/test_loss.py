@@ -7,7 +7,8 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
-from dash_core.config import TrainingConfig
+from dash_core.config import TrainingConfig, parse
+from dash_core.errors import ConfigError
 from dash_core.interventions.dash import Dash
 from dash_core.loss import balanced_weights, training_loss
 from dash_core.records import read_records
@@ -79,3 +80,22 @@ def test_the_recorded_train_loss_is_the_plain_one(tmp_path):
         toy.advance(toy.trajectory(folder, run, toy.dataset()))
         losses.append(read_records(folder)[0].train_loss)
     assert losses[0] == losses[1]
+
+
+def test_a_named_loss_is_that_of_its_formula():
+    outputs, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 0, 1])
+    target = functional.one_hot(labels, 3).float()
+    squared = training_loss(TrainingConfig(loss="squared_error"), labels)(outputs, labels)
+    torch.testing.assert_close(squared, functional.mse_loss(outputs, target))
+    logistic = training_loss(TrainingConfig(loss="one_against_rest"), labels)(outputs, labels)
+    torch.testing.assert_close(logistic, 3 * functional.binary_cross_entropy_with_logits(outputs, target))
+    weighted = training_loss(TrainingConfig(loss="squared_error", class_weights="balanced"), labels)(outputs, labels)
+    each = (outputs - target).square().mean(1) * balanced_weights(labels)[labels]
+    torch.testing.assert_close(weighted, each.mean())
+
+
+def test_a_loss_that_is_not_there_or_not_cross_entropy_is_named():
+    with pytest.raises(ConfigError, match=r"unknown loss 'squared_eror' \(did you mean 'squared_error'"):
+        parse(TrainingConfig, {"loss": "squared_eror"})
+    with pytest.raises(ConfigError, match="`label_smoothing` is that of the loss cross_entropy"):
+        parse(TrainingConfig, {"loss": "squared_error", "label_smoothing": 0.1})

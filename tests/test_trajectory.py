@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dash_core.checkpoint import load_checkpoint
 from dash_core.data import ChunkPlan, evaluation_indices
 from dash_core.errors import ConfigError, RecordError, StopRequested
 from dash_core.interventions import INTERVENTIONS
@@ -288,3 +289,18 @@ def test_an_interrupted_experiment_is_not_begun_again_by_the_same_trajectory(tmp
     toy.advance(toy.trajectory(tmp_path / "undisturbed", run, toy.dataset()))
     weights = [(folder / WEIGHTS_FILE).read_bytes() for folder in (tmp_path, tmp_path / "undisturbed")]
     assert weights[0] == weights[1]
+
+
+def test_the_weights_of_chosen_experiments_are_kept_and_no_other_run_trains_them(tmp_path):
+    run, data = toy.params().run("dash", 0), toy.dataset()
+    moving = toy.trajectory(tmp_path / "run", run, data, keep_weights=(2,))
+    toy.advance(moving, 2)
+    state, weights = load_checkpoint(tmp_path / "run" / "state.ckpt"), moving.learner.model.state_dict()
+    kept = load_file(tmp_path / "run" / "weights-2.safetensors")
+    assert all(torch.equal(kept[name], tensor) for name, tensor in weights.items())
+    assert not (tmp_path / "run" / "weights-1.safetensors").exists()
+    for keep, done in {(2,): 0, (3,): 2}.items():
+        other = toy.trajectory(
+            tmp_path / f"keeps {keep}", run, data, keep_weights=keep, find_beginning=lambda course: state
+        )
+        assert len(other.records) == done

@@ -5,6 +5,8 @@ from typing import Literal
 
 from dash_core.config import nearest
 from dash_core.errors import ConfigError
+from dash_core.parts import DATASETS as OWN_DATASETS
+from dash_core.parts import check_no_clash, part_path
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class DatasetSpec:
     name: str
     summary: str
     source: str
-    origin: Literal["embedded", "torchvision", "download", "registration", "folder"]
+    origin: Literal["embedded", "torchvision", "download", "registration", "folder", "own"]
     classes: int | None = None
     image_shape: tuple[int, int, int] | None = None  # (channels, height, width); the default, where image_size sets it
     train_size: int | None = None  # digits: at the default dataset.test_share
@@ -23,9 +25,13 @@ class DatasetSpec:
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """Return a dataset's entry; ConfigError with the nearest name if there is none."""
-    if name not in DATASETS:
-        known = ", ".join(DATASETS)
+    """Return a dataset's entry, or a new one for an own dataset; ConfigError with the nearest name if there is none."""
+    if name in DATASETS:
+        check_no_clash(OWN_DATASETS, name)
+    elif path := part_path(OWN_DATASETS, name):
+        return DatasetSpec(name, "your own", path, "own")
+    else:
+        known = ", ".join([*DATASETS, "an import path such as mypackage.data:load"])
         raise ConfigError(f"dataset.name: unknown dataset {name!r}{nearest(name, list(DATASETS))}; known: {known}")
     return DATASETS[name]
 
@@ -119,6 +125,12 @@ _SPECS = (
     DatasetSpec(
         name="image_folder",
         summary="your own images, a folder a class: dataset.folder/train/<class>/*, or dataset.folder/<class>/*",
+        source="dataset.folder",
+        origin="folder",
+    ),
+    DatasetSpec(
+        name="hugging_face",
+        summary="a Hugging Face dataset in dataset.folder, as its save_to_disk writes it; needs the package `datasets`",
         source="dataset.folder",
         origin="folder",
     ),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dash_core.config import DatasetConfig
 from dash_core.data.imageset import ImageSet
+from dash_core.data.own_plan import own_chunks
 from dash_core.data.training_set import training_indices
 from dash_core.errors import ConfigError, RecordError
 from dash_core.files import write_atomically
@@ -42,6 +43,14 @@ class ChunkPlan:
         indices = training_indices(train, config, seed)
         if not 1 <= chunks <= len(indices):
             raise ConfigError(f"chunks: {chunks} must lie between 1 and the {len(indices)} training images used")
+        if config.plan:
+            if protocol.division or train.arrived:
+                raise ConfigError(
+                    f"dataset.plan: {config.name} with the protocol {protocol.name} arrives in chunks of its own; "
+                    "leave the plan out"
+                )
+            parts = own_chunks(config.plan, train.labels[indices], chunks, seed)
+            return cls(config.name, train.digest, seed, tuple(indices[part] for part in parts))
         if train.arrived:
             return cls(config.name, train.digest, seed, _as_arrived(train, config, chunks, protocol))
         parts = protocol.cut(train.labels[indices], chunks, generator(seed, "chunks"))

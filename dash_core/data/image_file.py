@@ -45,14 +45,14 @@ def decode(file: str | Path, grey: bool, size: int | None, background: str, resi
     from PIL import ImageOps
 
     with opened(file) as image:
-        image = _opaque(ImageOps.exif_transpose(image), background).convert("L" if grey else "RGB")
+        image = opaque(ImageOps.exif_transpose(image), background).convert("L" if grey else "RGB")
         if size is not None:
             image = resized(image, size, resize, background)
         pixels = np.asarray(image)
     return pixels[:, :, None] if grey else pixels
 
 
-def _opaque(image: "Image.Image", background: str) -> "Image.Image":
+def opaque(image: "Image.Image", background: str) -> "Image.Image":
     """Return the image as it looks on the background; a transparent pixel's own colour is arbitrary."""
     from PIL import Image
 

@@ -8,9 +8,11 @@ from dash_core.data.arrived import open_stream_folder
 from dash_core.data.cache import Source, cached
 from dash_core.data.catalog import dataset_spec
 from dash_core.data.digits import open_digits
+from dash_core.data.hugging_face import open_hugging_face
 from dash_core.data.image_folder import open_image_folder
 from dash_core.data.imagenet import open_imagenet
 from dash_core.data.imageset import Dataset
+from dash_core.data.own import open_own_dataset
 from dash_core.data.progress import ProgressCallback, silent
 from dash_core.data.tiny_imagenet import open_tiny_imagenet
 from dash_core.data.torchvision_sets import open_torchvision_set
@@ -26,6 +28,7 @@ OPENERS: dict[str, Callable[[DatasetConfig, Path, bool, ProgressCallback], Sourc
     "tiny_imagenet": open_tiny_imagenet,
     "imagenet": open_imagenet,
     "image_folder": open_image_folder,
+    "hugging_face": open_hugging_face,
     "stream": open_stream_folder,
 }
 
@@ -40,7 +43,7 @@ def load_dataset(
     """
     spec = dataset_spec(config.name)
     try:
-        source = OPENERS[spec.name](config, Path(data_root), download, progress)
+        source = OPENERS.get(spec.name, open_own_dataset)(config, Path(data_root), download, progress)
         return cached(Path(cache), spec.name, source, progress) if source.cached else source.read()
     except OSError as error:
         raise DataError(f"{spec.name}: its files cannot be read ({error})") from error

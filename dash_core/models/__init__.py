@@ -1,6 +1,6 @@
-"""The networks by name: those of the paper, a small CNN, and every classification model of torchvision.
+"""The networks by name: those of the paper, a small CNN, every classification model of torchvision, and your own.
 
-A new model is a builder in a file of this package and a line in MODELS.
+A new model of ours is a builder in a file of this package and a line in MODELS.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,11 @@ from dash_core.models import torchvision_models
 from dash_core.models.cnn import cnn3, cnn3_small
 from dash_core.models.counting import forward_flops, parameter_count
 from dash_core.models.mlp import mlp
+from dash_core.models.own import build_own
 from dash_core.models.resnet import GROUPS, NORMALISATIONS, resnet10, resnet18, resnet18_sota
 from dash_core.models.vgg import vgg16_bn
+from dash_core.parts import MODELS as OWN_MODELS
+from dash_core.parts import callable_part, check_no_clash, part_path
 from dash_core.seeding import borrowed_global_generator
 
 __all__ = ["MODELS", "ModelSpec", "build_model", "forward_flops", "model_spec", "parameter_count"]
@@ -28,9 +31,10 @@ class ModelSpec:
     """A named network.
 
     build: (image_shape (C, H, W), classes) → the network, with weights drawn from the global generator. head: names of
-    the submodules that are the classifier. normalised: its inputs are normalised by channel, else scaled to [0, 1].
-    smallest: the smallest image side, in pixels. normalisations: values of the keyword `normalisation` of `build`;
-    none if the network has its own. imports: modules that `build` imports, which takes seconds.
+    the submodules that are the classifier; none for an own model (see `InitialModel.head`). normalised: its inputs are
+    normalised by channel, else scaled to [0, 1]. smallest: the smallest image side, in pixels. normalisations: values
+    of the keyword `normalisation` of `build`; none if the network has its own. imports: modules that `build` imports,
+    which takes seconds.
     """
 
     name: str
@@ -83,7 +87,7 @@ MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def model_spec(name: str, normalisation: str = "batch", width: int | None = None) -> ModelSpec:
-    """Return the specification of a model of MODELS, or of "torchvision:<name>".
+    """Return the specification of a model of MODELS, of "torchvision:<name>", or of an own one, which is imported.
 
     ConfigError if there is no such model, or if it has no such normalisation or width. Every model has "batch" and
     None, which change nothing.
@@ -91,9 +95,15 @@ def model_spec(name: str, normalisation: str = "batch", width: int | None = None
     if name.startswith(torchvision_models.PREFIX):
         spec = _torchvision_spec(name.removeprefix(torchvision_models.PREFIX))
     elif name in MODELS:
+        check_no_clash(OWN_MODELS, name)
         spec = MODELS[name]
+    elif path := part_path(OWN_MODELS, name):
+        builder = callable_part(OWN_MODELS, path)
+        spec = ModelSpec(name, "your own", path, partial(build_own, path, builder), head=())
     else:
-        known = ", ".join([*MODELS, f"{torchvision_models.PREFIX}<name>"])
+        known = ", ".join(
+            [*MODELS, f"{torchvision_models.PREFIX}<name>", "an import path such as mypackage.nets:build"]
+        )
         raise ConfigError(f"unknown model {name!r}{nearest(name, list(MODELS))}; known: {known}")
     if normalisation not in (*spec.normalisations, "batch"):
         able = ", ".join(other.name for other in MODELS.values() if other.normalisations)

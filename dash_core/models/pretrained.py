@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 from dash_core.config import ModelConfig, nearest
 from dash_core.errors import ConfigError
 from dash_core.models import build_model, model_spec
+from dash_core.models.own import check_own_model, classifier_of
 
 logger = logging.getLogger(__name__)
 NESTED = ("state_dict", "model_state_dict", "model")  # keys under which training scripts save a model's state
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # what DataParallel, torch.compile and Lightning put before each name
 SHOWN_MISFITS = 3  # in an error
+
+_checked: set[tuple[ModelConfig, tuple[int, int, int], int]] = set()  # own models that this process has checked
 
 
 class InitialModel:
@@ -30,17 +34,38 @@ class InitialModel:
 
     def __init__(self, config: ModelConfig, image_shape: tuple[int, int, int], classes: int) -> None:
         self._config, self._shape, self._classes = config, image_shape, classes
-        self._head = model_spec(config.name, **config.options).head
+        self._spec = model_spec(config.name, **config.options)
         self._weights = read_pretrained(config.weights, config.weights_sha256) if config.weights else None
         if config.frozen:
             check_frozen(self(0), config.frozen)
 
+    @cached_property
+    def head(self) -> tuple[str, ...]:
+        """Names of the modules that are the classifier; of an own model, its last layer with one output a class."""
+        return self._spec.head or classifier_of(self._new(0), self._classes)
+
+    def check(self) -> None:
+        """Raise ConfigError if the network cannot be built, or if it is your own and does not take a batch of images.
+
+        Equal models are checked once a process.
+        """
+        if self._config.source is None:
+            self(0)
+            return
+        key = (self._config, self._shape, self._classes)
+        if key not in _checked:
+            check_own_model(self._spec.source, self, self._shape, self._classes)
+            _checked.add(key)
+
+    def _new(self, seed: int) -> nn.Module:
+        return build_model(self._config.name, self._shape, self._classes, seed=seed, **self._config.options)
+
     def __call__(self, seed: int) -> nn.Module:
         """Return the network, on the CPU."""
         config = self._config
-        model = build_model(config.name, self._shape, self._classes, seed=seed, **config.options)
+        model = self._new(seed)
         if self._weights is not None:
-            new = load_pretrained_(model, self._weights, self._head, config.weights)
+            new = load_pretrained_(model, self._weights, self.head, config.weights)
             if new:
                 logger.info("%s has no weights for the layers %s: they are new", config.weights, ", ".join(new))
         return model

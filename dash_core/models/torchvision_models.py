@@ -10,8 +10,9 @@ from torch import nn
 from dash_core.config import nearest
 from dash_core.errors import ConfigError
 from dash_core.models.counting import forward_on_meta
+from dash_core.parts import TORCHVISION
 
-PREFIX = "torchvision:"
+PREFIX = TORCHVISION
 HEADS = {  # beginning of the name: attribute of the classifier; in all others it is `classifier`
     "googlenet": "fc",
     "inception": "fc",

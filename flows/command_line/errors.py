@@ -3,20 +3,25 @@
 import contextlib
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import typer
 
 from dash_core.errors import ConfigError, DashError, DataError, StopRequested, without_password
-from dash_core.files import naming
+from dash_core.files import naming, write_atomically
+from dash_core.parts import PartError
 from flows.command_line.output import UnwrittenOutput
 from flows.services.machine import OPEN_FILES, too_few_files
 from flows.services.notices import warnings_shown
+from tasks import SERVICES_FOLDER
 from tasks.store.stopping import INTERRUPTING, STOPPING_SIGNALS, asked_by
 
 BAD_INPUT_EXIT, FAILED_EXIT = 2, 1  # exit codes
 UNWRITTEN_EXIT = 120  # as in Python: not all of the output could be written, for example to a full disk
+OWN_PART_FILE = "own-part-error.txt"  # the traceback of the last own part that was found broken
 OLDEST_CLOCK = 0.0  # seconds of Unix time: before 1970, records and databases have no time to write
 
 
@@ -46,6 +51,22 @@ def plain_errors() -> Iterator[None]:
         _say("stopped: the same command continues from the last saved state of each run")
         number = interrupt.number if isinstance(interrupt, _Terminated) else signal.SIGINT
         raise typer.Exit(128 + number) from None
+
+
+@contextlib.contextmanager
+def traceback_kept(store: Path) -> Iterator[None]:
+    """Write the traceback of an own part that is broken to a file in the store, or the temporary folder; name it."""
+    try:
+        yield
+    except PartError as error:
+        if not error.details:
+            raise
+        for folder in (store / SERVICES_FOLDER, Path(tempfile.gettempdir())):
+            file = folder / OWN_PART_FILE
+            with contextlib.suppress(OSError, DashError):
+                write_atomically(file, without_password(error.details).encode())
+                break
+        raise type(error)(f"{error} (its traceback is in {file})") from None
 
 
 def _check_clock() -> None:

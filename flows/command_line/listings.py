@@ -1,5 +1,6 @@
 """The commands that list methods, diagnostics, datasets, models and the parameters."""
 
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from flows.command_line.errors import plain_errors
 from flows.command_line.options import SharedOptions, shared_options
 
+OWN_PARTS_PAGE = "docs/guide/own-parts.md"
 EMPTY_CELL = "–"  # in a column that a row leaves empty
 
 
@@ -21,12 +23,18 @@ def params(options: SharedOptions) -> None:
 
 def methods() -> None:
     """List the interventions: name, what it does, source, parameters."""
-    from dash_core.interventions import INTERVENTIONS
+    from dash_core.interventions import INTERVENTIONS, Intervention, intervention_class
+    from dash_core.parts import METHODS
 
-    rows = []
-    for name, kind in INTERVENTIONS.items():
+    def row(name: str, kind: type[Intervention], source: str) -> tuple[str, ...]:
         defaults = ", ".join(f"{key}={field.default}" for key, field in kind.model_fields.items())
-        rows.append((name, kind.summary, defaults or EMPTY_CELL, kind.source))
+        summary = getattr(kind, "summary", None) or (kind.__doc__ or "").strip().partition("\n")[0]
+        return name, summary, defaults or EMPTY_CELL, source
+
+    rows = [row(name, kind, kind.source) for name, kind in INTERVENTIONS.items()]
+    for name, path, problem in _installed(METHODS, intervention_class):
+        rows.append((name, problem, EMPTY_CELL, path) if problem else row(name, intervention_class(name), path))
+    rows.append(("module:Class", "your own: a subclass of Intervention, by import path", EMPTY_CELL, OWN_PARTS_PAGE))
     _print_columns(("method", "what it does", "parameters", "source"), rows)
 
 
@@ -40,12 +48,16 @@ def diagnostics() -> None:
 
 def datasets() -> None:
     """List the datasets: name, size, what it is, where it comes from."""
-    from dash_core.data import DATASETS
+    from dash_core.data import DATASETS, dataset_spec
+    from dash_core.parts import DATASETS as OWN_DATASETS
 
     rows = []
     for name, spec in DATASETS.items():
         sizes = f"{spec.train_size:,} + {spec.test_size:,}" if spec.train_size and spec.test_size else EMPTY_CELL
         rows.append((name, sizes, spec.origin, spec.summary, spec.source))
+    for name, path, problem in _installed(OWN_DATASETS, dataset_spec):
+        rows.append((name, EMPTY_CELL, "own", problem or "of an installed package", path))
+    rows.append(("module:function", EMPTY_CELL, "own", "your own, by import path", OWN_PARTS_PAGE))
     _print_columns(("dataset", "train + test", "origin", "what it is", "source"), rows)
 
 
@@ -58,7 +70,8 @@ def models(
 ) -> None:
     """List the models: name, parameters, FLOPs of a forward pass, what it is, source."""
     with plain_errors():
-        from dash_core.models import MODELS, build_model, forward_flops, parameter_count
+        from dash_core.models import MODELS, build_model, forward_flops, model_spec, parameter_count
+        from dash_core.parts import MODELS as OWN_MODELS
 
         rows = []
         for name, spec in MODELS.items():
@@ -70,7 +83,24 @@ def models(
             summary = f"{spec.summary}; model.width={width or spec.width}" if spec.width else spec.summary
             rows.append((name, *figures, summary, spec.source))
         rows.append(("torchvision:<name>", "", "", "any classification model of torchvision", "torchvision.models"))
+        for name, path, problem in _installed(OWN_MODELS, model_spec):
+            rows.append((name, "", "", problem or "of an installed package", path))
+        rows.append(("module:function", "", "", "your own, by import path", OWN_PARTS_PAGE))
         _print_columns(("model", "parameters", f"MFLOPs, 3x{size}x{size}", "what it is", "source"), rows)
+
+
+def _installed(kind: str, load: Callable[[str], object]) -> Iterator[tuple[str, str, str]]:
+    """Yield name, import path and problem ("" if there is none) of each own part that an installed package offers."""
+    from dash_core.errors import ConfigError
+    from dash_core.parts import entry_point_parts
+
+    for name, paths in sorted(entry_point_parts(kind).items()):
+        try:
+            load(name)
+            problem = ""
+        except ConfigError as error:
+            problem = f"cannot be used: {error}"
+        yield name, " or ".join(paths), problem
 
 
 def _print_columns(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

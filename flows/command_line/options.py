@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from dash_core.errors import ConfigError
-from flows.command_line.errors import plain_errors
+from flows.command_line.errors import plain_errors, traceback_kept
 
 if TYPE_CHECKING:
     from dash_core.comparison import Params
@@ -137,7 +137,7 @@ def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
 
         def command_of_options(**values: Any) -> None:
             options = SharedOptions(**{name: values.pop(name) for name in names})
-            with plain_errors():
+            with plain_errors(), traceback_kept(options.store_folder):
                 command(options, **values)
 
         parameters = [*own, *(_parameter(name) for name in names)]

@@ -95,6 +95,8 @@ def _stages(options: SharedOptions) -> Iterator["Stages"]:
         inputs = StageInputs(stage, Path.cwd())  # where DVC runs a stage, whatever folder it was called in
     place = options.place
     make_writable(place)
+    if inputs:
+        inputs.check_own_parts(options.settings)
     yield Stages.of(options.settings, place, options, output_console())
     if inputs:
         inputs.check()

@@ -110,6 +110,7 @@ def check_data(settings: "Params", place: "Place", console: "Console") -> "Datas
     """Return the dataset, decoded and cached; ConfigError unless chunks, protocol and model fit it."""
     from dash_core.data import ChunkPlan, check_plan
     from dash_core.models.pretrained import InitialModel
+    from dash_core.rehearsal import rehearse
 
     dataset = decoded(settings, place, console)
     for seed in settings.seeds:
@@ -117,7 +118,9 @@ def check_data(settings: "Params", place: "Place", console: "Console") -> "Datas
         for label in settings.compare.methods:
             check_plan(plan, settings.run(label, seed), dataset)
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    InitialModel(settings.model, shape, classes)(0)
+    InitialModel(settings.model, shape, classes).check()
+    for label in settings.compare.methods:
+        rehearse(settings.run(label, settings.seeds[0]), dataset)
     return dataset
 
 

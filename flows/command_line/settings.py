@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dash_core.comparison import Params
 from dash_core.config import TrainingConfig, merge, nearest, parse, shown
 from dash_core.errors import ConfigError
-from dash_core.interventions import INTERVENTIONS, Intervention
+from dash_core.interventions import Intervention, intervention_class
+from dash_core.parts import use_project
 from dash_core.views.summary import listed
 from flows.command_line.yaml_text import parse_override, read_yaml
 
@@ -21,6 +22,7 @@ OTHER_HOOKS = {"penalty", "after_step", "after_chunk"}  # of an intervention, be
 
 def load_params(params_file: Path, preset: str | None = None, overrides: Sequence[str] = ()) -> Params:
     """Return the checked parameters; ConfigError names file, key, value and remedy."""
+    use_project(params_file.parent)
     content = read_yaml(params_file)
     if preset:
         content = merge(content, read_yaml(preset_file(params_file.parent, preset)))
@@ -48,13 +50,20 @@ def cautions(params: Params) -> list[str]:
 
 def _classes_of(params: Params, label: str) -> list[type]:
     """Return the classes of a method's intervention, without the base class, whose hooks do nothing."""
-    kind = INTERVENTIONS[params.method(label).intervention]
+    kind = intervention_class(params.method(label).intervention)
     return [parent for parent in kind.__mro__ if issubclass(parent, Intervention) and parent is not Intervention]
 
 
 def complete(params: Params) -> dict[str, Any]:
     """Return the parameters with every default, and a section under `methods` for each method that is compared."""
     content = params.model_dump(mode="json")
+    for section, name in (
+        ("dataset", "source"),
+        ("dataset", "plan_source"),
+        ("model", "source"),
+        ("training", "loss_source"),
+    ):
+        content[section][name] = None  # of own parts as they are: written out, it would refuse their next edit
     compared = {label: content["methods"].get(label, {}) for label in params.compare.methods}
     return {**content, "methods": {**content["methods"], **compared}}
 
@@ -75,6 +84,11 @@ def check(params: Params) -> None:
 
     model = model_spec(params.model.name, **params.model.options)
     _check_contradictions(params, dataset_spec(params.dataset.name), model)
+    if beyond := [number for number in params.compare.keep_weights if number > params.experiment_count]:
+        raise ConfigError(
+            f"compare.keep_weights: there is no experiment {beyond[0]}; the protocol {params.protocol.name} with "
+            f"chunks={params.chunks} has {params.experiment_count}"
+        )
     for label in {*params.methods, *params.compare.methods}:
         params.method(label)
 

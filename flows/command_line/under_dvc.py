@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dash_core.comparison import Params
 from dash_core.errors import ConfigError
+from dash_core.parts import DATASETS, LOSSES, METHODS, MODELS, PLANS, part_path, source_digest, source_files
 from flows.command_line.settings import read_yaml
 from flows.services.child import ParentWatch, ancestors
 from tasks.store.code import ROOT
@@ -57,8 +59,37 @@ class StageInputs:
         stages = read_yaml(project / DEFINITION).get("stages", {}) if (project / DEFINITION).exists() else {}
         definition = stages.get(name, {})
         self._code = [path for path in definition.get("deps", []) if path.partition("/")[0] in PACKAGES]
+        self._stages = stages
+        self._own: list[tuple[str, str]] = []  # kind and name of each own part
         self._names = [self._resolved(entry) for entry in definition.get("params", []) if isinstance(entry, str)]
         self._check_code()
+        self._first = self._now()
+
+    def check_own_parts(self, settings: Params) -> None:
+        """Raise ConfigError unless the stages depend on the source of the own parts that decide their outputs.
+
+        DVC would not notice an edit of it, and keep last time's results. From here on, `check` looks at it too.
+        """
+        missing = []
+        for stage, own_parts in own_parts_of(settings).items():
+            if stage not in self._stages:
+                continue
+            paths = [self._project / path for path in self._stages[stage].get("deps", []) if isinstance(path, str)]
+            deps = [path.resolve() for path in paths]
+            for kind, name in own_parts:
+                uncovered = [
+                    (root, file)
+                    for root, file in source_files(kind, part_path(kind, name) or name)
+                    if not any(file.resolve().is_relative_to(dependency) for dependency in deps)
+                ]
+                if uncovered:
+                    missing.append(f"{_dependency(*uncovered[0], self._project)} ({kind} {name}) to the stage {stage}")
+        if missing:
+            raise ConfigError(
+                f"dvc.yaml: its stages must depend on the source of your own parts, or DVC would not notice an edit: "
+                f"add to `deps` {', '.join(dict.fromkeys(missing))}"
+            )
+        self._own = list(dict.fromkeys(part for found in own_parts_of(settings).values() for part in found))
         self._first = self._now()
 
     def check(self) -> None:
@@ -79,6 +110,7 @@ class StageInputs:
 
     def _now(self) -> dict[str, Any]:
         values = {path: _digest(self._project / path) for path in self._code}
+        values |= {f"the source of {name}": source_digest(kind, name) for kind, name in self._own}
         try:
             content = read_yaml(self._project / "params.yaml")
         except ConfigError as error:
@@ -93,6 +125,24 @@ class StageInputs:
                 f"{other[0]} in {self._project} is not the code that runs, which is in {ROOT}: set PYTHONPATH to "
                 f"{self._project}, or make both the same"
             )
+
+
+def own_parts_of(settings: Params) -> dict[str, list[tuple[str, str]]]:
+    """Return kind and name of the own parts that decide the output of each stage."""
+    runs = [settings.run(label, settings.seeds[0]) for label in settings.compare.methods]
+    data = [(DATASETS, settings.dataset.name)] if settings.dataset.source else []
+    plans = [(PLANS, settings.dataset.plan)] if settings.dataset.plan else []
+    trained = [(MODELS, settings.model.name)] if settings.model.source else []
+    trained += [(LOSSES, settings.training.loss)] if settings.training.loss_source else []
+    trained += [(METHODS, run.method.intervention) for run in runs if run.method.source]
+    return {"prepare": data, "split": [*data, *plans], "train": [*data, *plans, *trained]}
+
+
+def _dependency(root: Path, file: Path, project: Path) -> str:
+    """Return the path to write under `deps`: a package's folder, or the file of a module; relative in the project."""
+    path = root if (root / "__init__.py").exists() or file.parent != root else file
+    path, folder = path.resolve(), project.resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def _digest(path: Path) -> str:

@@ -1,11 +1,13 @@
 """A dataset, opened once a process; its chunk plans, made once and saved."""
 
+import re
 import threading
 from pathlib import Path
 
 from dash_core.comparison import Params
 from dash_core.config import DatasetConfig, RunConfig, digest_of
 from dash_core.data import ChunkPlan, Dataset, ProgressCallback, load_dataset, silent
+from dash_core.errors import DataError
 from tasks.store.place import Place
 
 
@@ -43,7 +45,8 @@ def plan_path(splits: Path, run: RunConfig | Params, seed: int, train_digest: st
     """Return the file of a chunk plan: one per training set and its configuration, division into chunks, and seed."""
     division = run.protocol.division
     digest = digest_of([run.dataset.identity, run.chunks, train_digest, *division])[:10]
-    return splits / f"{run.dataset.name}-{run.chunks}-chunks-{digest}-s{seed}.json"
+    name = re.sub(r"[^A-Za-z0-9_.\-]+", "-", run.dataset.name)
+    return splits / f"{name}-{run.chunks}-chunks-{digest}-s{seed}.json"
 
 
 def open_plan(run: RunConfig, dataset: Dataset, place: Place) -> ChunkPlan:
@@ -53,6 +56,11 @@ def open_plan(run: RunConfig, dataset: Dataset, place: Place) -> ChunkPlan:
         plan = ChunkPlan.load(path)
         plan.check(dataset.train, run.dataset)
         return plan
+    if place.splits_made and run.dataset.source:
+        raise DataError(
+            f"dataset {run.dataset.name}: its images in this process are not those that the comparison began with: the "
+            "function must return the same ones each time it is called; seed its random draws"
+        )
     plan = ChunkPlan.split(dataset.train, run.dataset, run.chunks, run.seed, run.protocol)
     plan.save(path)
     return plan

@@ -11,6 +11,7 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.device import choose_device, usable_cores, visible_gpus
 from dash_core.memory import free_memory
+from dash_core.parts import project_folder
 from tasks import SERVICES_FOLDER
 
 RUNS_PER_GPU = 4  # at once; our choice, not measured
@@ -31,6 +32,9 @@ class Place(BaseModel):
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # between two saves of a run within an experiment
     resident_gib: Annotated[float, Field(gt=0)] | None = None  # of images on the device; None: part of the free memory
     given_splits: Path | None = None  # chunk plans of a pipeline; None: the store's own
+    keep_weights: tuple[int, ...] = ()  # experiments whose weights are kept, beside the last's
+    project: Path | None = None  # folder of params.yaml, where packages of own parts may be
+    splits_made: bool = False  # the chunk plans of the runs exist: whoever finds none has other images
 
     def run_folder(self, run: RunConfig) -> Path:
         """Folder of one run: config, records, weights, result."""
@@ -105,9 +109,11 @@ def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
     threads = Crew.of(params, 1).threads
     return Place(
         store=store,
+        project=project_folder(),
         data_root=root,
         device=params.compare.device,
         threads=threads,
         checkpoint_seconds=params.compare.checkpoint_seconds,
+        keep_weights=params.compare.keep_weights,
         resident_gib=None if params.compare.resident_gib == "auto" else params.compare.resident_gib,
     )

@@ -69,6 +69,7 @@ def open_trajectory(
         watch=watch,
         resident=resident_bytes(place, device),
         find_beginning=find_beginning,
+        keep_weights=place.keep_weights,
     )
     progress.resumed(trajectory.records)
     return trajectory, progress

@@ -91,10 +91,10 @@ def test_every_command_explains_itself(command):
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        (["methods"], INTERVENTIONS),
+        (["methods"], [*INTERVENTIONS, "module:Class"]),
         (["diagnostics"], DIAGNOSTICS),
-        (["datasets"], DATASETS),
-        (["models", "--size", "8"], [*MODELS, "torchvision:<name>"]),
+        (["datasets"], [*DATASETS, "module:function"]),
+        (["models", "--size", "8"], [*MODELS, "torchvision:<name>", "module:function"]),
     ],
     ids=["methods", "diagnostics", "datasets", "models"],
 )

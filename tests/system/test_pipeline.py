@@ -39,7 +39,12 @@ WRITERS = {
     "report": ["dash_core.views.report", "tasks.store.comparison_folder", "tasks.store.evidence"],
     "theory": ["dash_core.theory", "dash_core.views.figures"],
 }
-PLUMBING = {"dash_core.files", "dash_core.errors", "dash_core.mistakes"}  # how files and errors are written
+PLUMBING = {  # how files and errors are written, and own parts imported, which are known by their source
+    "dash_core.files",
+    "dash_core.errors",
+    "dash_core.mistakes",
+    "dash_core.parts",
+}
 FORM = {"dash_core.config", "dash_core.section"}  # of the parameters, which a stage names one by one
 READ = {
     *FORM,
