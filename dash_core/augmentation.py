@@ -38,7 +38,7 @@ class Augmentation(ABC):
         """Return the same numbers on another device."""
         return replace(self, **{part.name: getattr(self, part.name).to(device) for part in fields(self)})
 
-    def __call__(self, batch: Tensor, positions: slice) -> Tensor:
+    def __call__(self, batch: Tensor, positions: slice | Tensor) -> Tensor:
         """Return a batch (B, C, H, W), not yet normalised, augmented as the images `positions` of the epoch.
 
         The dtype, uint8 or floating, is kept; the batch itself is not changed. Nothing here waits for the device.

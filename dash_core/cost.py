@@ -70,16 +70,19 @@ LIMITED = ("intervene", "train")  # the phases that a limit counts
 
 
 class CostMeter:
-    """Adds up the cost of each phase of an experiment."""
+    """Adds up the cost of each phase of an experiment. processes: that train together, this one included."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, processes: int = 1) -> None:
         self._device = device
+        self._processes = processes
         self._spent: dict[str, Cost] = {}
         self._running: str | None = None  # the present phase
         self._started = 0.0  # when the present phase began, or continued after an aside
         self._flops = 0  # of the present phase since `_started`
         self._since = time.perf_counter()  # time of the last `take`, less the seconds that a loaded state had measured
         self._known: dict[Hashable, int] = {}  # FLOPs of each kind and shape of step seen so far
+        self._begun = self._since  # of this process's share of the time since the last `take`
+        self._beside = 0.0  # seconds of the other processes since then, in what a loaded state had measured
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -128,6 +131,7 @@ class CostMeter:
         rest = now - self._since - sum(cost.seconds for cost in self._spent.values())
         spent = {name: self._spent.get(name, Cost()) for name in PHASES} | {"orchestrate": Cost(max(rest, 0.0))}
         self._spent, self._since = {}, now
+        self._begun, self._beside = now, 0.0
         return spent
 
     def so_far(self, *phases: str) -> tuple[float, int]:
@@ -137,16 +141,27 @@ class CostMeter:
             spent.append(Cost(time.perf_counter() - self._started, self._flops))
         return sum(cost.seconds for cost in spent), sum(cost.flops for cost in spent)
 
+    def process_seconds(self) -> float | None:
+        """Return the seconds since the last `take`, those of each process added up; None if there was one at a time."""
+        now, beside = time.perf_counter(), self._seconds_beside()
+        return now - self._since + beside if beside else None
+
+    def _seconds_beside(self) -> float:
+        return self._beside + (self._processes - 1) * (time.perf_counter() - self._begun)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the cost of each phase, the present one too, since the last `take`, and the FLOPs of known steps."""
         spent = {name: asdict(cost) for name, cost in self._so_far().items()}
-        return {"spent": spent, "elapsed": time.perf_counter() - self._since, "known": dict(self._known)}
+        state = {"spent": spent, "elapsed": time.perf_counter() - self._since, "known": dict(self._known)}
+        beside = self._seconds_beside()
+        return state | ({"beside": beside} if beside else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of `state_dict`; a phase that was running continues when it is entered again."""
         self._spent = {name: Cost(**cost) for name, cost in state["spent"].items()}
         self._since = time.perf_counter() - state["elapsed"]
         self._known = dict(state["known"])
+        self._begun, self._beside = time.perf_counter(), state.get("beside", 0.0)
 
     def _begin(self, name: str, *, reset: bool = True) -> None:
         self._flops = 0

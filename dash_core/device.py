@@ -66,15 +66,17 @@ def _own_cgroups() -> Iterator[Path]:
         yield from (folder for folder in (own, *own.parents) if root in folder.parents)
 
 
-def visible_gpus(name: str) -> list[str]:
+def visible_gpus(name: str, together: int = 1) -> list[str]:
     """Return the GPUs over which runs on the device `name` are spread, as CUDA_VISIBLE_DEVICES names them.
 
-    The list is empty on a CPU, and if `name` gives one GPU by its number.
+    together: GPUs of one run; each entry then names so many, and GPUs that are left over are not used. The list is
+    empty on a CPU, and if `name` gives one GPU by its number.
     """
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         return []
     listed = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
-    return listed or [str(number) for number in range(torch.cuda.device_count())]
+    gpus = listed or [str(number) for number in range(torch.cuda.device_count())]
+    return [",".join(gpus[first : first + together]) for first in range(0, len(gpus) - together + 1, together)]
 
 
 def prepare_device(device: torch.device, threads: int) -> None:

@@ -34,16 +34,20 @@ def evaluate(learner: Learner, data: ResidentSet, classes: int) -> Evaluation:
     """Return accuracy and loss on `data`, in eval mode; the model's modes are left as found.
 
     Batches have EVALUATION_BATCH images or as many as `evaluation_batch` says. If they do not fit in memory, all are
-    taken anew with half as many.
+    taken anew with half as many. Several ranks share the batches: each batch is computed whole, with the bits of one
+    process, and all ranks return the same.
     """
     size = evaluation_batch(learner.model, data.normalise(data.images[:2]))
     while True:
+        sums = None
         try:
-            return _evaluate(learner, data, classes, size)
+            sums = _sums(learner, data, classes, size)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or size == 1:
                 raise
-            size //= 2
+        if not learner.ranks.any(sums is None):
+            return _evaluation(learner.ranks.sum(sums).tolist(), data, classes, size)
+        size //= 2
         if learner.device.type == "cuda":
             torch.cuda.empty_cache()
         logger.warning(
@@ -65,18 +69,24 @@ def evaluation_batch(model: nn.Module, few: Tensor) -> int:
 
 
 @torch.no_grad()
-def _evaluate(learner: Learner, data: ResidentSet, classes: int, size: int) -> Evaluation:
-    model = learner.model
+def _sums(learner: Learner, data: ResidentSet, classes: int, size: int) -> Tensor:
+    """Return, for this rank's batches, the summed loss and the right answers of each class, (1 + classes,), float64."""
+    model, ranks = learner.model, learner.ranks
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)
     hits = torch.zeros(len(data), dtype=torch.bool, device=learner.device)
     with in_mode(model, training=False):
-        for start in range(0, len(data), size):
+        for start in range(ranks.rank * size, len(data), ranks.size * size):
             labels = data.labels[start : start + size]
             with learner.meter.counted(("evaluate", len(labels))):
                 outputs = model(data.normalise(data.images[start : start + size]))
             loss += functional.cross_entropy(outputs, labels, reduction="sum").double()
             hits[start : start + size] = outputs.argmax(1) == labels
+    right = torch.bincount(data.labels[hits], minlength=classes)
+    return torch.cat([loss[None], right.double()])
+
+
+def _evaluation(sums: list[float], data: ResidentSet, classes: int, size: int) -> Evaluation:
+    loss, *right = sums
     present = torch.bincount(data.labels, minlength=classes).tolist()
-    right = torch.bincount(data.labels[hits], minlength=classes).tolist()
     by_class = tuple(hit / count if count else None for hit, count in zip(right, present, strict=True))
-    return Evaluation(sum(right) / len(data), float(loss) / len(data), by_class, size)
+    return Evaluation(sum(right) / len(data), loss / len(data), by_class, size)

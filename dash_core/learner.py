@@ -1,6 +1,7 @@
 """The learner: the model and optimiser that are trained, and that an intervention may change."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.nn import functional
 from dash_core.convolution import use_fast_convolutions_
 from dash_core.cost import CostMeter
 from dash_core.loss import Loss
+from dash_core.parallel import ALONE, Ranks, use_global_statistics_
 from dash_core.seeding import derive_seed, generator
 
 
@@ -20,7 +22,8 @@ class Learner:
     build: seed → a new model; the seed decides all its random draws. Its 4-d weights are stored channels-last, in
     which convolutions are faster. make_optimizer: model → a new optimiser of its parameters. head: names of the
     model's classifier modules. loss: labels (N,) of the training images → the loss that training minimises. frozen:
-    names of modules whose parameters and buffers stay those of the first initialisation, whatever is done.
+    names of modules whose parameters and buffers stay those of the first initialisation, whatever is done. ranks: the
+    processes that train the model together, each with the same learner.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Learner:
         head: tuple[str, ...] = (),
         loss: Callable[[Tensor], Loss] = lambda labels: functional.cross_entropy,
         frozen: Sequence[str] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         self._build = build
         self._make_optimizer = make_optimizer
@@ -40,9 +44,13 @@ class Learner:
         self.device = device
         self.head = head
         self.loss = loss
-        self.meter = CostMeter(device)
+        self.ranks = ranks
+        self.meter = CostMeter(device, ranks.size)
         self.model = build(derive_seed(seed, "init", 1)).to(device, memory_format=torch.channels_last)
         use_fast_convolutions_(self.model)
+        if ranks.size > 1:
+            use_global_statistics_(self.model, ranks, device)
+        self._averaging: nn.Module | None = None
         self._frozen = [self.model.get_submodule(name) for name in frozen]
         for module in self._frozen:
             module.requires_grad_(False)
@@ -70,6 +78,24 @@ class Learner:
         """
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         return torch.compile(self.model, dynamic=False, mode=mode)
+
+    def averaging(self, example: Callable[[], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return the model whose backward pass leaves the mean of all ranks' gradients, with the model's own weights.
+
+        One rank alone gets the model itself. example: returns two inputs of the model, (2, ...).
+        """
+        if self._averaging is None:
+            self._averaging = self.ranks.averaging(self.model, example)
+        return self._averaging
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have this process do by itself what the block does, without a word to the other ranks."""
+        ranks, self.ranks = self.ranks, ALONE
+        try:
+            yield
+        finally:
+            self.ranks = ranks
 
     def train_mode(self) -> None:
         """Put the model in train mode, but for its frozen layers: their BatchNorm keeps its running statistics."""

@@ -44,7 +44,8 @@ class ChunkRecord:
     evaluation_batch: images in one forward pass of the test. balanced_accuracy: mean of class_accuracy; None in
     records older than this key. taken_from: id of the run that trained it, or its first epochs, if this run began with
     that one's state; its cost counts as this run's. validation_accuracy: after each epoch, empty without validation
-    images. picked_epoch: the epoch, counted from 1, whose weights were kept; None: the last.
+    images. picked_epoch: the epoch, counted from 1, whose weights were kept; None: the last. process_seconds:
+    wall-clock seconds, added up over the processes that trained it together (GPU-seconds); None: one process did.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -67,6 +68,7 @@ class ChunkRecord:
     taken_from: str | None = None
     validation_accuracy: tuple[float, ...] = ()
     picked_epoch: int | None = None
+    process_seconds: float | None = None
 
     @property
     def balanced(self) -> float:
@@ -89,15 +91,16 @@ class ChunkRecord:
     def result(self) -> dict[str, Any]:
         """Return the values that are equal in two equal runs: all but seconds, memory, time of day and source."""
         row = asdict(self)
-        del row["finished_at"], row["taken_from"]
+        del row["finished_at"], row["taken_from"], row["process_seconds"]
         row["cost"] = {phase: cost.flops for phase, cost in self.cost.items()}
         return row
 
     def to_json(self) -> str:
         """Return the record as one line."""
         row = asdict(self)
-        if self.taken_from is None:
-            del row["taken_from"]
+        for name in ("taken_from", "process_seconds"):
+            if row[name] is None:
+                del row[name]
         return json.dumps({NUMBER_KEY: row.pop("experiment"), **row}, allow_nan=False)
 
     def taken(self, source: str) -> "ChunkRecord":

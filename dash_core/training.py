@@ -2,7 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from dash_core.loading import GrowingData
 from dash_core.loss import Loss
 from dash_core.optim.sam import SAM
 from dash_core.optim.schedules import learning_rate_factor, schedule_of
+from dash_core.parallel import Division, Part, divide_step
 from dash_core.precision import arithmetic
 from dash_core.seeding import borrowed_global_generator, derive_seed, global_state, seed_global, set_global_state
 from dash_core.shrinking import batch_bounds
@@ -131,6 +133,9 @@ def train_chunk(
     the learner's state of that moment, it continues as if it never stopped. validate: called after each epoch, returns
     the accuracy on validation images. The learner is left in train mode, and the global generators, which dropout draws
     from, as found. TrainingError if the loss is no longer finite.
+
+    The ranks of the learner divide each batch, and call this together; all get the same reports and the same outcome,
+    those of one process but for rounding, and for the images that dropout leaves out.
     """
     if config.stop == "validation" and validate is None:
         raise ValueError("stop: validation needs a function that measures the validation accuracy")
@@ -138,7 +143,10 @@ def train_chunk(
     validation = Validation(**begun.validation) if begun else Validation()
     rates = begun.rates if begun else [group["lr"] for group in learner.optimizer.param_groups]
     loss = learner.loss(data.labels)
-    training = _ChunkTraining(learner, data, config, intervention, loss, validation, rates, observers.after_step)
+    averaging = learner.averaging(lambda: _two_inputs(data))
+    training = _ChunkTraining(
+        learner, data, config, intervention, loss, validation, rates, observers.after_step, averaging
+    )
     epoch, steps = (begun.epoch, begun.steps) if begun else (0, 0)
     report = None
     try:
@@ -166,6 +174,11 @@ def train_chunk(
     )
 
 
+def _two_inputs(data: GrowingData) -> Tensor:
+    images, _ = next(data.batches([torch.arange(2)]))
+    return data.normalise(images)
+
+
 def _converged(report: EpochReport, config: TrainingConfig, validation: Validation) -> bool:
     """Tell whether the rule that ends training is met or, without a rule, whether all epochs are done."""
     if config.stop == "validation":
@@ -177,7 +190,10 @@ def _converged(report: EpochReport, config: TrainingConfig, validation: Validati
 
 @dataclass(frozen=True)
 class _ChunkTraining:
-    """The training of one experiment. rates: the optimiser's learning rates before any schedule."""
+    """The training of one experiment. rates: the optimiser's learning rates before any schedule.
+
+    averaging: the model whose backward pass leaves the mean gradient of all ranks.
+    """
 
     learner: Learner
     data: GrowingData
@@ -187,29 +203,34 @@ class _ChunkTraining:
     validation: Validation
     rates: list[float]
     after_step: AfterStep
+    averaging: Callable[[Tensor], Tensor]
 
     def epoch(self, epoch: int, steps_before: int, begun: Moment | None) -> EpochReport:
         """Do an epoch in a new order, or the rest of an interrupted one; wait for the device only at its end."""
         learner, data, config = self.learner, self.data, self.config
         started = time.perf_counter() - (begun.seconds if begun else 0.0)
         order, augment = self._draw(epoch)
-        bounds = batch_bounds(len(data), config.batch_size)
-        measured, done = self._measured(len(bounds), begun)
-        batches = data.batches([order[start:end] for start, end in bounds[done:]])
+        divisions = self._divisions()
+        measured, before = self._measured(len(divisions), begun)
+        batches = data.batches([order[division.rows] for division in divisions[before:]])
         schedule = schedule_of(config)
-        for step, (images, labels) in enumerate(batches, start=done):
-            start, end = bounds[step]
-            self.set_rates(learning_rate_factor(schedule, config.warmup_epochs, epoch, step, len(bounds)))
+        for step, (images, labels) in enumerate(batches, start=before):
+            division = divisions[step]
+            self.set_rates(learning_rate_factor(schedule, config.warmup_epochs, epoch, step, len(divisions)))
             if augment:
-                images = augment(images, slice(start, end))
-            with learner.meter.counted(("train", end - start)):
-                measured[step] = self.step(data.normalise(images), labels)
+                images = augment(images, division.rows)
+            if learner.ranks.size > 1:
+                self._seed_rank(epoch, step, division)
+            with learner.meter.counted(("train", division.images)):
+                measured[step] = self.step(data.normalise(images), labels, division.parts)
             self.intervention.after_step(learner)
-            self.after_step(lambda done=step + 1: self._moment(epoch, steps_before, measured[:done], started))
-        history = measured.cpu()
+            self.after_step(
+                lambda done=step + 1: self._moment(epoch, steps_before, self._mean(measured[:done], before), started)
+            )
+        history = self._mean(measured, before).cpu()
         _check_finite(history[:, 2], data.experiment, epoch, max(self.rates))
         accuracy, loss, _ = history.mean(0).tolist()
-        steps = steps_before + len(bounds)
+        steps = steps_before + len(divisions)
         return EpochReport(data.experiment, epoch + 1, steps, len(data), accuracy, loss, time.perf_counter() - started)
 
     def _draw(self, epoch: int) -> tuple[Tensor, Augmentation | None]:
@@ -222,6 +243,25 @@ class _ChunkTraining:
         draws = learner.generator("augmentation", data.experiment, epoch)
         augment = draw_augmentation(self.config.augmentation, len(data), data.image_shape, draws)
         return order, augment and augment.to(learner.device)
+
+    def _divisions(self) -> list[Division]:
+        """Return what this rank does of each step of an epoch."""
+        bounds, ranks = batch_bounds(len(self.data), self.config.batch_size), self.learner.ranks
+        return [divide_step(*batch, self.config.micro_batch_size, ranks.rank, ranks.size) for batch in bounds]
+
+    def _seed_rank(self, epoch: int, step: int, division: Division) -> None:
+        """Seed the generators that dropout draws from: for other images otherwise than on the other ranks.
+
+        They are seeded for each step, so that a saved state need not contain those of each rank.
+        """
+        learner = self.learner
+        purpose = "dropout", self.data.experiment, epoch, step, learner.ranks.rank if division.divided else 0
+        seed_global(learner.device, derive_seed(learner.seed, *purpose))
+
+    def _mean(self, measured: Tensor, before: int) -> Tensor:
+        """Return measurements (S, 3) over all ranks; those of the first `before` steps were saved so."""
+        ranks = self.learner.ranks
+        return measured if ranks.size == 1 else torch.cat([measured[:before], ranks.mean(measured[before:])])
 
     def _measured(self, steps: int, begun: Moment | None) -> tuple[Tensor, int]:
         """Return a tensor for the measurements of each step, and how many steps were done before an interruption."""
@@ -237,13 +277,16 @@ class _ChunkTraining:
         seconds, generators = time.perf_counter() - started, global_state(self.learner.device)
         return Moment(epoch, steps, measured.cpu(), seconds, self.rates, generators, vars(self.validation))
 
-    def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Do one update; return (accuracy, cross-entropy, loss with penalty) before it, on the device."""
+    def step(self, inputs: Tensor, labels: Tensor, parts: Sequence[Part]) -> Tensor:
+        """Do one update; return (accuracy, cross-entropy, loss with penalty) before it, on the device.
+
+        The update is the same on all ranks. Each measures its own images; the mean over ranks is that of the batch.
+        """
         optimizer = self.learner.optimizer
-        measured = self._gradient(inputs, labels)
+        measured = self._gradient(inputs, labels, parts)
         if isinstance(optimizer, SAM):
             optimizer.ascend()
-            self._gradient(inputs, labels)
+            self._gradient(inputs, labels, parts)
             self._clip()
             optimizer.descend()
         else:
@@ -252,16 +295,20 @@ class _ChunkTraining:
             optimizer.zero_grad()
         return measured
 
-    def _gradient(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _gradient(self, inputs: Tensor, labels: Tensor, parts: Sequence[Part]) -> Tensor:
         """Add the gradient of a batch, in parts of `micro_batch_size` if that is set; return what is measured, (3,)."""
-        size, images = self.config.micro_batch_size, len(labels)
-        if size is None or size >= images:
-            return self._forward_backward(inputs, labels)
+        if len(parts) == 1:
+            return self._forward_backward(inputs, labels, parts[0])
         measured = torch.zeros(3, dtype=torch.float64, device=self.learner.device)
-        for start, end in batch_bounds(images, size):
-            share = (end - start) / images
-            measured += share * self._forward_backward(inputs[start:end], labels[start:end], share)
+        for part in parts:
+            with self._kept_here(part is not parts[-1]):
+                own = slice(part.start, part.end)
+                measured += part.share * self._forward_backward(inputs[own], labels[own], part)
         return measured
+
+    def _kept_here(self, kept: bool) -> AbstractContextManager:
+        """Return a context in which gradients stay on their rank; the last part takes the mean of all parts."""
+        return self.averaging.no_sync() if kept and self.learner.ranks.size > 1 else nullcontext()
 
     def _clip(self) -> None:
         """Scale the gradient of all parameters down to the norm `clip_norm` if it is longer."""
@@ -273,20 +320,25 @@ class _ChunkTraining:
         for group, rate in zip(self.learner.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
-    def _forward_backward(self, inputs: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
-        """Add `share` times the gradients of loss and penalty.
+    def _forward_backward(self, inputs: Tensor, labels: Tensor, part: Part) -> Tensor:
+        """Add the part's share of the gradients of loss and penalty; the loss has the part's weight among the ranks.
 
         Return accuracy, cross-entropy, and loss with penalty, (3,).
         """
-        with arithmetic(self.config.precision, self.learner.device):
+        learner, share, weight = self.learner, part.share, part.weight
+        with learner.ranks.normalising(part.divided), arithmetic(self.config.precision, learner.device):
             outputs = self._model(len(labels))(inputs)
         outputs = outputs.float()
         loss = self.loss(outputs, labels)
         plain = loss if self.loss is functional.cross_entropy else functional.cross_entropy(outputs.detach(), labels)
-        penalty = self.intervention.penalty(self.learner)
+        if weight != 1.0:
+            loss, plain = loss * weight, plain * weight
+        penalty = self.intervention.penalty(learner)
         penalised = loss if penalty is None else loss + penalty
         (penalised if share == 1.0 else penalised * share).backward()
         accuracy = (outputs.argmax(1) == labels).double().mean()  # float64: 9 of 10 right is ≥ 0.9
+        if weight != 1.0:
+            accuracy = accuracy * weight
         return torch.stack((accuracy, plain.detach().double(), penalised.detach().double()))
 
     def _model(self, images: int) -> Callable[[Tensor], Tensor]:
@@ -294,6 +346,8 @@ class _ChunkTraining:
 
         The FLOP counter cannot look into compiled code, and each other batch size would be compiled separately.
         """
+        if self.learner.ranks.size > 1:
+            return self.averaging
         batch = self.config.batch_size
         full = min(self.config.micro_batch_size or batch, batch)
         compiled = self.config.compile and images == full and self.learner.meter.knows(("train", batch))

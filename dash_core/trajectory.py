@@ -25,7 +25,7 @@ import torch
 from dash_core.beginnings import Course, State
 from dash_core.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoint
 from dash_core.config import RunConfig
-from dash_core.cost import LIMITED, NO_LIMIT, Limit
+from dash_core.cost import LIMITED, NO_LIMIT, Cost, Limit
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.diagnostics import Subject, When, diagnose, diagnostics_named
 from dash_core.errors import RecordError, StopRequested, TrainingError
@@ -37,6 +37,9 @@ from dash_core.memory import running_out_told
 from dash_core.models import forward_flops
 from dash_core.models.pretrained import InitialModel
 from dash_core.optim import build_optimizer
+from dash_core.parallel import ALONE, Ranks
+from dash_core.parallel.costs import summed_costs
+from dash_core.parallel.limits import check_divisible
 from dash_core.parts import DATASETS, LOSSES, METHODS, MODELS, PLANS, check_source
 from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve_run
@@ -120,6 +123,9 @@ class Trajectory:
     another run that `find_beginning` returns (`dash_core.beginnings`), which gives the same results. limit: ends the
     training of an experiment at the step that reaches it; the experiment is then recorded as not converged.
     keep_weights: experiments whose weights are kept in the folder; the run trains them itself.
+
+    ranks: the processes that train the run together. Each makes the same trajectory and calls the same methods; rank 0
+    alone writes files, measures diagnostics and reads the clock, and another number of ranks may continue the run.
     """
 
     def __init__(
@@ -137,7 +143,9 @@ class Trajectory:
         earlier: Earlier | None = None,
         limit: Limit = NO_LIMIT,
         keep_weights: Collection[int] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
+        check_divisible(run, ranks.size)
         self.images = RunImages(run, dataset, plan, device, resident)
         self.run = run
         self._schedule = run.schedule
@@ -163,6 +171,7 @@ class Trajectory:
             head=initial.head,
             loss=partial(training_loss, training),
             frozen=run.model.frozen,
+            ranks=ranks,
         )
         _check_sources(run)
         flops = forward_flops(self.learner.model, shape)
@@ -176,7 +185,8 @@ class Trajectory:
         self._interrupted: dict[int, Intervened] = {}  # the experiment, if any, whose training a saved state is in
         self._begun = 0  # the last experiment that this object has begun; it begins none twice
         self._saved_at = time.monotonic()
-        self._resume()
+        self.rank_counts = {ranks.size}  # numbers of ranks that have trained this run
+        self._take_up()
 
     @property
     def pending(self) -> range:
@@ -298,7 +308,9 @@ class Trajectory:
         """Save the learner's state, then append the experiment's record to the run's file; return the record."""
         if experiment != len(self.records) + 1:
             raise RuntimeError(f"experiment {experiment} cannot be recorded: {len(self.records)} are recorded so far")
-        outcome = trained.outcome
+        outcome, ranks = trained.outcome, self.learner.ranks
+        ranks.require_equal(self.learner.model.state_dict(), "weights")
+        process_seconds = self.learner.meter.process_seconds()
         record = ChunkRecord(
             experiment=experiment,
             images=len(self.images.training(experiment)),
@@ -310,7 +322,7 @@ class Trajectory:
             steps=outcome.steps,
             epochs=outcome.epochs,
             converged=outcome.converged,
-            cost=self.learner.meter.take(),
+            cost=summed_costs(self.learner.meter.take(), ranks),
             diagnostics=trained.diagnostics,
             finished_at=milliseconds(),
             evaluation_batch=evaluation.batch,
@@ -318,14 +330,17 @@ class Trajectory:
             taken_from=self._taken_from,
             validation_accuracy=outcome.validation,
             picked_epoch=outcome.picked_epoch,
+            process_seconds=process_seconds,
         )
-        if experiment in self._keep_weights:  # before the state that has the record: a kill between them loses neither
+        if ranks.first and experiment in self._keep_weights:
+            # before the state that has the record: a kill between them loses neither
             write_weights(kept_weights_file(self.folder, experiment), self.run, self.learner.model.state_dict())
         self.records.append(record)
         try:
             with self.learner.meter.phase("checkpoint"), self._writer:  # its cost is charged to the next experiment
                 self._save({}, None)
-            append_record(self.folder, record)  # after the checkpoint: a record without its state would be lost
+            if ranks.first:
+                append_record(self.folder, record)  # after the checkpoint: a record without its state would be lost
         except BaseException:
             self.records.pop()
             raise
@@ -340,6 +355,8 @@ class Trajectory:
         if self.pending:
             missing = ", ".join(map(str, self.pending))
             raise RuntimeError(f"run {self.run.id} cannot finish: experiments {missing} are not recorded")
+        if not self.learner.ranks.first:
+            return
         check_present(self.folder)
         write_result(self.folder, self.run, self.identity, self.learner.model.state_dict(), facts)
         remove_checkpoint(self._checkpoint)
@@ -349,18 +366,21 @@ class Trajectory:
         return running_out_told(doing, self.learner.device, remedy)
 
     def _diagnose(self, when: When, experiment: int, epoch: int = 0) -> dict[str, float]:
+        if not self._measures or not self.learner.ranks.first:
+            return {}
         subject = Subject(
             self.learner, self.images.training(experiment), self.intervention, self._training.batch_size, epoch
         )
-        with self._memory_told(f"measuring diagnostics at experiment {experiment}"):
+        with self.learner.alone(), self._memory_told(f"measuring diagnostics at experiment {experiment}"):
             return diagnose(self._measures, when, subject)
 
     def _after_step(self, moment: Callable[[], Moment], diagnostics: Mapping[str, float]) -> None:
-        """Save the state if it is time to, or if the run is to stop."""
-        stop = self._watch.stop()
+        """Save the state if it is time to, or if the run is to stop: every rank after the same step."""
+        due = time.monotonic() - self._saved_at >= self._watch.seconds
+        stop, due = self.learner.ranks.agree(self._watch.stop(), due)
         if not stop:
             self._writer.check()
-            if time.monotonic() - self._saved_at < self._watch.seconds:
+            if not due:
                 return
         with self.learner.meter.aside("checkpoint", own_memory=False):
             self._save(diagnostics, moment())  # training continues while the file is written
@@ -370,19 +390,51 @@ class Trajectory:
             raise StopRequested(f"run {self.run.id} was asked to stop; the same command continues from its saved state")
 
     def _save(self, diagnostics: Mapping[str, float], moment: Moment | None) -> None:
-        """Begin to write everything that the rest of the run depends on; moment: where the training is, if it began."""
+        """Begin to write everything that the rest of the run depends on; moment: where the training is, if it began.
+
+        The ranks call this together, for the costs are summed over them; rank 0 writes.
+        """
+        meter = self.learner.meter.state_dict()
+        costs = {name: Cost(**cost) for name, cost in meter["spent"].items()}
+        meter["spent"] = {name: asdict(cost) for name, cost in summed_costs(costs, self.learner.ranks).items()}
         state = {
             "identity": self.identity,
             "learner": self.learner.state_dict(),
             "records": [record.to_json() for record in self.records],
-            "meter": self.learner.meter.state_dict(),
+            "meter": meter,
             "diagnostics": diagnostics,
             "moment": moment and asdict(moment),
             "taken_from": moment and self._taken_from,
         }
-        check_present(self.folder)  # a state without its records would be taken for an older run's
-        self._writer.save(state)
+        if self.rank_counts != {1}:
+            state["rank_counts"] = sorted(self.rank_counts)
+        if self.learner.ranks.first:
+            check_present(self.folder)  # a state without its records would be taken for an older run's
+            self._writer.save(state)
         self._saved_at = time.monotonic()
+
+    def _take_up(self) -> None:
+        """Continue the run, or start it. The other ranks take the state that rank 0 has left on the disk."""
+        ranks = self.learner.ranks
+        if ranks.first:
+            with self.learner.alone():
+                self._resume()
+        ranks.wait()
+        if not ranks.first:
+            self._follow()
+        moment = next((begun.begun for begun in self._interrupted.values()), None)
+        place = [len(self.records), *((moment.epoch, moment.steps, len(moment.measured)) if moment else ())]
+        state = {"place": torch.tensor([*place, *[-1] * (4 - len(place))]), **self.learner.model.state_dict()}
+        ranks.require_equal(state, "state at the start")
+
+    def _follow(self) -> None:
+        """Continue as rank 0 does, whose costs so far are not counted twice."""
+        state = load_checkpoint(self._checkpoint, keep_damaged=True)
+        if state is None or state.get("identity") != self.identity:
+            if self._earlier is None:
+                return
+            state = self._earlier.load()
+        self._load({**state, "meter": {**state["meter"], "spent": {}}})
 
     def _resume(self) -> None:
         """Continue from the checkpoint, and make the records agree with it; without a usable one, start anew."""
@@ -428,6 +480,7 @@ class Trajectory:
             interrupted = Intervened(state["diagnostics"], Moment(**state["moment"]))
             self._interrupted = {len(self.records) + 1: interrupted}
             self._taken_from = state.get("taken_from")
+        self.rank_counts |= set(state.get("rank_counts", [1]))
 
 
 class _LimitReached(Exception):

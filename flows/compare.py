@@ -196,7 +196,7 @@ def train_runs(
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
     workers = crew.workers if pending else 0
-    with open_executor(workers, crew.threads, place.device) as executor:
+    with open_executor(workers, crew.threads, place.device, place.gpus_per_run) as executor:
 
         def train_in_worker(run: RunConfig) -> None:
             try:

@@ -1,6 +1,7 @@
 """The flow of one run: for each experiment intervene, train, evaluate, record."""
 
 import contextlib
+import pickle
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -8,16 +9,19 @@ from pathlib import Path
 
 import cloudpickle
 from prefect import flow, tags
-from prefect.context import hydrated_context
+from prefect.context import hydrated_context, serialize_context
 
 from dash_core.config import RunConfig
 from dash_core.errors import DashError, StopRequested, without_password
 from dash_core.files import naming, remove_unfinished, write_atomically
+from dash_core.parallel import joined
 from dash_core.parts import PartError, use_project
 from dash_core.result import read_result
 from dash_core.trajectory import Steps, Trajectory
+from flows.services.executor import WorkerDied
 from flows.services.prefect_health import lost_server_error, quieten, wait_for_api
 from flows.services.prefect_server import send_everything
+from flows.services.ranks import run_ranks
 from tasks.steps import evaluate, intervene, record, train
 from tasks.store.beginnings import Beginnings
 from tasks.store.datasets import open_dataset, open_plan
@@ -43,7 +47,8 @@ def run_experiment(run: RunConfig, place: Place) -> None:
     dataset = open_dataset(run.dataset, place)
     plan = open_plan(run, dataset, place)
     folder = place.run_folder(run)
-    if read_result(folder, run, plan.digest, place.given_code) is None:
+    pending = read_result(folder, run, plan.digest, place.given_code) is None
+    if joined().first_says(pending):
         keep_replaced(run, place)  # a result on other data or by other code, until the new one is complete
         measured_on = facts(place)
         write_facts(folder, plan.digest, measured_on)
@@ -80,8 +85,12 @@ def tags_of(run: RunConfig) -> list[str]:
 def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
     """Train one run in this process. Every error is raised as a DashError, which can be sent to another process.
 
-    If another process trains it, wait for that process or, without `wait`, raise Busy.
+    If another process trains it, wait for that process or, without `wait`, raise Busy. Where a run has several GPUs,
+    processes of its own train it, and this one waits for them.
     """
+    if place.gpus_per_run > 1 and joined().size == 1:
+        _train_in_ranks(run, place, wait)
+        return
     with locked_run(run, place, wait=wait):
         folder = place.run_folder(run)
         remove_unfinished(folder)
@@ -100,6 +109,30 @@ def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
                 f"{type(error).__name__}: {without_password(str(error))} (the traceback is in {folder / 'error.txt'})"
             )
             raise RunFailed(reason) from None
+
+
+def _train_in_ranks(run: RunConfig, place: Place, wait: bool) -> None:
+    """Have several processes train a run, the first of them as a child of the present flow, if there is one."""
+    with locked_run(run, place, wait=wait):
+        pass  # the first of them holds the lock, so that it is free as soon as nobody writes
+    job = pickle.dumps((run, place, cloudpickle.dumps(serialize_context())))
+    try:
+        run_ranks(job, place.gpus_per_run, place.threads)
+    except WorkerDied as error:
+        mark_progress(place.run_folder(run), "failed", str(error))
+        raise
+
+
+def train_alongside(run: RunConfig, place: Place) -> None:
+    """Train a run beside rank 0, which does the same as a flow and writes the files."""
+    dataset = open_dataset(run.dataset, place)
+    plan = open_plan(run, dataset, place)
+    if not joined().first_says(False):
+        return
+    trajectory, _ = open_trajectory(run, dataset, plan, place, lambda course: None)
+    with heeding():
+        while trajectory.pending:
+            trajectory.advance()
 
 
 def _record_end(folder: Path, state: State, error: Exception, details: str | None = None) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from dash_core.errors import TrainingError
 from dash_core.interventions.base import Intervention, weights_to_shrink
 from dash_core.memory import is_out_of_memory, saved_bytes
+from dash_core.parallel import range_of
 from dash_core.section import Batch, Share
 from dash_core.seeding import borrowed_global_generator, derive_seed
 from dash_core.shrinking import averaged_gradient, shrink_along_
@@ -45,14 +46,16 @@ class Dash(Intervention):
     def gradient(self, learner, data) -> dict[str, Tensor]:
         """Return G of all chunks so far, by parameter name; the learner is left as found."""
         with borrowed_global_generator(learner.device, derive_seed(learner.seed, "dash", data.experiment)):  # dropout's
-            return self._gradient(learner, data)
+            gradient = self._gradient(learner, data)
+            learner.ranks.sum_(list(gradient.values()))
+            return gradient
 
     def chunks(self, learner, data) -> Iterable[tuple[Tensor, Tensor]]:
         """Return the chunks whose gradients are averaged, oldest first."""
         return data.chunks()
 
     def _gradient(self, learner, data) -> dict[str, Tensor]:
-        """Return G. In eval mode a chunk too big for the memory is divided, which changes G by rounding only.
+        """Return this rank's share of G. In eval mode a chunk too big for the memory is divided, with the same G.
 
         On the CPU the size of the parts is bounded beforehand; on CUDA a part that does not fit is halved.
         """
@@ -69,6 +72,7 @@ class Dash(Intervention):
                     loss=learner.loss(data.labels),
                     transform=data.normalise,
                     around_batch=lambda images: learner.meter.counted(("dash", images)),
+                    range_of=lambda images: range_of(images, learner.ranks.rank, learner.ranks.size),
                 )
             except (RuntimeError, MemoryError) as error:
                 tried = min(size or data.largest_chunk, data.largest_chunk)

@@ -4,7 +4,7 @@
 kind of batch; `weight_vectors` says which weights, and `parts` how the losses of the parts of a chunk are combined.
 """
 
-from dash_core.shrinking.batches import dash_batches_
+from dash_core.shrinking.batches import dash_batches_, sum_over_processes_
 from dash_core.shrinking.equations import (
     ShrinkReport,
     ShrinkReports,
@@ -42,5 +42,6 @@ __all__ = [
     "shrink_",
     "shrink_along_",
     "shrink_perturb_",
+    "sum_over_processes_",
     "weights_and_biases",
 ]

@@ -89,7 +89,7 @@ def gradient_over_batches(
                     del batch, value  # or they stay in memory while the next batch is read
                 mean.share_with(_sum_over_processes(mean.size, next(iter(leaves.values())).device))
         gradient = {name: gradient_of(leaf) for name, leaf in leaves.items()}
-        _sum_over_processes_(list(gradient.values()))
+        sum_over_processes_(list(gradient.values()))
         return gradient
 
 
@@ -158,7 +158,7 @@ def _sum_over_processes(number: float, device: torch.device) -> float:
     return float(total)
 
 
-def _sum_over_processes_(tensors: list[Tensor]) -> None:
+def sum_over_processes_(tensors: list[Tensor]) -> None:
     """Sum tensors over the processes in place, all of one type and device at once."""
     if _processes()[1] == 1:
         return

@@ -31,6 +31,7 @@ def averaged_gradient(
     transform: Callable[[Tensor], Tensor] = lambda inputs: inputs,
     around_batch: Callable[[int], AbstractContextManager] = lambda size: nullcontext(),
     vectors: Vectors | None = None,
+    range_of: Callable[[int], tuple[int, int]] = lambda images: (0, images),
 ) -> dict[str, Tensor]:
     """Return G of algorithm 1 by parameter name: the exponential average of the chunks' loss gradients.
 
@@ -44,7 +45,8 @@ def averaged_gradient(
     micro_batch_size: images in one pass; gradients of the parts are summed, exact in eval mode. None: a whole chunk or
     batch. transform: applied to the inputs of each pass, e.g. normalisation of uint8 images.
     around_batch: a context entered around each pass with its number of images, e.g. to count FLOPs.
-    vectors: further weights, as for `find_weights`.
+    vectors: further weights, as for `find_weights`. range_of: number of images → (start, end) of those of a chunk or
+    batch that this process takes, where several share the work: in eval mode G is then the sum of what each returns.
     """
     if micro_batch_size is not None and micro_batch_size < 1:
         raise ValueError(f"micro_batch_size must be 1 or more, got {micro_batch_size}")
@@ -52,9 +54,10 @@ def averaged_gradient(
     chunks = list_of_chunks(chunks, is_pair)
 
     def add(inputs: Tensor, labels: Tensor, share: float) -> None:
-        bounds = batch_bounds(len(labels), micro_batch_size or len(labels))
+        first, last = range_of(len(labels))
         total = parts.size(labels)
-        for start, end in bounds:
+        own = batch_bounds(last - first, micro_batch_size or last - first) if last > first else []
+        for start, end in [(first + start, first + end) for start, end in own]:
             part = labels[start:end]
             if not (size := parts.size(part)):
                 continue  # no label of this part counts

@@ -81,6 +81,7 @@ def check(params: Params) -> None:
     """Raise ConfigError if a name is unknown, a method's parameters are wrong, or settings contradict each other."""
     from dash_core.data import dataset_spec
     from dash_core.models import model_spec
+    from dash_core.parallel.limits import check_divisible
 
     model = model_spec(params.model.name, **params.model.options)
     _check_contradictions(params, dataset_spec(params.dataset.name), model)
@@ -91,6 +92,8 @@ def check(params: Params) -> None:
         )
     for label in {*params.methods, *params.compare.methods}:
         params.method(label)
+    for label in params.compare.methods:
+        check_divisible(params.run(label, params.seeds[0]), params.compare.gpus_per_run)
 
 
 def _check_contradictions(params: Params, dataset: "DatasetSpec", model: "ModelSpec") -> None:

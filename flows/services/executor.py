@@ -40,9 +40,13 @@ class Executor(Protocol):
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None: ...
 
 
-def open_executor(size: int, threads: int, device: str) -> Executor:
-    """Return an executor of `size` workers with `threads` torch threads each, on the GPUs of a device setting."""
-    from dash_core.device import visible_gpus
-    from flows.services.workers import WorkerPool
+def open_executor(size: int, threads: int, device: str, gpus_per_run: int = 1) -> Executor:
+    """Return an executor of `size` workers with `threads` torch threads each, on the GPUs of a device setting.
 
-    return WorkerPool(size, threads, visible_gpus(device))
+    gpus_per_run: a worker starts so many processes for its run, which need longer to save their state.
+    """
+    from dash_core.device import visible_gpus
+    from flows.services.workers import RANKS_SAVING_SECONDS, SAVING_SECONDS, WorkerPool
+
+    saving = SAVING_SECONDS if gpus_per_run == 1 else RANKS_SAVING_SECONDS
+    return WorkerPool(size, threads, visible_gpus(device, gpus_per_run), saving)

@@ -30,6 +30,7 @@ from flows.services.prefect_settings import API_URL, is_private, read_environmen
 from tasks.store.stopping import STOPPING_SIGNALS, ignore_signals
 
 SAVING_SECONDS = 5.0  # for a run to save its state after it is asked to stop
+RANKS_SAVING_SECONDS = 60.0  # the same for a run that several processes train together: a larger one
 
 _parent: Connection | None = None  # in a worker: the pipe to the process whose pool it belongs to
 _parent_lock = threading.Lock()
@@ -42,7 +43,10 @@ class WorkerPool:
     before the block ends.
     """
 
-    def __init__(self, size: int, threads: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(
+        self, size: int, threads: int, gpus: Sequence[str] = (), saving_seconds: float = SAVING_SECONDS
+    ) -> None:
+        self._saving_seconds = saving_seconds
         self._threads = threads
         self._gpus = cycle(gpus or [None])
         self._gpu_of: dict[ProcessPoolExecutor, str | None] = {}
@@ -105,11 +109,11 @@ class WorkerPool:
             process.terminate()
         if self._running:
             _say("stopping: the runs under way save their state …")
-        _, unsaved = futures.wait(list(self._running), timeout=SAVING_SECONDS)
+        _, unsaved = futures.wait(list(self._running), timeout=self._saving_seconds)
         for process in processes:
             process.kill()
         if unsaved:
-            runs = f"{len(unsaved)} of the runs did not finish a step within {SAVING_SECONDS:.0f} s"
+            runs = f"{len(unsaved)} of the runs did not finish a step within {self._saving_seconds:.0f} s"
             _say(f"{runs}: what they did since their last saved state is lost")
 
     def _replace(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:

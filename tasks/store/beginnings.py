@@ -27,6 +27,7 @@ from tasks.store.place import Place
 logger = logging.getLogger(__name__)
 MOST_BYTES = 4 * 2**30  # of kept states in a store; the oldest are removed first
 MACHINE_FACTS = ("device", "device_type", "threads", "torch")  # only where they are equal are bits equal
+PROCESSES = "processes"  # the fact of a run that several train together: sums over them are rounded otherwise
 
 
 class Beginnings:
@@ -34,7 +35,8 @@ class Beginnings:
 
     def __init__(self, run: RunConfig, place: Place, machine: dict[str, object]) -> None:
         """machine: facts of this machine, as results record them."""
-        here = digest_of([str(machine.get(name)) for name in MACHINE_FACTS])[:10]
+        facts = [*MACHINE_FACTS, *([PROCESSES] if PROCESSES in machine else [])]
+        here = digest_of([str(machine.get(name)) for name in facts])[:10]
         self._folder = family_folder(run, place) / here
         self._place = place
         self._run = run
@@ -50,11 +52,13 @@ class Beginnings:
 
     def keep(self, trajectory: Trajectory) -> None:
         """Keep the state that the trajectory has just saved with a record, if other runs may need it."""
-        if trajectory.course.keeps(trajectory.records):
+        if len(trajectory.rank_counts) == 1 and trajectory.course.keeps(trajectory.records):
             self._write(trajectory.course.beginning(trajectory.records), trajectory.folder / "state.ckpt")
 
     def keep_result(self, trajectory: Trajectory) -> None:
         """Describe a complete run, which is the result too of a run that differs only in limits it did not reach."""
+        if len(trajectory.rank_counts) > 1:
+            return
         weights = hashlib.sha256((trajectory.folder / WEIGHTS_FILE).read_bytes()).hexdigest()
         self._write(trajectory.course.beginning(trajectory.records, weights), None)
 

@@ -8,8 +8,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from dash_core.comparison import Params
-from dash_core.config import RunConfig
+from dash_core.config import CompareConfig, RunConfig
 from dash_core.device import choose_device, usable_cores, visible_gpus
+from dash_core.errors import ConfigError
 from dash_core.memory import free_memory
 from dash_core.parts import project_folder
 from tasks import SERVICES_FOLDER
@@ -28,6 +29,7 @@ class Place(BaseModel):
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1  # of torch, in each process
     workers: Annotated[int, Field(ge=1)] = 1  # runs at once
+    gpus_per_run: Annotated[int, Field(ge=1)] = 1  # processes that train a run together, each on its own GPU
     given_code: str | None = None  # digest of the code that complete runs must be trained by; None: any code
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # between two saves of a run within an experiment
     resident_gib: Annotated[float, Field(gt=0)] | None = None  # of images on the device; None: part of the free memory
@@ -86,13 +88,14 @@ class Crew:
         """
         settings = params.compare
         threads = 1 if settings.threads == "auto" else settings.threads
-        cores = usable_cores()
+        cores, together = usable_cores(), settings.gpus_per_run
         if settings.workers != "auto":
             workers = settings.workers
         elif choose_device(settings.device).type == "cuda":
-            workers = min(cores, _runs_on_gpus(settings.device))
+            alone = together == 1
+            workers = min(cores, _runs_on_gpus(settings.device) if alone else len(visible_gpus("auto", together)))
         else:
-            workers = max(1, cores // threads)
+            workers = max(1, cores // (threads * together))
         return cls(min(workers, max(runs, 1)), threads)
 
 
@@ -102,10 +105,26 @@ def _runs_on_gpus(device: str) -> int:
     return max(1, sum(min(RUNS_PER_GPU, free_memory(gpu) // RUN_BYTES) for gpu in gpus or [choose_device(device)]))
 
 
+def check_gpus_per_run(settings: CompareConfig) -> None:
+    """Raise ConfigError unless this machine has the GPUs that one run is divided over, or the CPU was asked for."""
+    count, key = settings.gpus_per_run, "compare.gpus_per_run"
+    if count == 1 or settings.device == "cpu":
+        return
+    if settings.device.startswith("cuda:"):
+        raise ConfigError(f"{key}: {count}, but compare.device={settings.device} is one GPU; set compare.device=auto")
+    here = len(visible_gpus("auto"))
+    if count > here:
+        raise ConfigError(
+            f"{key}: {count} is more than the {here} GPU(s) that torch sees here; set {key} to {max(here, 1)}, or "
+            f"compare.device=cpu to divide each run over {count} processes on the CPU"
+        )
+
+
 def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
     """Return the place of a comparison's runs. data_root: None for `data` in the store."""
     store = store.resolve()
     root = data_root.resolve() if data_root else store / "data"
+    check_gpus_per_run(params.compare)
     threads = Crew.of(params, 1).threads
     return Place(
         store=store,
@@ -113,6 +132,7 @@ def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
         data_root=root,
         device=params.compare.device,
         threads=threads,
+        gpus_per_run=params.compare.gpus_per_run,
         checkpoint_seconds=params.compare.checkpoint_seconds,
         keep_weights=params.compare.keep_weights,
         resident_gib=None if params.compare.resident_gib == "auto" else params.compare.resident_gib,

@@ -22,6 +22,7 @@ from dash_core.exporting import ModelCard, ModelInput
 from dash_core.files import write_atomically
 from dash_core.memory import free_memory
 from dash_core.models import build_model
+from dash_core.parallel import joined
 from dash_core.recipes import effective
 from dash_core.result import RESULT_KEYS, read_result, read_weights
 from dash_core.trajectory import Trajectory, Watch
@@ -52,13 +53,19 @@ def is_complete(run: RunConfig, place: RunFolders, split: str | None = None, cod
 def open_trajectory(
     run: RunConfig, dataset: Dataset, plan: ChunkPlan, place: Place, find_beginning: FindBeginning
 ) -> tuple[Trajectory, ProgressWriter]:
-    """Write the run's configuration, and return the run where it stopped, or with another run's state, or new."""
+    """Write the run's configuration, and return the run where it stopped, or with another run's state, or new.
+
+    Of several processes that train it together the first alone writes.
+    """
     folder = place.run_folder(run)
-    write_atomically(folder / "config.yaml", to_yaml(effective(run)))
+    ranks = joined()
+    if ranks.first:
+        write_atomically(folder / "config.yaml", to_yaml(effective(run)))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
     progress = ProgressWriter(folder, plan, run.schedule, run.training)
-    watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
+    after_epoch = progress.after_epoch if ranks.first else lambda report: None
+    watch = Watch(after_epoch, stopping.requested, place.checkpoint_seconds)
     trajectory = Trajectory(
         run,
         dataset,
@@ -70,8 +77,10 @@ def open_trajectory(
         resident=resident_bytes(place, device),
         find_beginning=find_beginning,
         keep_weights=place.keep_weights,
+        ranks=ranks,
     )
-    progress.resumed(trajectory.records)
+    if ranks.first:
+        progress.resumed(trajectory.records)
     return trajectory, progress
 
 
@@ -80,7 +89,8 @@ def resident_bytes(place: Place, device: torch.device) -> int | None:
     if place.resident_gib is not None:
         return int(place.resident_gib * 2**30)
     free = free_memory(device)
-    return None if free is None else free // (4 * place.workers)
+    sharing = place.workers * (1 if device.type == "cuda" else place.gpus_per_run)
+    return None if free is None else free // (4 * sharing)
 
 
 def forget(run: RunConfig, place: Place) -> None:
@@ -136,7 +146,8 @@ def input_example(run: RunConfig, dataset: Dataset) -> ModelInput:
 def facts(place: Place) -> dict[str, Any]:
     """Return hardware, versions and commit, as a run's result records them."""
     machine = describe_machine(choose_device(place.device), place.threads)
-    return {"commit": commit(), **machine, "workers": place.workers}
+    together = {} if (processes := joined().size) == 1 else {"processes": processes}
+    return {"commit": commit(), **machine, "workers": place.workers, **together}
 
 
 def recorded_facts(result: Mapping[str, Any]) -> dict[str, Any]:

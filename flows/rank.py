@@ -1,0 +1,75 @@
+"""The program of one of the processes that train a run together: torchrun starts it (`flows.services.ranks`).
+
+Rank 0 does what a process alone would do: it holds the run's lock, is Prefect's subflow and writes the files. The
+others take the same steps beside it.
+"""
+
+import os
+import pickle
+import sys
+import traceback
+from pathlib import Path
+
+import cloudpickle
+import torch
+from prefect.context import hydrated_context
+
+from dash_core.config import RunConfig
+from dash_core.device import choose_device
+from dash_core.errors import DashError, StopRequested, without_password
+from dash_core.parallel import joining
+from flows.experiment import RunFailed, train_alongside, train_run
+from flows.services.child import ParentWatch
+from flows.services.notices import Sender, handle_warnings
+from flows.services.prefect_health import quieten, wait_for_api
+from flows.services.prefect_server import send_everything
+from flows.services.prefect_settings import is_private, read_environment_alone
+from flows.services.ranks import JOB_FILE, STORE_FILE, RankFailed, leave_outcome, say
+from tasks.store.place import Place
+
+
+def main(folder: Path) -> int:
+    """Carry the job out; return 0 unless it failed."""
+    ParentWatch()
+    rank, size, number = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    run, place, context = pickle.loads((folder / JOB_FILE).read_bytes())
+    device = choose_device(place.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", number)
+        place = place.model_copy(update={"device": f"cuda:{number}"})
+    try:
+        with joining(device, folder / STORE_FILE, rank, size) as ranks:
+            _train_as_first(run, place, context) if ranks.first else train_alongside(run, place)
+    except Exception as error:
+        leave_outcome(folder, rank, _meant(error, rank, size))
+        return 0 if isinstance(error, StopRequested) else 1
+    leave_outcome(folder, rank, None)
+    return 0
+
+
+def _train_as_first(run: RunConfig, place: Place, context: bytes) -> None:
+    handle_warnings(Sender(say))
+    if is_private():
+        read_environment_alone()
+    quieten()
+    wait_for_api()
+    try:
+        with hydrated_context(cloudpickle.loads(context)):
+            train_run(run, place, wait=False)
+    finally:
+        send_everything()
+
+
+def _meant(error: Exception, rank: int, size: int) -> DashError:
+    """Return an error that can be sent; one that was not raised on purpose as RankFailed."""
+    if isinstance(error, RunFailed):
+        return RankFailed(str(error))
+    if isinstance(error, DashError):
+        return error
+    text = without_password("".join(traceback.format_exception_only(error)).strip())
+    traceback.print_exc()
+    return RankFailed(f"rank {rank} of {size}: {text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
