@@ -69,6 +69,10 @@ def test_versions_and_aliases_follow_the_stream_and_a_second_call_changes_nothin
     version = client_of(uri).get_model_version("photos", "1")
     run = client_of(uri).get_run(version.run_id)
     assert (version.tags["dashpipe.chain"], run.data.metrics["accuracy"], run.info.status) == ("00", 0.9, "FINISHED")
+    marked = [replace(model, tags={**model.tags, "dashpipe.retracted": "yes"}) for model in rolled_back.models[:1]]
+    wanted = replace(rolled_back, models=[*marked, *rolled_back.models[1:]])
+    assert mirror(place, uri, replace(wanted, aliases={**rolled_back.aliases, "challenger": None})).complete
+    assert client_of(uri).get_model_version("photos", "1").tags["dashpipe.retracted"] == "yes"
 
 
 CALLS = (

@@ -2,9 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
+from dash_core.stream.state import Observation
 from dash_core.views.stream_report import stream_html, write_stream_report
 from dash_core.views.stream_report.charts import Line, interval_picture, line_chart
 from tests.browser import find_chromium, running_chromium
@@ -42,6 +44,21 @@ def test_a_stream_without_a_model_and_one_without_a_look_left_have_pages():
     state = stream().state
     used_up = stream(generations=(state.generations[0].__class__(**{**vars(state.generations[0]), "looks": 10}),))
     assert "The hold-out has no look left" in stream_html(used_up)
+
+
+def test_the_page_says_what_was_retracted_and_whether_the_champion_does_harm():
+    state = stream(3).state
+    arrivals = (*state.arrivals[:2], replace(state.arrivals[2], retracted="wrong labels"), *state.arrivals[3:])
+    lost = Observation(arrival=3, release=2, images=100, won=0, lost=9)
+    text = text_of(stream_html(stream(3, arrivals=arrivals, tainted=frozenset({identity(3)}), observations=(lost,))))
+    assert "retracted: wrong labels" in text
+    assert "dashpipe stream retract photos DELIVERY" in text
+    assert text_of(stream_html(stream(3, observations=()))).count("shown that the champion is worse") == 0
+    harmed = text_of(stream_html(stream(3, observations=(replace(lost, arrival=2),))))
+    assert "It is shown that the champion is worse than the model before it: on 100 new images" in harmed
+    gone = text_of(stream_html(stream(3, tainted=frozenset({identity(2), identity(1)}))))
+    assert "The champion was trained on a delivery that was retracted." in gone
+    assert "Serve the previous model" not in gone
 
 
 def test_nothing_that_a_stream_says_can_become_part_of_the_page():
