@@ -289,12 +289,12 @@ def test_a_broken_dataset_is_one_sentence(project, tmp_path, source):
 
 def test_a_folder_that_is_no_dataset_of_hugging_face_and_a_missing_library_are_named(tmp_path, monkeypatch):
     config = parse(DatasetConfig, {"name": "hugging_face", "folder": str(tmp_path / "saved")})
-    with pytest.raises(DataError, match="saved: no dataset of Hugging Face, which has the file dataset_dict.json or"):
+    with pytest.raises(DataError, match=r"saved: no dataset of Hugging Face, which has the file dataset_dict.json or"):
         opened(config, tmp_path)
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "dataset_dict.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match="needs the package `datasets` .*; install it: uv pip install datasets"):
+    with pytest.raises(ConfigError, match=r"needs the package `datasets` .*; install it: uv pip install datasets"):
         opened(config, tmp_path)
 
 
