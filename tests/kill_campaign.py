@@ -33,6 +33,7 @@ from tests.system import shell
 from tests.system.test_pipeline import Project
 
 SETTINGS = (
+    shell.MODEL,
     "chunks=2",
     "seeds=[0]",
     "dataset.train_size=80",
