@@ -6,6 +6,7 @@ others take the same steps beside it.
 
 import os
 import pickle
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -32,6 +33,7 @@ def main(folder: Path) -> int:
     """Carry the job out; return 0 unless it failed."""
     ParentWatch()
     rank, size, number = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    signal.signal(signal.SIGTERM, lambda *_: _end(folder, rank))  # while it trains it saves its state first
     run, place, context = pickle.loads((folder / JOB_FILE).read_bytes())
     device = choose_device(place.device)
     if device.type == "cuda":
@@ -45,6 +47,12 @@ def main(folder: Path) -> int:
         return 0 if isinstance(error, StopRequested) else 1
     leave_outcome(folder, rank, None)
     return 0
+
+
+def _end(folder: Path, rank: int) -> None:
+    """End this process, which torchrun ends: another rank is lost, or the run is to stop before it trains."""
+    leave_outcome(folder, rank, RankFailed(f"rank {rank} was ended with the others"))
+    os._exit(1)
 
 
 def _train_as_first(run: RunConfig, place: Place, context: bytes) -> None:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dash_core.errors import DashError
+from dash_core.errors import DashError, StopRequested
 from dash_core.parallel.ranks import loopback_environment
 from flows.services.child import end_group, run_in_background, start_child
 from flows.services.executor import WorkerDied
@@ -53,7 +53,7 @@ def run_ranks(job: bytes, size: int, threads: int) -> None:
         finally:
             end_group(torchrun)
             torchrun.stdout.close()
-        _raise_outcome(folder, size)
+        _raise_outcome(folder, size, asked)
 
 
 def _start(folder: Path, size: int, threads: int) -> "subprocess.Popen[bytes]":
@@ -90,8 +90,17 @@ def leave_outcome(folder: Path, rank: int, error: DashError | None) -> None:
     (folder / f"outcome-{rank}").write_bytes(pickle.dumps(error))
 
 
-def _raise_outcome(folder: Path, size: int) -> None:
-    """Raise the error that ended the ranks; one that was meant for people comes before what it led to elsewhere."""
+def _log_lines(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return (folder / LOG_FILE).read_text(errors="replace").strip().splitlines()
+    return []
+
+
+def _raise_outcome(folder: Path, size: int, asked: bool = False) -> None:
+    """Raise the error that ended the ranks; one that was meant for people comes before what it led to elsewhere.
+
+    asked: whether they were asked to stop, which they may have been before they trained.
+    """
     outcomes: dict[int, DashError | None] = {}
     for rank in range(size):
         with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
@@ -100,9 +109,11 @@ def _raise_outcome(folder: Path, size: int) -> None:
     meant = [error for error in errors if not isinstance(error, RankFailed)]
     if meant:
         raise meant[0]
+    if asked and errors:
+        raise StopRequested("the run was asked to stop; the same command continues from its last saved state, if any")
     lost = [rank for rank in range(size) if rank not in outcomes]
     if lost:
-        log = (folder / LOG_FILE).read_text(errors="replace").strip().splitlines()
+        log = _log_lines(folder)
         words = f"; torchrun: {' / '.join(log[-LOG_LINES:])}" if len(lost) == size and log else ""
         raise WorkerDied(
             f"rank {', '.join(map(str, lost))} of the {size} processes of this run died without a word: most likely it "
