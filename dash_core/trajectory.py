@@ -58,12 +58,16 @@ class Watch:
     """Follows a run and says when its state is saved; none of it changes a result.
 
     after_epoch: called after each epoch. stop: called after each step; True saves the state and stops the run.
-    seconds: between two saves during training.
+    seconds: between two saves during training. before_write: called before each write to the run's folder, also on the
+    thread that writes states; an error of it prevents the write and ends the run. after_save: called on that thread
+    with the state that is on disk; it may read its records and its moment, and no tensor.
     """
 
     after_epoch: Callable[[EpochReport], None] = lambda report: None
     stop: Callable[[], bool] = lambda: False
     seconds: float = 60.0
+    before_write: Callable[[], None] = lambda: None
+    after_save: Callable[[Mapping[str, Any]], None] = lambda state: None
 
 
 NO_WATCH = Watch()
@@ -112,7 +116,8 @@ class Trajectory:
 
     A new trajectory over the folder of an interrupted run continues that run, with the results of a run that never
     stopped. code: digest of the code that decides results; a state that other code saved is not used. resident: bytes
-    of images that the device may hold; a larger set is streamed to it, with the same results. Without a usable state in
+    of images that the device may hold; a larger set is streamed to it, with the same results. bf16: whether the
+    precision "auto" may be bf16; None: if the device has it. Without a usable state in
     the folder, the run starts with its first experiment, or, if `earlier` is given, there, or else with the state of
     another run that `find_beginning` returns (`dash_core.beginnings`), which gives the same results.
     """
@@ -130,6 +135,7 @@ class Trajectory:
         resident: int | None = None,
         find_beginning: Callable[[Course], State | None] = lambda course: None,
         earlier: Earlier | None = None,
+        bf16: bool | None = None,
     ) -> None:
         self.images = RunImages(run, dataset, plan, device, resident)
         self.run = run
@@ -140,7 +146,7 @@ class Trajectory:
         self._watch = watch
         self._earlier = earlier
         self._checkpoint = folder / "state.ckpt"
-        self._writer = CheckpointWriter(self._checkpoint)
+        self._writer = CheckpointWriter(self._checkpoint, watch.before_write, watch.after_save)
         optimizer, training = resolve_run(run)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
@@ -155,7 +161,9 @@ class Trajectory:
             frozen=run.model.frozen,
         )
         flops = forward_flops(self.learner.model, shape)
-        precision = resolve_precision(training.precision, device, flops)  # part of the identity: a run keeps to one
+        precision = resolve_precision(
+            training.precision, device, flops, bf16
+        )  # part of the identity: a run keeps to one
         self._training = training.model_copy(update={"precision": precision})
         self.identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         self.course = Course.of(run, self.identity, optimizer, self._training, self.intervention)
@@ -277,6 +285,7 @@ class Trajectory:
         try:
             with self.learner.meter.phase("checkpoint"), self._writer:  # its cost is charged to the next experiment
                 self._save({}, None)
+            self._watch.before_write()
             append_record(self.folder, record)  # after the checkpoint: a record without its state would be lost
         except BaseException:
             self.records.pop()
@@ -293,6 +302,7 @@ class Trajectory:
             missing = ", ".join(map(str, self.pending))
             raise RuntimeError(f"run {self.run.id} cannot finish: experiments {missing} are not recorded")
         check_present(self.folder)
+        self._watch.before_write()
         write_result(self.folder, self.run, self.identity, self.learner.model.state_dict(), facts)
         remove_checkpoint(self._checkpoint)
 

@@ -70,7 +70,7 @@ def create(
         options = _with(options, f"model.weights={from_weights}")
     if method == "dash":  # or the cost of an arrival grows with all that came before; --set overrides it
         options = _with(options, f"methods.dash.cutoff={CUTOFF}")
-    with standing_by(options.store_folder) as server:
+    with standing_by(options.services_folder) as server:
         place, settings = options.place, options.settings
         make_writable(place)
         from tasks.store.stream.creating import begin, contract_for, first_delivery
@@ -142,7 +142,7 @@ def arrive(
 def _full_pass(options: SharedOptions, stream: "StreamFolder", path: Path | None, wait: bool) -> None:
     from flows.command_line.session import standing_by
 
-    with standing_by(options.store_folder) as server:
+    with standing_by(options.services_folder) as server:
         _pass(stream, options.place, server, path, wait)
 
 
@@ -355,7 +355,7 @@ def replay(
     stream = _stream(options, name)
     _, state = stream.read()
     options = _with(options, *_as_overrides(stream, state, methods.split(",")))
-    with standing_by(options.store_folder) as server:
+    with standing_by(options.services_folder) as server:
         place = options.place
         make_writable(place)
         compare_and_print(options, Session(place, output_console(), server), again=False)

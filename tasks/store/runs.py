@@ -31,6 +31,7 @@ from tasks.store.code import ROOT, code_digest
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.progress import ProgressWriter
+from tasks.store.remote_copy import remote_copy
 
 FACTS_FILE = "facts.json"
 FindBeginning = Callable[[Course], State | None]
@@ -50,15 +51,25 @@ def is_complete(run: RunConfig, place: RunFolders, split: str | None = None, cod
 
 
 def open_trajectory(
-    run: RunConfig, dataset: Dataset, plan: ChunkPlan, place: Place, find_beginning: FindBeginning
+    run: RunConfig,
+    dataset: Dataset,
+    plan: ChunkPlan,
+    place: Place,
+    find_beginning: FindBeginning,
+    before_write: Callable[[], None] = lambda: None,
+    after_save: Callable[[Mapping[str, Any]], None] = lambda state: None,
 ) -> tuple[Trajectory, ProgressWriter]:
-    """Write the run's configuration, and return the run where it stopped, or with another run's state, or new."""
+    """Write the run's configuration, and return the run where it stopped, or with another run's state, or new.
+
+    before_write: called before each write that the run continues from; its error ends the run. after_save: as in
+    `Watch`.
+    """
     folder = place.run_folder(run)
     write_atomically(folder / "config.yaml", to_yaml(effective(run)))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
-    progress = ProgressWriter(folder, plan, run.schedule, run.training)
-    watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds)
+    progress = ProgressWriter(folder, plan, run.schedule, run.training, before_write)
+    watch = Watch(progress.after_epoch, stopping.requested, place.checkpoint_seconds, before_write, after_save)
     trajectory = Trajectory(
         run,
         dataset,
@@ -69,6 +80,7 @@ def open_trajectory(
         watch=watch,
         resident=resident_bytes(place, device),
         find_beginning=find_beginning,
+        bf16=place.bf16,
     )
     progress.resumed(trajectory.records)
     return trajectory, progress
@@ -79,7 +91,7 @@ def resident_bytes(place: Place, device: torch.device) -> int | None:
     if place.resident_gib is not None:
         return int(place.resident_gib * 2**30)
     free = free_memory(device)
-    return None if free is None else free // (4 * place.workers)
+    return None if free is None else free // (4 * (place.neighbours or place.workers))
 
 
 def forget(run: RunConfig, place: Place) -> None:
@@ -91,6 +103,8 @@ def forget(run: RunConfig, place: Place) -> None:
         keep_replaced(run, place)
         shutil.rmtree(place.run_folder(run), ignore_errors=True)
         forget_beginnings(run, place)
+        if copy := remote_copy(place.mirror, place.run_folder(run)):
+            copy.remove()
 
 
 def keep_replaced(run: RunConfig, place: Place) -> None:
