@@ -24,6 +24,7 @@ from dash_core.models.pretrained import InitialModel
 from flows.experiment import train_run_in_worker
 from flows.services.announce import warned_failures
 from flows.services.clusters import open_cluster
+from flows.services.clusters.cluster import Cluster
 from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
 from flows.services.prefect_health import crash_flow_run
 from flows.split import split_dataset
@@ -270,7 +271,7 @@ def _train_again_when_lost(executor: Executor, run: RunConfig, place: Place, con
     saved, futile = saved_steps(folder) if place.executor != "local" else 0, 0
     while True:
         try:
-            return _train_when_free(executor, place, train_run_in_worker, run, place, context)
+            return _train_when_free(executor, train_run_in_worker, run, place, context)
         except WorkerDied as died:
             if place.executor == "local" or is_complete(run, place):
                 raise
@@ -294,7 +295,7 @@ def _crash_subflow(run: RunConfig, place: Place, reason: str) -> None:
         crash_flow_run(attempt.flow_run, reason)
 
 
-def _train_when_free(executor: Executor, place: Place, *work: Any) -> None:
+def _train_when_free(executor: Executor, *work: Any) -> None:
     """Have a worker train one run. While another command trains it, print that once, and try again until it is free."""
     announced = False
     while True:
@@ -304,4 +305,4 @@ def _train_when_free(executor: Executor, place: Place, *work: Any) -> None:
             if not announced:
                 print(busy, file=sys.stderr)
             announced = True
-            time.sleep(RETRY_SECONDS if place.executor == "local" else CLUSTER_RETRY_SECONDS)
+            time.sleep(CLUSTER_RETRY_SECONDS if isinstance(executor, Cluster) else RETRY_SECONDS)

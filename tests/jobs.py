@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from dash_core.errors import ConfigError
 from flows.services.workers import warn_parent
@@ -78,3 +79,14 @@ def prefect_settings() -> dict:
 
 def warn(words: str) -> None:
     logging.getLogger("dash_core.data").warning(words)
+
+
+def until_stopped(mark: str) -> None:
+    """Write which signal asks to stop into a file, within the block in which runs heed signals."""
+    from tasks.store import stopping
+
+    with stopping.heeding():
+        Path(mark).write_text("waits")
+        while not stopping.requested():
+            time.sleep(0.05)
+    Path(mark).write_text(stopping.asked_by().name)

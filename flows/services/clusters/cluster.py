@@ -29,8 +29,6 @@ class Cluster(ABC):
     A run's process that is lost is reported as WorkerDied; the caller decides whether the run is submitted again.
     """
 
-    resubmits = True  # the caller may call again for a run whose process was lost
-
     def __init__(self, place: Place, crew: Crew) -> None:
         self.settings = place.cluster
         self.place = place
