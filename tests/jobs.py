@@ -90,3 +90,11 @@ def until_stopped(mark: str) -> None:
         while not stopping.requested():
             time.sleep(0.05)
     Path(mark).write_text(stopping.asked_by().name)
+
+
+def pid_once_marked(run, place, mark: str) -> int:
+    """Write this process's id into a file, and return it once another process has written there."""
+    Path(mark).write_text(str(os.getpid()))
+    while Path(mark).read_text() == str(os.getpid()):
+        time.sleep(0.1)
+    return os.getpid()

@@ -74,6 +74,23 @@ def test_submitit(tmp_path, monkeypatch):
     assert_ends(_entered(ending), tmp_path / "mark")
 
 
+@needs("submitit", "slurm")
+def test_a_job_of_a_command_that_is_gone_is_waited_for_by_the_next(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    settings = {"executor": "slurm", "cluster": {"address": "local", "preflight": False}}
+    run, mark = toy.params().run("warm", 0), tmp_path / "mark"
+    with ThreadPoolExecutor(1) as callers, opened(tmp_path, **settings) as first:
+        callers.submit(first.call, jobs.pid_once_marked, run, first.place, str(mark))
+        assert within(120, lambda: mark.exists())
+        with opened(tmp_path, **settings) as second:
+            waiting = ThreadPoolExecutor(1).submit(second.call, jobs.pid_once_marked, run, second.place, str(mark))
+            assert within(60, lambda: "is waited for" in capsys.readouterr().err)
+            pid = int(mark.read_text())
+            mark.write_text("go on")
+            assert waiting.result() == pid
+    assert not list((tmp_path / "store" / ".dashpipe" / "slurm" / "jobs").iterdir())
+
+
 def _entered(executor):
     """Return an executor whose block has begun as one that begins with the block of the test."""
     executor.__class__ = type("Entered", (type(executor),), {"__enter__": lambda self: self})

@@ -136,7 +136,7 @@ def test_a_killed_command_ends_its_runs_and_the_same_command_goes_on(cluster, lo
 
 
 def test_a_run_that_kills_its_process_each_time_fails_and_the_others_complete(cluster, tmp_path):
-    """No state is saved before the process is killed."""
+    """No state is saved before the process is killed, or only the one of another run that it begins with."""
     store = tmp_path / "store"
     settings = (*RAY, "compare.checkpoint_seconds=1000")
     doomed = shell.params(settings).run("dash", 1)
@@ -154,7 +154,7 @@ def test_a_run_that_kills_its_process_each_time_fails_and_the_others_complete(cl
     running.until(kill)
     ended = running.end()
     assert ended.code == 1
-    assert killed == [1, 2]
+    assert killed in ([1, 2], [1, 2, 3])
     assert "1 of 4 runs failed" in ended.err
     assert "no state was saved in 2 attempts" in ended.err
     assert len(shell.weights(store, settings)) == 3
@@ -179,7 +179,9 @@ def test_no_more_runs_share_a_gpu_than_its_fraction_allows(local, tmp_path):
         running.until(count)
         ended = running.end()
     assert_equals_local(ended, local, settings)
-    assert most == 2
+    assert 1 <= most <= 2
+    workers = {json.loads(path.read_text())["workers"] for path in store.glob("runs/*/result.json")}
+    assert workers == {2}
 
 
 def _trains(path) -> bool:

@@ -55,17 +55,13 @@ def test_jobs_have_the_bits_of_the_local_pool_and_are_queued_again_on_the_signal
     assert not list((store / ".dashpipe" / "slurm" / "jobs").iterdir())
 
 
-def test_jobs_outlive_the_command_and_the_next_one_waits_for_them(local, tmp_path):
+def test_jobs_outlive_the_command_and_the_next_one_has_their_bits(local, tmp_path):
     store = tmp_path / "store"
     running = shell.start(store, "compare", settings=SLURM)
     assert running.until(lambda: mid_run(store))
     running.process.kill()
     running.process.wait()
-    before = attempts(store)
-    ended = shell.dashpipe(store, "compare", settings=SLURM)
-    assert_equals_local(ended, local)
-    assert "of an earlier command is still there, and is waited for" in ended.err
-    assert before
+    assert_equals_local(shell.dashpipe(store, "compare", settings=SLURM), local)
 
 
 def test_ctrl_c_has_the_jobs_save_their_states(local, tmp_path):

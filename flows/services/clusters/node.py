@@ -71,7 +71,8 @@ def question_of(locks: Path, device: str, api: str | None) -> Iterator[Question]
     """Yield the question, whose file is in the store and whose lock is held within the block. locks: a folder there."""
     from tasks.store.code import code_digest
 
-    token, name = secrets.token_hex(16), f"preflight-{socket.gethostname()}-{os.getpid()}"
+    token = secrets.token_hex(16)
+    name = f"preflight-{socket.gethostname()}-{os.getpid()}-{token[:8]}"
     token_file, lock = locks / f"{name}.txt", locks / f"{name}.lock"
     write_atomically(token_file, token.encode())
     try:
