@@ -8,6 +8,7 @@ import hashlib
 import io
 import logging
 import os
+from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,15 +31,25 @@ class CheckpointWriter:
     as a DiskError with the file, the reason and the remedy. When a `with` block ends, no write is in progress.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        before: Callable[[], None] = lambda: None,
+        after: Callable[[dict[str, Any]], None] = lambda state: None,
+    ) -> None:
+        """before: called on the writing thread before a file is replaced; its error is that of the write.
+
+        after: called on the same thread with the state that was written.
+        """
         self._path = path
+        self._before, self._after = before, after
         self._writing: Future[None] | None = None
 
     def save(self, state: dict[str, Any]) -> None:
         """Begin to write a state after the previous write has ended; a failure of that write is only logged."""
         self._wait_and_log()
         thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
-        self._writing = thread.submit(_write, self._path, _serialised(state))
+        self._writing = thread.submit(self._write, _serialised(state), state)
         thread.shutdown(wait=False)  # it ends with this write
 
     def check(self) -> None:
@@ -63,6 +74,11 @@ class CheckpointWriter:
             self.wait()
         else:
             self._wait_and_log()
+
+    def _write(self, content: memoryview, state: dict[str, Any]) -> None:
+        self._before()
+        _write(self._path, content)
+        self._after(state)
 
     def _wait_and_log(self) -> None:
         """Wait for the write, and only log its error."""

@@ -9,14 +9,17 @@ Precision = Literal["exact", "bf16"]
 BF16_MIN_FLOPS = 1_000_000  # an image's forward pass; in smaller models the casts cost more than bf16 saves
 
 
-def resolve_precision(asked: Literal["auto", "exact", "bf16"], device: torch.device, flops: int) -> Precision:
+def resolve_precision(
+    asked: Literal["auto", "exact", "bf16"], device: torch.device, flops: int, bf16: bool | None = None
+) -> Precision:
     """Return the precision on a device of a model whose forward pass takes so many FLOPs an image.
 
     "auto" is bf16 if the hardware has instructions for it and the model is large enough to gain from them, else exact.
+    bf16: whether the hardware counts as having them, the same on all machines of a cluster; None: the device is asked.
     """
     if asked != "auto":
         return asked
-    return "bf16" if flops >= BF16_MIN_FLOPS and has_bf16(device) else "exact"
+    return "bf16" if flops >= BF16_MIN_FLOPS and (has_bf16(device) if bf16 is None else bf16) else "exact"
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -28,7 +28,7 @@ from dash_core.config import RunConfig
 from dash_core.cost import LIMITED, NO_LIMIT, Cost, Limit
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.diagnostics import Subject, When, diagnose, diagnostics_named
-from dash_core.errors import RecordError, StopRequested, TrainingError
+from dash_core.errors import ConfigError, RecordError, StopRequested, TrainingError
 from dash_core.evaluation import Evaluation, evaluate
 from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
@@ -64,12 +64,16 @@ class Watch:
     """Follows a run and says when its state is saved; none of it changes a result.
 
     after_epoch: called after each epoch. stop: called after each step; True saves the state and stops the run.
-    seconds: between two saves during training.
+    seconds: between two saves during training. before_write: called before each write to the run's folder, also on the
+    thread that writes states; an error of it prevents the write and ends the run. after_save: called on that thread
+    with the state that is on disk; it may read its records and its moment, and no tensor.
     """
 
     after_epoch: Callable[[EpochReport], None] = lambda report: None
     stop: Callable[[], bool] = lambda: False
     seconds: float = 60.0
+    before_write: Callable[[], None] = lambda: None
+    after_save: Callable[[Mapping[str, Any]], None] = lambda state: None
 
 
 NO_WATCH = Watch()
@@ -122,7 +126,8 @@ class Trajectory:
     the folder, the run starts with its first experiment, or, if `earlier` is given, there, or else with the state of
     another run that `find_beginning` returns (`dash_core.beginnings`), which gives the same results. limit: ends the
     training of an experiment at the step that reaches it; the experiment is then recorded as not converged.
-    keep_weights: experiments whose weights are kept in the folder; the run trains them itself.
+    keep_weights: experiments whose weights are kept in the folder; the run trains them itself. bf16: whether the
+    precision "auto" may be bf16; None: if the device has it.
 
     ranks: the processes that train the run together. Each makes the same trajectory and calls the same methods; rank 0
     alone writes files, measures diagnostics and reads the clock, and another number of ranks may continue the run.
@@ -144,8 +149,11 @@ class Trajectory:
         limit: Limit = NO_LIMIT,
         keep_weights: Collection[int] = (),
         ranks: Ranks = ALONE,
+        bf16: bool | None = None,
     ) -> None:
         check_divisible(run, ranks.size)
+        if ranks.size > 1 and limit != NO_LIMIT:
+            raise ConfigError("a limit is measured by one process: train the run without other ranks, or without it")
         self.images = RunImages(run, dataset, plan, device, resident)
         self.run = run
         self._schedule = run.schedule
@@ -157,7 +165,7 @@ class Trajectory:
         self._limit = limit
         self._keep_weights = frozenset(keep_weights)
         self._checkpoint = folder / "state.ckpt"
-        self._writer = CheckpointWriter(self._checkpoint)
+        self._writer = CheckpointWriter(self._checkpoint, watch.before_write, watch.after_save)
         optimizer, training = resolve_run(run)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
@@ -175,7 +183,9 @@ class Trajectory:
         )
         _check_sources(run)
         flops = forward_flops(self.learner.model, shape)
-        precision = resolve_precision(training.precision, device, flops)  # part of the identity: a run keeps to one
+        precision = resolve_precision(
+            training.precision, device, flops, bf16
+        )  # of the identity: a run keeps to it
         self._training = training.model_copy(update={"precision": precision})
         self.identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         self.course = Course.of(run, self.identity, optimizer, self._training, self.intervention)
@@ -340,6 +350,7 @@ class Trajectory:
             with self.learner.meter.phase("checkpoint"), self._writer:  # its cost is charged to the next experiment
                 self._save({}, None)
             if ranks.first:
+                self._watch.before_write()
                 append_record(self.folder, record)  # after the checkpoint: a record without its state would be lost
         except BaseException:
             self.records.pop()
@@ -358,6 +369,7 @@ class Trajectory:
         if not self.learner.ranks.first:
             return
         check_present(self.folder)
+        self._watch.before_write()
         write_result(self.folder, self.run, self.identity, self.learner.model.state_dict(), facts)
         remove_checkpoint(self._checkpoint)
 

@@ -1,17 +1,19 @@
 """The flows of a comparison and of one of its methods: the runs in parallel processes, then the tables."""
 
+import contextvars
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
-from prefect import flow
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 from prefect.context import serialize_context
 
 from dash_core.comparison import Params
@@ -23,9 +25,13 @@ from dash_core.rehearsal import rehearse
 from dash_core.result import kept_weights_file
 from flows.experiment import train_run_in_worker
 from flows.services.announce import warned_failures
+from flows.services.clusters import open_cluster
+from flows.services.clusters.cluster import Cluster
 from flows.services.executor import Ended, Executor, Stopped, WorkerDied, open_executor
+from flows.services.prefect_health import crash_flow_run
 from flows.split import split_dataset
 from tasks.publish import publish
+from tasks.store.attempts import Attempt, saved_steps
 from tasks.store.evidence import Evidence, gather
 from tasks.store.locks import Busy
 from tasks.store.place import Crew, Place
@@ -37,6 +43,9 @@ from tasks.tracking.mirror import Mirror
 from tasks.tracking.publication import Published
 
 RETRY_SECONDS = 1.0  # between two attempts at a run that another command trains
+CLUSTER_RETRY_SECONDS = 30.0  # the same, where each attempt takes a place in the queue of a cluster
+FUTILE_ATTEMPTS = 2  # at a run whose process is lost each time, without a new saved state; then the run fails
+MOST_CALLERS = 256  # threads that wait for runs: more runs than that wait for one of these
 
 
 class Deadline:
@@ -190,17 +199,18 @@ def train_runs(
 ) -> dict[str, str]:
     """Have worker processes train the runs, each a subflow of this one; return why runs failed, by id.
 
+    Where workers do not reach Prefect's server, each run is a task of this flow instead.
     Runs start in the given order. At the deadline those under way save their state and stop, and no other starts: such
     runs have not failed.
     """
     context = cloudpickle.dumps(serialize_context())
     failures: dict[str, str] = {}
-    workers = crew.workers if pending else 0
-    with open_executor(workers, crew.threads, place.device, place.gpus_per_run) as executor:
+    with _executor_of(place, crew, len(pending)) as executor:
+        place = executor.fit(place) if place.executor != "local" and pending else place
 
         def train_in_worker(run: RunConfig) -> None:
             try:
-                _train_when_free(executor, train_run_in_worker, run, place, context)
+                _train_to_the_end(executor, run, place, context)
             except DashError as error:
                 if isinstance(error, WorkerDied) and is_complete(run, place):  # it died after its last word was written
                     mark_progress(place.run_folder(run), "done")
@@ -208,16 +218,17 @@ def train_runs(
                 if not (deadline and deadline.passed and isinstance(error, Stopped | StopRequested)):
                     failures[run.id] = str(error)
                 if isinstance(error, WorkerDied):
+                    _crash_subflow(run, place, str(error))
                     mark_progress(place.run_folder(run), "failed", str(error))
                 elif isinstance(error, Ended):
                     mark_progress(place.run_folder(run), "stopped")
 
         with (
             _terminated_at(deadline, executor),
-            ThreadPoolExecutor(max(len(pending), 1)) as threads,  # they only wait: the executor limits runs at once
+            ThreadPoolExecutor(_callers(pending, crew)) as threads,  # they only wait: the executor limits runs at once
         ):
             try:
-                list(threads.map(train_in_worker, pending))
+                list(threads.map(lambda run, flow: flow.run(train_in_worker, run), pending, _contexts(pending)))
             except BaseException:
                 executor.terminate()
                 raise
@@ -239,6 +250,67 @@ def _terminated_at(deadline: Deadline | None, executor: Executor) -> Iterator[No
         timer.cancel()
 
 
+def _executor_of(place: Place, crew: Crew, runs: int) -> Executor:
+    """Return the executor that a place names, for some runs; for none a local one without a worker."""
+    if place.executor == "local" or not runs:
+        return open_executor(crew.workers if runs else 0, crew.threads, place.device, place.gpus_per_run)
+    return open_cluster(place, crew)
+
+
+def _callers(pending: Sequence[RunConfig], crew: Crew) -> int:
+    return max(1, min(len(pending), max(MOST_CALLERS, crew.workers if crew.workers < len(pending) else 0)))
+
+
+def _contexts(pending: Sequence[RunConfig]) -> Iterator[contextvars.Context]:
+    """Yield a copy of this flow's context for each run: a thread begins without one."""
+    for _ in pending:
+        yield contextvars.copy_context()
+
+
+def _train_to_the_end(executor: Executor, run: RunConfig, place: Place, context: bytes) -> None:
+    """Have workers train one run: on a cluster in as many processes as it takes, while the run makes progress."""
+    if not place.orchestrated:
+        return _as_task(run, lambda: _train_again_when_lost(executor, run, place, context))
+    return _train_again_when_lost(executor, run, place, context)
+
+
+def _as_task(run: RunConfig, train: Callable[[], None]) -> None:
+    """Show the training of a run as a task of this flow."""
+    name = f"{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
+    shown = task(train, name="train-run", task_run_name=name, cache_policy=NO_CACHE, persist_result=False, retries=0)
+    shown()
+
+
+def _train_again_when_lost(executor: Executor, run: RunConfig, place: Place, context: bytes) -> None:
+    """Have a worker train one run, and another go on if it is lost, while states are saved (FUTILE_ATTEMPTS)."""
+    folder = place.run_folder(run)
+    saved, futile = saved_steps(folder) if place.executor != "local" else 0, 0
+    while True:
+        try:
+            return _train_when_free(executor, train_run_in_worker, run, place, context)
+        except WorkerDied as died:
+            if place.executor == "local" or is_complete(run, place):
+                raise
+            before, saved = saved, saved_steps(folder)
+            futile = 0 if saved > before else futile + 1
+            lost = Attempt.of(folder)
+            where = lost.where if lost else "before it began"
+            if futile >= FUTILE_ATTEMPTS:
+                raise WorkerDied(
+                    f"{died} ({where}), and no state was saved in {futile} attempts: give a run more memory with "
+                    "compare.cluster.memory_gib, or save more often with compare.checkpoint_seconds"
+                ) from None
+            _crash_subflow(run, place, str(died))
+            print(f"{run.id}: lost {where}: {died}; it goes on from step {saved}", file=sys.stderr, flush=True)
+
+
+def _crash_subflow(run: RunConfig, place: Place, reason: str) -> None:
+    """Show a run that died in Prefect as crashed: its own process could not."""
+    attempt = Attempt.of(place.run_folder(run))
+    if attempt and attempt.flow_run:
+        crash_flow_run(attempt.flow_run, reason)
+
+
 def _train_when_free(executor: Executor, *work: Any) -> None:
     """Have a worker train one run. While another command trains it, print that once, and try again until it is free."""
     announced = False
@@ -249,4 +321,4 @@ def _train_when_free(executor: Executor, *work: Any) -> None:
             if not announced:
                 print(busy, file=sys.stderr)
             announced = True
-            time.sleep(RETRY_SECONDS)
+            time.sleep(CLUSTER_RETRY_SECONDS if isinstance(executor, Cluster) else RETRY_SECONDS)

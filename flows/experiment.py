@@ -1,6 +1,7 @@
 """The flow of one run: for each experiment intervene, train, evaluate, record."""
 
 import contextlib
+import logging
 import pickle
 import traceback
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from pathlib import Path
 import cloudpickle
 from prefect import flow, tags
 from prefect.context import hydrated_context, serialize_context
+from prefect.runtime import flow_run
 
 from dash_core.config import RunConfig
-from dash_core.errors import DashError, StopRequested, without_password
+from dash_core.errors import DashError, StopRequested, public_address, without_password
 from dash_core.files import naming, remove_unfinished, write_atomically
 from dash_core.parallel import joined
 from dash_core.parts import PartError, use_project
@@ -23,14 +25,17 @@ from flows.services.prefect_health import lost_server_error, quieten, wait_for_a
 from flows.services.prefect_server import send_everything
 from flows.services.ranks import run_ranks
 from tasks.steps import evaluate, intervene, record, train
+from tasks.store.attempts import Attempt, Superseded, taken_over
 from tasks.store.beginnings import Beginnings
 from tasks.store.datasets import open_dataset, open_plan
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.progress import ProgressWriter, State, mark_progress
+from tasks.store.remote_copy import after_state, remote_copy
 from tasks.store.runs import facts, keep_replaced, open_trajectory, remove_facts, remove_replaced, write_facts
 from tasks.store.stopping import heeding
 
+logger = logging.getLogger("dash_core.flows")  # the science's warnings are printed
 RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
 
 
@@ -47,30 +52,52 @@ def run_experiment(run: RunConfig, place: Place) -> None:
     dataset = open_dataset(run.dataset, place)
     plan = open_plan(run, dataset, place)
     folder = place.run_folder(run)
+    copy = remote_copy(place.mirror, folder)
+    if copy and (taken := copy.take_up()):
+        logger.warning("run %s takes up %s from %s", run.id, taken, public_address(place.mirror))
     pending = read_result(folder, run, plan.digest, place.given_code) is None
     if joined().first_says(pending):
         keep_replaced(run, place)  # a result on other data or by other code, until the new one is complete
         measured_on = facts(place)
         write_facts(folder, plan.digest, measured_on)
         beginnings = Beginnings(run, place, measured_on)
-        trajectory, progress = open_trajectory(run, dataset, plan, place, beginnings.find)
-        train_experiments(trajectory, progress, beginnings.keep)
+        attempt = Attempt.begin(folder, flow_run.id)
+        trajectory, progress = open_trajectory(
+            run, dataset, plan, place, beginnings.find, attempt.check, after_state(copy)
+        )
+
+        def keep(trajectory: Trajectory) -> None:
+            beginnings.keep(trajectory)
+            if copy:
+                copy.put_records()
+
+        train_experiments(trajectory, progress, keep, place.orchestrated)
+        attempt.check()
         mark_progress(folder, "saving")
         remove_facts(folder)
         trajectory.finish(measured_on)
+        attempt.end()
         remove_replaced(run, place)
         beginnings.keep_result(trajectory)
+    if copy:
+        copy.put_result()
     mark_progress(folder, "done")
 
 
 def train_experiments(
-    trajectory: Trajectory, progress: ProgressWriter, keep: Callable[[Trajectory], None] = lambda trajectory: None
+    trajectory: Trajectory,
+    progress: ProgressWriter,
+    keep: Callable[[Trajectory], None] = lambda trajectory: None,
+    orchestrated: bool = True,
 ) -> None:
     """Take a run through its pending experiments, each of the four steps a task; a signal stops it between steps.
 
-    keep: called after each experiment, when its state is on the disk.
+    keep: called after each experiment, when its state is on the disk. orchestrated: False calls the steps' functions,
+    where no Prefect server can be reached.
     """
-    steps = Steps(intervene, train, evaluate, partial(record, progress=progress))
+    verbs = (intervene, train, evaluate, record)
+    *others, recording = verbs if orchestrated else [verb.plain for verb in verbs]
+    steps = Steps(*others, partial(recording, progress=progress))
     with heeding():
         while trajectory.pending:
             trajectory.advance(steps)
@@ -94,14 +121,21 @@ def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
     with locked_run(run, place, wait=wait):
         folder = place.run_folder(run)
         remove_unfinished(folder)
+        before = Attempt.of(folder)
         try:
             with tags(*tags_of(run)), naming():
-                run_experiment(run, place)
+                (run_experiment if place.orchestrated else run_experiment.fn)(run, place)
+        except Superseded:  # the folder belongs to another attempt, which says how the run goes on
+            raise
         except DashError as error:
+            if taken_over(folder, before):
+                raise
             details = without_password(error.details) if isinstance(error, PartError) else None
             _record_end(folder, "stopped" if isinstance(error, StopRequested) else "failed", error, details)
             raise
         except Exception as error:
+            if taken_over(folder, before):
+                raise RunFailed(f"{type(error).__name__}: {without_password(str(error))}") from None
             _record_end(folder, "failed", error, without_password(traceback.format_exc()))
             if lost := lost_server_error():
                 raise lost from None
@@ -115,7 +149,8 @@ def _train_in_ranks(run: RunConfig, place: Place, wait: bool) -> None:
     """Have several processes train a run, the first of them as a child of the present flow, if there is one."""
     with locked_run(run, place, wait=wait):
         pass  # the first of them holds the lock, so that it is free as soon as nobody writes
-    job = pickle.dumps((run, place, cloudpickle.dumps(serialize_context())))
+    context = cloudpickle.dumps(serialize_context()) if place.orchestrated else b""
+    job = pickle.dumps((run, place, context))
     try:
         run_ranks(job, place.gpus_per_run, place.threads)
     except WorkerDied as error:
@@ -146,10 +181,15 @@ def _record_end(folder: Path, state: State, error: Exception, details: str | Non
 def train_run_in_worker(run: RunConfig, place: Place, context: bytes) -> None:
     """Train one run in this worker process, as a child of the flow whose serialised context is given.
 
+    Where Prefect's server cannot be reached (`Place.orchestrated`), the context is not used.
+
     Raise Busy if another process trains it, so that this worker is free for another run.
     """
-    quieten()
     use_project(place.project)
+    if not place.orchestrated:
+        train_run(run, place, wait=False)
+        return
+    quieten()
     wait_for_api()
     try:
         with hydrated_context(cloudpickle.loads(context)):

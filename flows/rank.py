@@ -19,6 +19,7 @@ from dash_core.config import RunConfig
 from dash_core.device import choose_device
 from dash_core.errors import DashError, StopRequested, without_password
 from dash_core.parallel import joining
+from dash_core.parts import use_project
 from flows.experiment import RunFailed, train_alongside, train_run
 from flows.services.child import ParentWatch
 from flows.services.notices import Sender, handle_warnings
@@ -35,6 +36,7 @@ def main(folder: Path) -> int:
     rank, size, number = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     signal.signal(signal.SIGTERM, lambda *_: _end(folder, rank))  # while it trains it saves its state first
     run, place, context = pickle.loads((folder / JOB_FILE).read_bytes())
+    use_project(place.project)
     device = choose_device(place.device)
     if device.type == "cuda":
         device = torch.device("cuda", number)
@@ -57,6 +59,9 @@ def _end(folder: Path, rank: int) -> None:
 
 def _train_as_first(run: RunConfig, place: Place, context: bytes) -> None:
     handle_warnings(Sender(say))
+    if not place.orchestrated:
+        train_run(run, place, wait=False)
+        return
     if is_private():
         read_environment_alone()
     quieten()

@@ -67,7 +67,7 @@ def reproduce_item(
     command = command_of(item, scale, overrides, ordered)
     measured, failures, simulation_seconds = {}, {}, 0.0
     for key, params in settings.items():
-        own_place = place_of(params, place.store, place.data_root)
+        own_place = place_of(params, place.store, place.data_root, place.given_services)
         if item.simulated:
             started = time.perf_counter()
             measured[key] = simulate(key, params, own_place)
@@ -113,7 +113,7 @@ def train_in_order(
     complete: set[str] = set()
     own_place = place
     for params in comparisons:
-        own_place = place_of(params, place.store, place.data_root)
+        own_place = place_of(params, place.store, place.data_root, place.given_services)
         _, plans = split_dataset(params, own_place)
         for run in params.runs():
             if run.id not in wanted or not is_complete(run, own_place):

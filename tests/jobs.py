@@ -1,9 +1,11 @@
 """What worker processes are given to do in tests; light to import."""
 
+import logging
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from dash_core.errors import ConfigError
 from flows.services.workers import warn_parent
@@ -73,3 +75,26 @@ def prefect_settings() -> dict:
         "auth": settings.api.auth_string,
         "headers": settings.client.custom_headers,
     }
+
+
+def warn(words: str) -> None:
+    logging.getLogger("dash_core.data").warning(words)
+
+
+def until_stopped(mark: str) -> None:
+    """Write which signal asks to stop into a file, within the block in which runs heed signals."""
+    from tasks.store import stopping
+
+    with stopping.heeding():
+        Path(mark).write_text("waits")
+        while not stopping.requested():
+            time.sleep(0.05)
+    Path(mark).write_text(stopping.asked_by().name)
+
+
+def pid_once_marked(run, place, mark: str) -> int:
+    """Write this process's id into a file, and return it once another process has written there."""
+    Path(mark).write_text(str(os.getpid()))
+    while Path(mark).read_text() == str(os.getpid()):
+        time.sleep(0.1)
+    return os.getpid()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.command_line.options import Again, SharedOptions, shared_options
+from flows.command_line.options import Again, Mirror, SharedOptions, shared_options, with_mirror
 from flows.command_line.output import output_console, say
 from flows.command_line.session import (
     Session,
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 
 @shared_options("params", "preset", "overrides", "store", "data_root")
-def compare(options: SharedOptions, again: Again = False) -> None:
+def compare(options: SharedOptions, again: Again = False, mirror: Mirror = None) -> None:
     """Train every method and seed of a comparison, side by side, and print the paper-style table."""
-    with standing_by(options.store_folder) as server:
+    options = with_mirror(options, mirror)
+    with standing_by(options.services_folder) as server:
         place = options.place
         make_writable(place)
         compare_and_print(options, Session(place, output_console(), server), again)
@@ -43,9 +44,11 @@ def run(
     method: Annotated[str, typer.Option(help="The method: a name in `methods` of the parameters, or an intervention.")],
     seed: Annotated[int | None, typer.Option(min=0, help="The seed. Default: the first of the parameters.")] = None,
     again: Again = False,
+    mirror: Mirror = None,
 ) -> None:
     """Train one method with one seed over all chunks."""
-    with standing_by(options.store_folder) as server:
+    options = with_mirror(options, mirror)
+    with standing_by(options.services_folder) as server:
         settings, place = options.settings, options.place
         chosen_run = settings.run(method, settings.seeds[0] if seed is None else seed)
         make_writable(place)
@@ -59,7 +62,7 @@ def compare_and_print(options: SharedOptions, session: Session, again: bool) -> 
     settings, place, console = options.settings, session.place, session.console
     trains = again or not all(is_complete(run, place) for run in settings.runs())
     if trains:
-        fork_early({settings.model.name})
+        fork_early({settings.model.name}, place)
     check_data(settings, place, console)
     warn_of(settings)
     failure = None
@@ -102,7 +105,7 @@ def train_method(settings: "Params", label: str, place: "Place", console: "Conso
 
     title, runs = f"{settings.name}, {label}", [settings.run(label, seed) for seed in settings.seeds]
     trains = not all(is_complete(run, place) for run in runs)
-    with standing_by(place.store) as server, watched_services(title, runs, Session(place, console, server), trains):
+    with standing_by(place.services) as server, watched_services(title, runs, Session(place, console, server), trains):
         from flows.compare import train_method
 
         train_method(settings, label, place)

@@ -1,5 +1,6 @@
 """The command `doctor`: what this machine offers, and what is missing."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def examine(options: SharedOptions) -> Iterator[Finding]:
 
     place = options.place_for(Params())
     yield _params(options)
+    yield from _executors(options, place)
     yield from _versions()
     yield from _processors()
     yield _browser()
@@ -67,6 +69,18 @@ def _params(options: SharedOptions) -> Finding:
     except ConfigError as error:
         return Finding("missing", "params.yaml", str(error), "mend it; every other command needs it")
     return Finding("ok", "params.yaml", "valid")
+
+
+def _executors(options: SharedOptions, place: "Place") -> Iterator[Finding]:
+    from flows.command_line.cluster_findings import executor_findings
+    from flows.command_line.settings import load_params
+
+    with contextlib.suppress(ConfigError):  # `_params` says what is wrong
+        compared = load_params(options.params).compare
+        place = place.model_copy(
+            update={"executor": compared.executor, "cluster": compared.cluster, "device": compared.device}
+        )
+    yield from (Finding(*words) for words in executor_findings(place))
 
 
 def _versions() -> Iterator[Finding]:
@@ -109,7 +123,7 @@ def _stores(place: "Place") -> Iterator[Finding]:
     from flows.services.prefect_server import check_api, configured_url
     from tasks.tracking.address import tracking_uri
 
-    uri = tracking_uri(place.store)
+    uri = tracking_uri(place.databases)
     kind = "set by MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "embedded"
     yield Finding("ok", "MLflow", f"{public_address(uri)} ({kind})")
     url = configured_url()

@@ -16,4 +16,5 @@ def ui(
     """Serve MLflow's UI on 127.0.0.1, opened on the comparison of the parameters."""
     from flows.services.mlflow_pages import serve_ui
 
-    serve_ui(options.place.store, port, browser, options.settings.name)
+    place = options.place
+    serve_ui(place.store, port, browser, options.settings.name, databases=place.databases)

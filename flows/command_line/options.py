@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 Again = Annotated[bool, typer.Option("--again", help="Train again what is complete already.")]
 
+Mirror = Annotated[
+    str | None,
+    typer.Option(
+        help="Copy run folders there after each save, and go on from there: s3://bucket/project, or compare.mirror.",
+        metavar="URL",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class SharedOptions:
@@ -48,6 +56,14 @@ class SharedOptions:
             envvar="DASHPIPE_DATA", help="Folder of datasets, as torchvision lays them out. Default: STORE/data."
         ),
     ] = None
+    services: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DASHPIPE_SERVICES",
+            help="Folder of databases and logs, on a disk of this machine. Default: the store; if machines share it, "
+            "a folder of your own.",
+        ),
+    ] = None
     results: Annotated[
         Path | None,
         typer.Option("--results", help="Folder of the pipeline's outputs (see dvc.yaml). Default: inside the store."),
@@ -72,15 +88,22 @@ class SharedOptions:
         from tasks.store.sqlite_files import LONGEST_STORE
 
         try:
-            place = place_of(settings, self.store_folder, self.data_root)
+            place = place_of(settings, self.store_folder, self.data_root, self.services)
         except (OSError, RuntimeError, ValueError) as error:  # such as a loop of links, or a NUL in the path
             raise ConfigError(f"--store or --data-root: no such folder can exist ({error}); name another") from None
-        if len(os.fsencode(place.store)) > LONGEST_STORE:
+        databases = place.databases
+        if len(os.fsencode(databases)) > LONGEST_STORE:
             raise ConfigError(
-                f"--store: {place.store} has {len(os.fsencode(place.store))} bytes; SQLite, which keeps two databases "
-                f"there, takes at most {LONGEST_STORE}: name a folder with a shorter path"
+                f"{'--services' if place.given_services else '--store'}: {databases} has {len(os.fsencode(databases))} "
+                f"bytes; SQLite, which keeps two databases there, takes at most {LONGEST_STORE}: name a folder with a "
+                "shorter path"
             )
-        choose_device(place.device)
+        if place.executor == "local":
+            choose_device(place.device)
+        else:
+            from flows.services.clusters import check_installed
+
+            check_installed(place.executor)
         return place
 
     @property
@@ -89,6 +112,15 @@ class SharedOptions:
         from flows.command_line.dvc_project import own_project
 
         return self.store or own_project(self.params.parent)
+
+    @property
+    def services_folder(self) -> Path:
+        """The folder of the private Prefect server's database, known before the parameters are read."""
+        from tasks import SERVICES_FOLDER
+        from tasks.store.shared_disk import local_services
+
+        store = self.store_folder
+        return self.services or local_services(store) or store / SERVICES_FOLDER
 
     @property
     def compare_command(self) -> str:
@@ -108,7 +140,8 @@ class SharedOptions:
 
     def _in_store(self, command: str, *options: str) -> str:
         store = self.place.store
-        words = shlex.join([*([] if store == Path.cwd() else ["--store", str(store)]), *options])
+        services = [] if self.services is None else ["--services", str(self.services.resolve())]
+        words = shlex.join([*([] if store == Path.cwd() else ["--store", str(store)]), *services, *options])
         return f"uv run dashpipe {command} {words}".rstrip() + self._parameter_options
 
     @property
@@ -116,6 +149,13 @@ class SharedOptions:
         from flows.command_line.settings import as_options
 
         return as_options(self.params, self.preset, self.overrides)
+
+
+def with_mirror(options: SharedOptions, mirror: str | None) -> SharedOptions:
+    """Return the options with the setting that `--mirror` stands for."""
+    if mirror is None:
+        return options
+    return dataclasses.replace(options, overrides=[*options.overrides, f"compare.mirror={mirror}"])
 
 
 ALL_OPTIONS = tuple(option.name for option in dataclasses.fields(SharedOptions))
@@ -126,8 +166,10 @@ def shared_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
     """Return a decorator that gives a command the named shared options, and prints its errors plainly.
 
     The command takes them as its first argument, one SharedOptions, in which all other options have their defaults. On
-    the command line they come after the command's own options.
+    the command line they come after the command's own options. A command that has a store has `services` too.
     """
+    if "store" in names and "services" not in names:
+        names = (*names, "services")
     unknown = set(names) - set(ALL_OPTIONS)
     if unknown:
         raise TypeError(f"no shared option {', '.join(sorted(unknown))}; known: {', '.join(ALL_OPTIONS)}")

@@ -62,7 +62,7 @@ def reproduce(selection: Selection, place: Place, console: Console) -> None:
         params for item in selection.items if not item.simulated for params in selection.settings[item.name].values()
     ]
     models = {params.model.name for params in trained}
-    with standing_by(place.store) as server, services(Session(place, console, server), models):
+    with standing_by(place.services) as server, services(Session(place, console, server), models):
         for item in selection.items:
             try:
                 if reason := _reproduce_item(item, selection, place, console):

@@ -68,7 +68,7 @@ def reproduce_in_order(selection: Selection, limits: Limits, place: Place, conso
     deadline = limits.deadline(len(selection.items))
     console.print(f"{len(selection.items)} item(s), scale {selection.scale}, starting services …", highlight=False)
     models = {params.model.name for item, params in _trained(selection)}
-    with standing_by(place.store) as server, services(Session(place, console, server), models):
+    with standing_by(place.services) as server, services(Session(place, console, server), models):
         study = _Study(selection, limits, place, console, deadline)
         study.check()
         study.train(selection.again)
@@ -203,7 +203,9 @@ class _Study:
         if item.simulated:
             return {key: Measured(params, simulated(params.theory)) for key, params in settings.items()}
         return {
-            key: measured_runs(params, place_of(params, self.place.store, self.place.data_root))
+            key: measured_runs(
+                params, place_of(params, self.place.store, self.place.data_root, self.place.given_services)
+            )
             for key, params in settings.items()
         }
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dash_core.files import check_space, make_writable_folder
-from tasks import SERVICES_FOLDER
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,8 +32,10 @@ class Session:
 
 
 @contextmanager
-def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
+def standing_by(services: Path) -> Iterator["PrivateServer | None"]:
     """Yield a private Prefect server that only imports, which takes seconds. It serves and writes nothing yet.
+
+    services: folder of its database (`Place.services`, or `SharedOptions.services_folder` before there is a place).
 
     None if the user configured an API. Enter it first, so that the server imports while this process does.
     """
@@ -44,14 +45,14 @@ def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
 
     check_machine()
     try:
-        server = None if configured_url() else PrivateServer(store / SERVICES_FOLDER).stand_by()
+        server = None if configured_url() else PrivateServer(services).stand_by()
     except (OSError, RuntimeError, ValueError):  # SharedOptions.place reports a folder that cannot exist
         server = None
     if server is None:
         yield None
         return
     try:
-        with private_environment(store / SERVICES_FOLDER):
+        with private_environment(services):
             yield server
     finally:
         server.stop()
@@ -59,8 +60,11 @@ def standing_by(store: Path) -> Iterator["PrivateServer | None"]:
 
 def make_writable(place: "Place") -> None:
     """Create the store; ConfigError says why results cannot be written there, DiskError that its disk is full."""
-    make_writable_folder("--store", place.store, place.services)
+    make_writable_folder("--store", place.store, place.common_services)
     check_space(place.store)
+    if place.given_services:
+        make_writable_folder("--services", place.services)
+        check_space(place.services)
 
 
 @contextmanager
@@ -90,7 +94,7 @@ def services(session: Session, models: Collection[str]) -> Iterator[None]:
     if session.server:
         session.server.start()
     if models:
-        fork_early(models)
+        fork_early(models, session.place)
     import flows.compare  # noqa: F401
 
     imports_done()
@@ -98,8 +102,13 @@ def services(session: Session, models: Collection[str]) -> Iterator[None]:
         yield
 
 
-def fork_early(models: Collection[str]) -> None:
-    """Start the process that workers are forked from, with the imports that building the models needs."""
+def fork_early(models: Collection[str], place: "Place") -> None:
+    """Start the process that workers are forked from, with the imports that building the models needs.
+
+    Not for a cluster, whose workers are on other machines.
+    """
+    if place.executor != "local":
+        return
     from dash_core.models import model_spec
     from flows.services.workers import start_early
 

@@ -78,7 +78,7 @@ def create(
         options = _with(options, f"model.weights={from_weights}")
     if method == "dash":  # or the cost of an arrival grows with all that came before; --set overrides it
         options = _with(options, f"methods.dash.cutoff={CUTOFF}")
-    with standing_by(options.store_folder) as server:
+    with standing_by(options.services_folder) as server:
         place, settings = options.place, options.settings
         make_writable(place)
         from tasks.store.stream.creating import begin, bounds, contract_for, first_delivery
@@ -154,7 +154,7 @@ def _full_pass(options: SharedOptions, stream: "StreamFolder", path: Path | None
     if not wait:
         with _no_other_pass(), stream.locked(wait=False):
             pass  # or all services would start before the answer
-    with standing_by(options.store_folder) as server:
+    with standing_by(options.services_folder) as server:
         _pass(stream, options.place, server, path, wait)
 
 
@@ -259,7 +259,7 @@ def replay(
     stream = stream_of(options, name)
     _, state = stream.read()
     options = _with(options, *_as_overrides(stream, state, methods.split(",")))
-    with standing_by(options.store_folder) as server:
+    with standing_by(options.services_folder) as server:
         place = options.place
         make_writable(place)
         compare_and_print(options, Session(place, output_console(), server), again=False)

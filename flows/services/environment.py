@@ -29,6 +29,10 @@ DEFAULTS: Mapping[str, str] = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "GIT_PYTHON_REFRESH": "quiet",
+    # Ray counts no users, and does not copy the working folder, with store and data, to each machine under `uv run`
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",  # by default Ray refuses another patch version
 }
 # number of new objects, less freed ones, that starts a garbage collection: Python's own, and ours during imports
 COLLECTION_THRESHOLD = gc.get_threshold()[0]

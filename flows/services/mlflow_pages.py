@@ -36,13 +36,16 @@ def serve_ui(
     open_browser: bool = False,
     comparison: str | None = None,
     say: Callable[[str], None] = print,
+    databases: Path | None = None,
 ) -> None:
     """Serve MLflow's pages over `store` on `port` until Ctrl-C or SIGTERM, and print the comparison's address.
+
+    databases: folder of the store's database; None: the store.
 
     If the user's tracking address is a server, the address of its own pages is printed, and nothing is started.
     ConfigError if the port is taken or nothing is tracked yet; port 0 takes any free one.
     """
-    uri = tracking_uri(store)
+    uri = tracking_uri(databases or store)
     check_uri(uri)
     if uri.startswith(SERVED):
         with _explained(uri):
@@ -58,7 +61,7 @@ def serve_ui(
             check_database(database)
         experiment = find_experiment(uri, comparison) if comparison else None
         try:
-            own_artifacts(uri, store)
+            own_artifacts(uri, store, databases)
         except LocationsUnknown as error:
             say(f"note: {error}")
     with ended_by(*STOPPING_SIGNALS), _running_server(uri, store, port) as server:

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import unquote
 
 from dash_core.errors import ConfigError, DashError
@@ -134,6 +134,30 @@ def explain_lost_server() -> Iterator[None]:
         if lost := lost_server_error():
             raise lost from None
         raise
+
+
+def crash_flow_run(flow_run: str, reason: str) -> None:
+    """Show a flow run, and its tasks that were under way, as crashed: the process that was to say so is gone.
+
+    What Prefect's server does not take is left out, because no result depends on it.
+    """
+    from uuid import UUID
+
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter, TaskRunFilterState
+    from prefect.client.schemas.filters import TaskRunFilterStateType as OfType
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    with suppress(Exception), get_client(sync_client=True) as client:
+        found = client.read_flow_run(UUID(flow_run))
+        if found.state is not None and found.state.is_final():
+            return
+        client.set_flow_run_state(UUID(flow_run), Crashed(message=reason[:1000]), force=True)
+        under_way = TaskRunFilter(state=TaskRunFilterState(type=OfType(any_=[StateType.RUNNING, StateType.PENDING])))
+        ours = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run)]))
+        for task_run in client.read_task_runs(flow_run_filter=ours, task_run_filter=under_way):
+            client.set_task_run_state(task_run.id, Crashed(message=reason[:1000]), force=True)
 
 
 def quieten() -> None:

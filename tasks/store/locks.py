@@ -75,7 +75,7 @@ def locked_run(run: RunConfig, place: Place, *, wait: bool = True) -> Iterator[N
 
     Read its folder within the block: anything read before may be out of date. Waiting and errors are as in `locked`.
     """
-    with locked(place.services / "locks" / f"{run.id}.lock", f"run {run.id}", wait=wait):
+    with locked(place.locks / f"{run.id}.lock", f"run {run.id}", wait=wait):
         yield
 
 

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from dash_core.comparison import Params
-from dash_core.config import CompareConfig, RunConfig
+from dash_core.config import ClusterConfig, CompareConfig, RunConfig
 from dash_core.device import choose_device, usable_cores, visible_gpus
 from dash_core.errors import ConfigError
 from dash_core.memory import free_memory
 from dash_core.parts import project_folder
 from tasks import SERVICES_FOLDER
+from tasks.store.shared_disk import local_services
 
 RUNS_PER_GPU = 4  # at once; our choice, not measured
 RUN_BYTES = 6 * 2**30  # of GPU memory, reserved for a run: CUDA's context, weights, activations of a batch
@@ -37,6 +38,13 @@ class Place(BaseModel):
     keep_weights: tuple[int, ...] = ()  # experiments whose weights are kept, beside the last's
     project: Path | None = None  # folder of params.yaml, where packages of own parts may be
     splits_made: bool = False  # the chunk plans of the runs exist: whoever finds none has other images
+    given_services: Path | None = None  # databases and logs, for a store that several machines share; None: the store
+    executor: Literal["local", "ray", "slurm"] = "local"
+    cluster: ClusterConfig = ClusterConfig()
+    neighbours: Annotated[int, Field(ge=1)] | None = None  # runs at once on a run's machine; None: all workers
+    bf16: bool | None = None  # whether `precision: auto` finds bf16 in the hardware; None: the device is asked
+    mirror: str | None = None  # address below which run folders are copied, such as s3://bucket/project
+    orchestrated: bool = True  # whether steps are tasks of Prefect: False where its server cannot be reached
 
     def run_folder(self, run: RunConfig) -> Path:
         """Folder of one run: config, records, weights, result."""
@@ -58,17 +66,32 @@ class Place(BaseModel):
     @property
     def cache(self) -> Path:
         """Folder of decoded datasets."""
-        return self.services / "imagesets"
+        return self.common_services / "imagesets"
 
     @property
     def beginnings(self) -> Path:
         """Folder of the states that runs begin with; it may be removed."""
-        return self.services / "beginnings"
+        return self.common_services / "beginnings"
+
+    @property
+    def locks(self) -> Path:
+        """Folder of the locks, which every machine that uses the store must see."""
+        return self.common_services / "locks"
+
+    @property
+    def common_services(self) -> Path:
+        """Folder in the store of what all its machines share and is no result: caches, locks."""
+        return self.store / SERVICES_FOLDER
 
     @property
     def services(self) -> Path:
-        """Folder of everything that is not a result: caches, locks, the private Prefect server's database and log."""
-        return self.store / SERVICES_FOLDER
+        """Folder of the private Prefect server's database and log, and of notes on MLflow's database."""
+        return self.given_services or self.common_services
+
+    @property
+    def databases(self) -> Path:
+        """Folder of mlflow.db."""
+        return self.given_services or self.store
 
 
 @dataclass(frozen=True)
@@ -88,6 +111,9 @@ class Crew:
         """
         settings = params.compare
         threads = 1 if settings.threads == "auto" else settings.threads
+        if settings.executor != "local":  # its slots limit the runs at once
+            workers = runs if settings.workers == "auto" else settings.workers
+            return cls(max(min(workers, runs), 1), threads)
         cores, together = usable_cores(), settings.gpus_per_run
         if settings.workers != "auto":
             workers = settings.workers
@@ -108,7 +134,7 @@ def _runs_on_gpus(device: str) -> int:
 def check_gpus_per_run(settings: CompareConfig) -> None:
     """Raise ConfigError unless this machine has the GPUs that one run is divided over, or the CPU was asked for."""
     count, key = settings.gpus_per_run, "compare.gpus_per_run"
-    if count == 1 or settings.device == "cpu":
+    if count == 1 or settings.device == "cpu" or settings.executor != "local":  # a cluster's machines are examined
         return
     if settings.device.startswith("cuda:"):
         raise ConfigError(f"{key}: {count}, but compare.device={settings.device} is one GPU; set compare.device=auto")
@@ -120,8 +146,11 @@ def check_gpus_per_run(settings: CompareConfig) -> None:
         )
 
 
-def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
-    """Return the place of a comparison's runs. data_root: None for `data` in the store."""
+def place_of(params: Params, store: Path, data_root: Path | None, services: Path | None = None) -> Place:
+    """Return the place of a comparison's runs. data_root: None for `data` in the store.
+
+    services: folder of databases and logs; None: the store, or a disk of this machine if machines share the store.
+    """
     store = store.resolve()
     root = data_root.resolve() if data_root else store / "data"
     check_gpus_per_run(params.compare)
@@ -136,4 +165,8 @@ def place_of(params: Params, store: Path, data_root: Path | None) -> Place:
         checkpoint_seconds=params.compare.checkpoint_seconds,
         keep_weights=params.compare.keep_weights,
         resident_gib=None if params.compare.resident_gib == "auto" else params.compare.resident_gib,
+        given_services=services.resolve() if services else local_services(store),
+        executor=params.compare.executor,
+        cluster=params.compare.cluster,
+        mirror=params.compare.mirror,
     )

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -65,7 +65,10 @@ class ProgressWriter:
         plan: ChunkPlan,
         schedule: Sequence[Experiment],
         training: TrainingConfig = TrainingConfig(),  # noqa: B008 - it is frozen
+        before_write: Callable[[], None] = lambda: None,
     ) -> None:
+        """before_write: called before each write; its error ends the run."""
+        self._before_write = before_write
         self._folder = folder
         self._training = training
         until = None if training.stop == "validation" else training.stop_accuracy
@@ -122,6 +125,7 @@ class ProgressWriter:
         self._written = time.monotonic()
         if not self._folder.is_dir():  # removed meanwhile: training says so when it saves, and makes no new one
             return
+        self._before_write()
         write_progress(self._folder, replace(self._now, seconds_left=self._estimate()))
 
     def _estimate(self) -> float | None:

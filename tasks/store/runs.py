@@ -32,6 +32,7 @@ from tasks.store.code import ROOT, code_digest
 from tasks.store.locks import locked_run
 from tasks.store.place import Place
 from tasks.store.progress import ProgressWriter
+from tasks.store.remote_copy import remote_copy
 
 FACTS_FILE = "facts.json"
 FindBeginning = Callable[[Course], State | None]
@@ -51,11 +52,18 @@ def is_complete(run: RunConfig, place: RunFolders, split: str | None = None, cod
 
 
 def open_trajectory(
-    run: RunConfig, dataset: Dataset, plan: ChunkPlan, place: Place, find_beginning: FindBeginning
+    run: RunConfig,
+    dataset: Dataset,
+    plan: ChunkPlan,
+    place: Place,
+    find_beginning: FindBeginning,
+    before_write: Callable[[], None] = lambda: None,
+    after_save: Callable[[Mapping[str, Any]], None] = lambda state: None,
 ) -> tuple[Trajectory, ProgressWriter]:
     """Write the run's configuration, and return the run where it stopped, or with another run's state, or new.
 
-    Of several processes that train it together the first alone writes.
+    Of several processes that train it together the first alone writes. before_write: called before each write that the
+    run continues from; its error ends the run. after_save: as in `Watch`.
     """
     folder = place.run_folder(run)
     ranks = joined()
@@ -63,9 +71,9 @@ def open_trajectory(
         write_atomically(folder / "config.yaml", to_yaml(effective(run)))
     device = choose_device(place.device)
     prepare_device(device, place.threads)
-    progress = ProgressWriter(folder, plan, run.schedule, run.training)
+    progress = ProgressWriter(folder, plan, run.schedule, run.training, before_write)
     after_epoch = progress.after_epoch if ranks.first else lambda report: None
-    watch = Watch(after_epoch, stopping.requested, place.checkpoint_seconds)
+    watch = Watch(after_epoch, stopping.requested, place.checkpoint_seconds, before_write, after_save)
     trajectory = Trajectory(
         run,
         dataset,
@@ -78,6 +86,7 @@ def open_trajectory(
         find_beginning=find_beginning,
         keep_weights=place.keep_weights,
         ranks=ranks,
+        bf16=place.bf16,
     )
     if ranks.first:
         progress.resumed(trajectory.records)
@@ -89,7 +98,7 @@ def resident_bytes(place: Place, device: torch.device) -> int | None:
     if place.resident_gib is not None:
         return int(place.resident_gib * 2**30)
     free = free_memory(device)
-    sharing = place.workers * (1 if device.type == "cuda" else place.gpus_per_run)
+    sharing = (place.neighbours or place.workers) * (1 if device.type == "cuda" else place.gpus_per_run)
     return None if free is None else free // (4 * sharing)
 
 
@@ -102,6 +111,8 @@ def forget(run: RunConfig, place: Place) -> None:
         keep_replaced(run, place)
         shutil.rmtree(place.run_folder(run), ignore_errors=True)
         forget_beginnings(run, place)
+        if copy := remote_copy(place.mirror, place.run_folder(run)):
+            copy.remove()
 
 
 def keep_replaced(run: RunConfig, place: Place) -> None:

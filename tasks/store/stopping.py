@@ -1,7 +1,7 @@
 """Stopping politely: the first signal asks a run to save its state and stop, a second one interrupts it.
 
-Besides SIGTERM and Ctrl-C these are SIGHUP, of a terminal that was closed, and SIGUSR1, which clusters send some time
-before they end a job.
+Besides SIGTERM and Ctrl-C these are SIGHUP, of a terminal that was closed, and SIGUSR1 and SIGUSR2, which clusters send
+some time before they end a job.
 """
 
 import multiprocessing
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPING_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
 INTERRUPTING = signal.SIGTERM, signal.SIGINT  # when they come a second time; SIGHUP often comes twice by itself
 

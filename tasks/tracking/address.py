@@ -14,14 +14,14 @@ ANSWER_SECONDS, LONGEST_ANSWER = 30.0, 2**20  # for a server's answer to the que
 SERVED = ("http://", "https://", "databricks")  # how the address of a server begins
 
 
-def tracking_uri(store: Path) -> str:
-    """Return the tracking address the user set, or that of the database in `store`, absolute."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(database_of(store))
+def tracking_uri(databases: Path) -> str:
+    """Return the tracking address the user set, or that of the database in a folder (`Place.databases`), absolute."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(database_of(databases))
 
 
-def database_of(store: Path) -> Path:
-    """Return the file of the store's own database."""
-    return Path(store).resolve() / "mlflow.db"
+def database_of(databases: Path) -> Path:
+    """Return the file of a store's own database in the folder of its databases."""
+    return Path(databases).resolve() / "mlflow.db"
 
 
 def artifact_root(store: Path) -> Path:

@@ -69,7 +69,7 @@ class Mirror:
 
         open_data: called for the first model. folders: of the runs, if they are not those of the place.
         """
-        self.uri = tracking_uri(place.store)
+        self.uri = tracking_uri(place.databases)
         check_uri(self.uri)
         self.failures = failures
         self.leaving = False  # the command was stopped: runs are closed, but no files and models are sent
@@ -169,7 +169,7 @@ class Mirror:
     def _adopt_artifacts(self, store: Path) -> None:
         """Send artifacts to this store alone: a copy of a store never writes into the original."""
         try:
-            own_artifacts(self.uri, store)
+            own_artifacts(self.uri, store, self._place.databases)
         except LocationsUnknown as error:
             self.failures.note("artifacts", error)
             self.failures.note("models", error)

@@ -31,13 +31,14 @@ class LocationsUnknown(DashError):
     """The installed MLflow keeps the addresses of artifacts elsewhere in its database."""
 
 
-def own_artifacts(uri: str, store: Path) -> None:
+def own_artifacts(uri: str, store: Path, databases: Path | None = None) -> None:
     """Make the addresses in the store's own database name the artifacts in this store, and not in the original.
 
     Nothing changes if `uri` is another database or a server. Only the folders of our own comparisons are replaced;
     addresses of experiments that the user made stay as they are. LocationsUnknown if the database has other tables.
+    databases: folder of the store's database; None: the store.
     """
-    database = database_of(store)
+    database = database_of(databases or store)
     if path_in(uri) != database or not database.exists():
         return
     with closing(sqlite3.connect(database, timeout=60)) as connection:

@@ -19,7 +19,7 @@ def mirror_stream(state: StreamState, folder: Path, place: Place, always: bool =
     MLflow's failures, and what a person changed there, are in the outcome.
     always: ask MLflow even if it showed this very state before, to find what a person changed there since.
     """
-    wanted, uri = registry_state(state, folder), tracking_uri(place.store)
+    wanted, uri = registry_state(state, folder), tracking_uri(place.databases)
     note = place.services / "registry" / f"{state.name}.json"
     content = {"uri": uri, "shown": _digest(wanted)}
     if not always and _read(note) == content:

@@ -38,7 +38,7 @@ def test_a_comparison_that_fails_without_a_table_says_why(tmp_path, monkeypatch,
 
     monkeypatch.setattr(flow, "compare_methods", fail)
     monkeypatch.setattr(compare, "watched_services", lambda *given: contextlib.nullcontext())
-    monkeypatch.setattr(compare, "fork_early", lambda models: None)
+    monkeypatch.setattr(compare, "fork_early", lambda *given: None)
     options = SharedOptions(ROOT / "params.yaml", overrides=[*TINY], store=tmp_path)
     with pytest.raises(ComparisonFailed, match="2 of 2 runs are no longer there"):
         compare.compare_and_print(options, Session(options.place, output_console(), None), again=False)

@@ -1,0 +1,36 @@
+"""Clusters of the tests: two raylets on loopback, one for all tests of a module."""
+
+import importlib.util
+
+import pytest
+
+from tests.executors.raylets import raylets
+from tests.system import shell
+
+SETTINGS = (
+    *shell.TINY,
+    "compare.device=cpu",
+    "compare.checkpoint_seconds=0.2",
+    "training.max_epochs=60",
+    "seeds=[0, 1]",
+)
+
+
+def needs(package: str, extra: str):
+    """Return a mark that skips where an extra is not installed."""
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"needs the extra {extra}: uv run --extra {extra} pytest tests/executors")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with raylets(shell.ROOT) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory):
+    """The same comparison by the local pool, which all others must equal in every bit."""
+    ended = shell.dashpipe(tmp_path_factory.mktemp("local") / "store", "compare", settings=SETTINGS)
+    assert ended.code == 0, ended.err
+    return ended
