@@ -45,4 +45,5 @@ def test_an_event_starts_a_pass_and_what_no_event_told_of_is_taken_by_the_next(s
         assert shell.within(120, lambda: not _runs(url, "RUNNING"))
     again = shell.dashpipe(tmp_path / "store", "stream", "deploy", "toy", settings=(), PREFECT_API_URL=url)
     assert again.code == 0, again.err
-    assert len(_ask(url, f"/deployments/name/{DEPLOYMENT}")["schedules"]) == 1
+    (schedule,) = _ask(url, f"/deployments/name/{DEPLOYMENT}")["schedules"]
+    assert (schedule["schedule"]["cron"], schedule["active"]) == ("*/15 * * * *", True)

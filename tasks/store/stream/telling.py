@@ -72,7 +72,7 @@ def told_retraction(before: StreamState, state: StreamState) -> Iterator[str]:
     gone = next(new for old, new in zip(before.arrivals, state.arrivals, strict=True) if old != new)
     yield f"{gone.source}: {gone.train} training images and {gone.held_out} held-out images are used no more"
     marked = sorted(state.tainted - before.tainted)
-    yield f"{len(marked)} models were trained on them and are not used again: {', '.join(marked) or 'none'}"
+    yield f"trained on them, and not used again: {', '.join(marked) or 'no model'}"
     if state.champion != before.champion:
         yield f"champion    {told_role(state, state.champion)}"
     yield from told_advice(state, None)
