@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +13,6 @@ from flows.services.executor import Ended, Stopped, WorkerDied
 from tasks.store.place import Crew, place_of
 from tests import jobs, toy
 from tests.executors.conftest import needs
-from tests.executors.raylets import raylets
 from tests.system.shell import ROOT, within
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the engines
@@ -95,20 +93,3 @@ def _entered(executor):
     """Return an executor whose block has begun as one that begins with the block of the test."""
     executor.__class__ = type("Entered", (type(executor),), {"__enter__": lambda self: self})
     return executor
-
-
-@needs("ray", "ray")
-@pytest.mark.slow
-def test_a_node_with_one_changed_line_of_training_code_is_refused_by_name(tmp_path):
-    other = tmp_path / "other"
-    for package in ("dash_core", "tasks", "flows"):
-        shutil.copytree(ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (other / "dash_core" / "learner.py").open("a") as file:
-        file.write("\n# changed\n")
-    with raylets(other, nodes=1) as cluster:
-        settings = {"executor": "ray", "cluster": {"address": cluster.address}}
-        with (
-            pytest.raises(ConfigError, match=r"has other training code .* than this machine"),
-            opened(tmp_path, **settings),
-        ):
-            pass

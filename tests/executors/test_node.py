@@ -1,6 +1,7 @@
 """The preflight of a machine: what it must have in common with the command, refused by name and with the remedy."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,6 +54,22 @@ def test_another_process_of_the_same_code_sees_the_store_and_is_kept_out(questio
     assert (answer.token, answer.excluded, answer.code) == (question.token, True, question.code)
     assert fault_of(question, answer) is None
     assert (answer.device_type, answer.api_answers) == ("cpu", False)
+
+
+def test_a_machine_with_one_changed_line_of_training_code_is_refused(question, tmp_path):
+    import pickle
+
+    for package in ("dash_core", "tasks", "flows"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "dash_core" / "learner.py").open("a") as file:
+        file.write("# changed\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    sent = pickle.dumps(question).hex()
+    words = [sys.executable, "-P", "-c", ASK]
+    done = subprocess.run(words, input=sent, capture_output=True, text=True, env=environment, timeout=300, check=True)
+    answer = pickle.loads(bytes.fromhex(done.stdout))
+    assert answer.token == question.token
+    assert "has other training code" in fault_of(question, answer)
 
 
 def test_nothing_is_left_in_the_store_after_the_question(tmp_path):
