@@ -46,7 +46,7 @@ def open_executor(size: int, threads: int, device: str, gpus_per_run: int = 1) -
     gpus_per_run: a worker starts so many processes for its run, which need longer to save their state.
     """
     from dash_core.device import visible_gpus
-    from flows.services.workers import RANKS_SAVING_SECONDS, SAVING_SECONDS, WorkerPool
+    from flows.services.workers import RANKS_SAVING_SECONDS, WorkerPool
 
-    saving = SAVING_SECONDS if gpus_per_run == 1 else RANKS_SAVING_SECONDS
+    saving = None if gpus_per_run == 1 else RANKS_SAVING_SECONDS
     return WorkerPool(size, threads, visible_gpus(device, gpus_per_run), saving)

@@ -43,10 +43,8 @@ class WorkerPool:
     before the block ends.
     """
 
-    def __init__(
-        self, size: int, threads: int, gpus: Sequence[str] = (), saving_seconds: float = SAVING_SECONDS
-    ) -> None:
-        self._saving_seconds = saving_seconds
+    def __init__(self, size: int, threads: int, gpus: Sequence[str] = (), saving_seconds: float | None = None) -> None:
+        self._saving_seconds = saving_seconds or SAVING_SECONDS
         self._threads = threads
         self._gpus = cycle(gpus or [None])
         self._gpu_of: dict[ProcessPoolExecutor, str | None] = {}

@@ -40,6 +40,8 @@ def metrics_of(record: ChunkRecord, totals: Totals) -> Iterator[tuple[str, float
     }
     if record.validation_accuracy:
         metrics["validation_accuracy"] = record.validation_accuracy[(record.picked_epoch or 0) - 1]
+    if record.process_seconds is not None:
+        metrics["process_seconds"] = record.process_seconds
     for phase, cost in record.cost.items():
         if cost.seconds:  # a phase that did not run has no point, rather than one at zero
             metrics[f"phases/{phase}_seconds"] = cost.seconds
