@@ -82,7 +82,8 @@ def test_a_job_of_a_command_that_is_gone_is_waited_for_by_the_next(tmp_path, mon
         assert within(120, lambda: mark.exists())
         with opened(tmp_path, **settings) as second:
             waiting = ThreadPoolExecutor(1).submit(second.call, jobs.pid_once_marked, run, second.place, str(mark))
-            assert within(60, lambda: "is waited for" in capsys.readouterr().err)
+            printed = []
+            assert within(60, lambda: printed.append(capsys.readouterr().err) or "is waited for" in "".join(printed))
             pid = int(mark.read_text())
             mark.write_text("go on")
             assert waiting.result() == pid
