@@ -39,7 +39,7 @@ WRITERS = {
     "report": ["dash_core.views.report", "tasks.store.comparison_folder", "tasks.store.evidence"],
     "theory": ["dash_core.theory", "dash_core.views.figures"],
 }
-PLUMBING = {"dash_core.files", "dash_core.errors", "dash_core.mistakes"}  # how files and errors are written
+PLUMBING = {"dash_core.files", "dash_core.errors", "dash_core.extras", "dash_core.mistakes"}  # files and errors
 FORM = {"dash_core.config", "dash_core.section"}  # of the parameters, which a stage names one by one
 READ = {
     *FORM,
@@ -49,7 +49,7 @@ READ = {
     "dash_core.device",
     "dash_core.flops",
 }  # views take records as they are
-NAMED = {"dash_core.interventions"}  # for their names
+NAMED = {"dash_core.interventions", "dash_core.penalties"}  # for their names
 TINY = {
     "model": {"name": "cnn3_small"},
     "chunks": 2,
