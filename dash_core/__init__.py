@@ -8,18 +8,23 @@ is sharpness-aware SGD.
 
 The loop: a `Trajectory` trains one run, which a `RunConfig` describes, on a `Dataset` that a `ChunkPlan` splits. Its
 `advance` does the next experiment; `Steps` wraps the four steps of an experiment, `Watch` follows a run. A subclass of
-`Intervention` is a new method: it may change the `Learner`.
+`Intervention` is a new method: it may change the `Learner`. The loop needs the extra `training`, and the methods
+need torch alone.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from dash_core.extras import MissingExtras
 
 if TYPE_CHECKING:
     from dash_core.config import MethodConfig, RunConfig
     from dash_core.data import ChunkPlan, Dataset, ImageSet
-    from dash_core.interventions import Intervention, l2_init_penalty, l2_init_penalty_authors
+    from dash_core.interventions import Intervention
     from dash_core.learner import Learner
     from dash_core.optim import SAM
+    from dash_core.penalties import l2_init_penalty, l2_init_penalty_authors
     from dash_core.shrinking import (
         LeftAloneWarning,
         ShrinkReport,
@@ -62,15 +67,17 @@ __all__ = [
 _NAMES_BY_MODULE = {
     "config": ("MethodConfig", "RunConfig"),
     "data": ("ChunkPlan", "Dataset", "ImageSet"),
-    "interventions": ("Intervention", "l2_init_penalty", "l2_init_penalty_authors"),
+    "interventions": ("Intervention",),
     "learner": ("Learner",),
     "optim": ("SAM",),
+    "penalties": ("l2_init_penalty", "l2_init_penalty_authors"),
     "shrinking": (
         *("LeftAloneWarning", "ShrinkReport", "ShrinkReports"),
         *("averaged_gradient", "dash_", "dash_batches_", "find_weights", "shrink_", "shrink_along_", "shrink_perturb_"),
     ),
     "trajectory": ("Steps", "Trajectory", "Watch"),
 }
+sys.meta_path.insert(0, MissingExtras())  # before the finder of files
 _MODULES = {name: f"dash_core.{module}" for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 

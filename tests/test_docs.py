@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "packaging" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:uv run )?dashpipe [^`\n]+)`")
@@ -34,14 +34,19 @@ def run(page: Path, *, extras: bool, **names: object) -> None:
         exec(compile(code, page, "exec"), names)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 def test_every_python_block_is_complete_and_the_page_says_why_one_is_not_run(page):
     for mark, code in blocks(page):
         compile(code, page, "exec")
         assert not mark or re.match(r"needs: \w+$|not run: \w.{10}", mark), mark
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/own-loop.md", "docs/new-method.md", "docs/guide/own-parts.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "packaging/README.md", "docs/own-loop.md", "docs/new-method.md", "docs/guide/own-parts.md"],
+)
 def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained = []
@@ -71,7 +76,9 @@ def commands(page: Path) -> Iterator[list[str]]:
                 yield list(takewhile(lambda word: word not in ("&&", "|", ">", ";"), words[start + 1 :]))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(commands(page))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(commands(page))], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 def test_every_command_and_option_that_a_page_names_is_there(page):
     from typer.main import get_command
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dash_core.errors import ConfigError
-from dash_core.interventions import INTERVENTIONS, build_intervention, l2_init_penalty
+from dash_core.interventions import INTERVENTIONS, build_intervention
+from dash_core.penalties import l2_init_penalty
 from dash_core.shrinking import shrink_, shrink_perturb_
 from tests import golden, toy
 

@@ -17,6 +17,7 @@ from dash_core.data.progress import ProgressCallback, silent
 from dash_core.data.tiny_imagenet import open_tiny_imagenet
 from dash_core.data.torchvision_sets import open_torchvision_set
 from dash_core.errors import DataError
+from dash_core.extras import require
 
 OPENERS: dict[str, Callable[[DatasetConfig, Path, bool, ProgressCallback], Source]] = {
     "digits": open_digits,
@@ -42,6 +43,7 @@ def load_dataset(
     cache: folder of the decoded datasets; see `dash_core.data.cache`.
     """
     spec = dataset_spec(config.name)
+    require("data", f"the dataset {spec.name}")
     try:
         source = OPENERS.get(spec.name, open_own_dataset)(config, Path(data_root), download, progress)
         return cached(Path(cache), spec.name, source, progress) if source.cached else source.read()

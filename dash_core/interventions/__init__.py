@@ -9,20 +9,12 @@ from dash_core.errors import ConfigError
 from dash_core.interventions.base import Intervention
 from dash_core.interventions.controls import CONTROLS
 from dash_core.interventions.dash import Dash
-from dash_core.interventions.regularise import L2Init, L2InitAuthors, l2_init_penalty, l2_init_penalty_authors
+from dash_core.interventions.regularise import L2Init, L2InitAuthors
 from dash_core.interventions.restart import Cold, HeadReset, Warm, WarmNewOptimizer
 from dash_core.interventions.shrink import Shrink, ShrinkPerturb, ShrinkPerturbAshAdams
 from dash_core.parts import METHODS, PartError, check_no_clash, load_part, part_path
 
-__all__ = [
-    "INTERVENTIONS",
-    "Intervention",
-    "build_intervention",
-    "intervention_class",
-    "is_intervention",
-    "l2_init_penalty",
-    "l2_init_penalty_authors",
-]
+__all__ = ["INTERVENTIONS", "Intervention", "build_intervention", "intervention_class", "is_intervention"]
 
 INTERVENTIONS: dict[str, type[Intervention]] = {
     kind.name: kind

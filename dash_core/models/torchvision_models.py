@@ -9,6 +9,7 @@ from torch import nn
 
 from dash_core.config import nearest
 from dash_core.errors import ConfigError
+from dash_core.extras import require
 from dash_core.models.counting import forward_on_meta
 from dash_core.parts import TORCHVISION
 
@@ -29,6 +30,7 @@ SMALLEST = {"alexnet": 63, "inception": 75}  # beginning of the name: smallest i
 
 def check_name(name: str) -> None:
     """Raise ConfigError, with the nearest name, if torchvision has no such classification model."""
+    require("data", f"the model {PREFIX}{name}")
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -54,6 +56,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Modu
     built for the image side, and inception_v3 and googlenet without the auxiliary classifiers that would make them
     return tuples. ConfigError if the model cannot take these images.
     """
+    require("data", f"the model {PREFIX}{name}")
     from torchvision import models
 
     try:

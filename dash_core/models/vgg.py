@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from dash_core.extras import require
+
 POOLED = 7  # side of the feature map that the classifier reads
 STRIDE = 32  # five max-pools of two
 
@@ -13,6 +15,7 @@ def vgg16_bn(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
     The initialisation is torchvision's: convolutions kaiming_normal(fan_out), Linear N(0, 0.01), all biases 0. Only the
     first convolution (unless there are 3 channels) and the pooling module are ours.
     """
+    require("data", "the model vgg16_bn")
     from torchvision.models import vgg16_bn as torchvision_vgg16_bn  # takes seconds, so only here
 
     channels, height, width = image_shape

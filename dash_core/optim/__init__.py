@@ -1,16 +1,20 @@
 """Optimisers and learning-rate schedules."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
-from dash_core.config import OptimizerConfig
 from dash_core.optim.eager import SGD, Adam, AdamW
 from dash_core.optim.sam import SAM
+
+if TYPE_CHECKING:  # `SAM` needs torch alone
+    from dash_core.config import OptimizerConfig
 
 __all__ = ["SAM", "build_optimizer"]
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: "OptimizerConfig") -> torch.optim.Optimizer:
     """Return a new optimiser over every parameter of the model that takes a gradient."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     shared = {"lr": config.lr, "weight_decay": config.weight_decay or 0.0, "fused": True}

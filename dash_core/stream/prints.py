@@ -6,7 +6,6 @@ a side have too few of them: digits of one class would look the same.
 """
 
 import numpy as np
-from PIL import Image
 
 SMALLEST = 32  # pixels a side; smaller images get no hash
 NEAR_BITS = 4  # differing bits, at most, of two images that look the same
@@ -19,6 +18,7 @@ def image_print(pixels: np.ndarray) -> int:
     """Return the hash of an image uint8 (H, W, C); 0 for one that is too small or has no structure."""
     if min(pixels.shape[:2]) < SMALLEST:
         return 0
+    from PIL import Image
     from scipy.fft import dctn
 
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("L")

@@ -25,6 +25,7 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/models",
     "dash_core/optim",
     "dash_core/parallel",
+    "dash_core/penalties.py",
     "dash_core/precision.py",
     "dash_core/protocols.py",
     "dash_core/recipes.py",

@@ -42,6 +42,7 @@ WRITERS = {
 PLUMBING = {  # how files and errors are written, and own parts imported, which are known by their source
     "dash_core.files",
     "dash_core.errors",
+    "dash_core.extras",
     "dash_core.mistakes",
     "dash_core.parts",
 }
@@ -54,7 +55,7 @@ READ = {
     "dash_core.device",
     "dash_core.flops",
 }  # views take records as they are
-NAMED = {"dash_core.interventions"}  # for their names
+NAMED = {"dash_core.interventions", "dash_core.penalties"}  # for their names
 TINY = {
     "model": {"name": "cnn3_small"},
     "chunks": 2,
