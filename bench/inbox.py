@@ -2,8 +2,8 @@
 
 PNGs of 32x32 pixels are made in a temporary folder. In turns on the same files, all in the page cache: `sha256sum`;
 the listing of the delivery; the listing with the hash of each file; and all that receiving does with the files, with
-decoding and the hash of the pixels. The files that are opened when the inbox is looked at again are counted. The pass over nothing new is the
-command `dashpipe stream arrive` in a process of its own.
+decoding and the hash of the pixels. The files that are opened when the inbox is looked at again are counted. The pass
+over nothing new is the command `dashpipe stream arrive` in a process of its own.
 """
 
 import argparse

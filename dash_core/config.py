@@ -354,9 +354,7 @@ class CompareConfig(Section):
 
     methods: Annotated[list[str], Field(min_length=1, default_factory=lambda: [*COMPARED])]
     workers: Count | Literal["auto"] = "auto"  # parallel processes; auto: one a core, at most one a run
-    gpus_per_run: Annotated[int, Field(ge=1, le=64)] = (
-        1  # each run data-parallel over so many; with device cpu: processes
-    )
+    gpus_per_run: Annotated[int, Field(ge=1, le=64)] = 1  # each run is divided over so many; on a CPU: processes
     threads: Threads | Literal["auto"] = "auto"  # of torch, a worker; auto: 1, so that bits do not depend on workers
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
     checkpoint_seconds: Positive = 60.0  # between two saves of a run within a chunk

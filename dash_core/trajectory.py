@@ -183,9 +183,7 @@ class Trajectory:
         )
         _check_sources(run)
         flops = forward_flops(self.learner.model, shape)
-        precision = resolve_precision(
-            training.precision, device, flops, bf16
-        )  # of the identity: a run keeps to it
+        precision = resolve_precision(training.precision, device, flops, bf16)  # of the identity: a run keeps to it
         self._training = training.model_copy(update={"precision": precision})
         self.identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         self.course = Course.of(run, self.identity, optimizer, self._training, self.intervention)
