@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from flows.services.clusters.remote import Call, Outcome, work
 from flows.services.executor import Ended, WorkerDied
 from tasks.store.place import Crew, Place
 
+ANSWER_SECONDS = 10.0  # for the port of the head
 PROBE_SECONDS = 300.0  # for a machine's answer: its process imports torch, from a slow disk perhaps
 REMEDY = "start one (`ray start --head`, and `ray start --address=HEAD:6379` on the others), or set RAY_ADDRESS"
 
@@ -54,8 +56,9 @@ class RayCluster(Cluster):
                 "start the command on a machine of the cluster, with the address HOST:6379 or without one"
             )
         try:
+            _check_listens(address)
             self._ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-        except (ConnectionError, ValueError, TimeoutError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
                 f"compare.executor: no Ray cluster can be joined at {address} ({reason}); {REMEDY}"
@@ -183,6 +186,13 @@ def offer_of(place: Place) -> tuple[list[tuple[str, dict[str, float]]], int, str
         return nodes, cluster.slots or 0, cluster._share_in_words()
     finally:
         cluster._disconnect()
+
+
+def _check_listens(address: str) -> None:
+    """Raise OSError unless something listens at HOST:PORT: Ray itself would try for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
 
 
 @contextmanager
