@@ -24,7 +24,9 @@ SOURCES = sorted(path for floor in ("dash_core", "tasks", "flows") for path in (
 # or through Ray's or Slurm's own channel, which pickles what it is given anyhow
 PICKLES = {
     "flows/compare.py": {"cloudpickle.dumps"},
-    "flows/experiment.py": {"cloudpickle.loads"},
+    "flows/experiment.py": {"cloudpickle.dumps", "cloudpickle.loads", "pickle.dumps"},
+    "flows/rank.py": {"cloudpickle.loads", "pickle.loads"},  # what its parent left in a folder that is theirs alone
+    "flows/services/ranks.py": {"pickle.dumps", "pickle.loads"},
     "flows/services/clusters/remote.py": {"cloudpickle.dumps", "cloudpickle.loads"},
 }
 EXECUTING = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput"}
@@ -89,7 +91,7 @@ def test_every_socket_of_ours_is_bound_to_loopback():
         text = source.read_text(encoding="utf-8")
         assert "0.0.0.0" not in text
         for name, call in calls(source):
-            if name.endswith(".bind"):
+            if name.endswith(".bind") and not name.startswith("inspect.signature("):
                 host = ast.unparse(call.args[0].elts[0])
                 assert host == "'127.0.0.1'" or f'{host} = "127.0.0.1"' in text
 
