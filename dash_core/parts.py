@@ -138,7 +138,7 @@ def load_part(kind: str, path: str) -> Any:
     """
     module_name, _, attributes = path.partition(":")
     package = _package(path)
-    first = package not in _imported
+    first, fresh = package not in _imported, module_name not in sys.modules
     digest = _digest_of_files(kind, path)
     with explained(kind, path, f"importing {module_name}"), _without_bytecode():
         module = importlib.import_module(module_name)
@@ -146,6 +146,8 @@ def load_part(kind: str, path: str) -> Any:
         if _digest_of_files(kind, path) != digest:
             raise PartError(f"{kind} {path}: the Python files of {package} changed while it was imported; repeat")
         _imported[package] = digest
+    elif fresh and digest != _imported[package]:
+        raise PartError(f"{kind} {path}: the Python files of {package} changed after others were imported; repeat")
     found: Any = module
     for word in attributes.split("."):
         if not hasattr(found, word):

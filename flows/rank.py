@@ -35,6 +35,8 @@ def main(folder: Path) -> int:
     ParentWatch()
     rank, size, number = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     signal.signal(signal.SIGTERM, lambda *_: _end(folder, rank))  # while it trains it saves its state first
+    for other in (signal.SIGUSR1, signal.SIGUSR2):  # Slurm may send them to all; the parent passes on what is meant
+        signal.signal(other, signal.SIG_IGN)
     run, place, context = pickle.loads((folder / JOB_FILE).read_bytes())
     use_project(place.project)
     device = choose_device(place.device)

@@ -213,7 +213,7 @@ def _checksum(tensor: Tensor) -> Tensor:
     flat = tensor.detach().contiguous().flatten()
     size = flat.element_size()
     bits = flat.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size])
-    places = torch.arange(1, len(bits) + 1, device=bits.device) % 8191  # so that an exchange of two values is seen
+    places = torch.arange(1, len(bits) + 1, device=bits.device) % 8191 + 1  # so that an exchange of two values is seen
     return (bits.long() * places).sum() >> 2
 
 

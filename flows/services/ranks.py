@@ -109,9 +109,9 @@ def _raise_outcome(folder: Path, size: int, asked: bool = False) -> None:
     meant = [error for error in errors if not isinstance(error, RankFailed)]
     if meant:
         raise meant[0]
-    if asked and errors:
-        raise StopRequested("the run was asked to stop; the same command continues from its last saved state, if any")
     lost = [rank for rank in range(size) if rank not in outcomes]
+    if asked and (errors or lost):  # one that still imported ends without leaving an outcome
+        raise StopRequested("the run was asked to stop; the same command continues from its last saved state, if any")
     if lost:
         log = _log_lines(folder)
         words = f"; torchrun: {' / '.join(log[-LOG_LINES:])}" if len(lost) == size and log else ""

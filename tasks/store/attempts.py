@@ -50,8 +50,16 @@ class Attempt:
     def of(cls, folder: Path) -> Self | None:
         """Return the attempt that has a run's folder; None if none has begun, or the last is complete."""
         try:
+            return cls._read(folder)
+        except OSError:
+            return None
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self | None:
+        """As `of`, but OSError if the file is there and cannot be read."""
+        try:
             return cls(folder=folder, **json.loads((folder / ATTEMPT_FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):
             return None
 
     @property
@@ -60,8 +68,8 @@ class Attempt:
         return f"process {self.pid} on {self.host}"
 
     def check(self) -> None:
-        """Raise Superseded unless this attempt still has the folder."""
-        now = Attempt.of(self.folder)
+        """Raise Superseded unless this attempt still has the folder; OSError if the disk does not say."""
+        now = Attempt._read(self.folder)
         if now is None or now.key != self.key:
             by = f"attempt {now.number} ({now.where})" if now else "another attempt, which is complete,"
             raise Superseded(

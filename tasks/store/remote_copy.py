@@ -21,6 +21,7 @@ from tasks.store.attempts import saved_steps, steps_of
 logger = logging.getLogger("dash_core.remote_copy")  # the science's warnings are printed
 NOTE_FILE = "copy.json"
 STATE_FILE = "state.ckpt"
+KEPT_WEIGHTS = "weights-*.safetensors"
 COMPLETE_FILES = ("config.yaml", RECORDS_FILE, WEIGHTS_FILE, RESULT_FILE)  # in the order in which they are written
 
 
@@ -32,6 +33,7 @@ class RemoteCopy:
         import fsspec
 
         self._folder, self._address = folder, address
+        self._state: str | None = None  # file of the copy's state
         try:
             self._files, root = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
@@ -44,26 +46,31 @@ class RemoteCopy:
     def take_up(self) -> str | None:
         """Bring the copy to the folder if it is ahead of it; return what was brought, None if nothing.
 
-        ConfigError if the copy cannot be read: training would begin anew, and write over it.
+        ConfigError if the copy cannot be read or is damaged: training would begin anew, and write over it.
         """
         if (self._folder / RESULT_FILE).exists():
             return None
         with self._readable():
             note = self._note()
             if note.get("complete"):
-                for name in COMPLETE_FILES:
-                    write_atomically(self._folder / name, self._files.cat_file(self._path(name)))
+                for name in note["files"]:
+                    write_atomically(self._folder / Path(name).name, self._files.cat_file(self._path(name)))
                 return "its result"
             if note.get("steps", 0) > saved_steps(self._folder):
-                write_atomically(self._folder / STATE_FILE, self._files.cat_file(self._path(STATE_FILE)))
+                write_atomically(self._folder / STATE_FILE, self._files.cat_file(self._path(note["state"])))
                 return f"its state after {note['steps']} steps"
         return None
 
     def put_state(self, state: Mapping[str, Any]) -> None:
-        """Copy the state that was just saved to the folder's file."""
+        """Copy the state that was just saved to the folder's file, beside the earlier one until it is whole."""
         with self._warned():
-            self._put(STATE_FILE)
-            self._write_note({"steps": steps_of(state), "complete": False})
+            steps, earlier = steps_of(state), self._state
+            name = f"state-{steps}.ckpt"
+            self._put(STATE_FILE, name)
+            self._write_note({"steps": steps, "state": name, "complete": False})
+            self._state = name
+            if earlier not in (None, name):
+                self._remove_file(earlier)
 
     def put_records(self) -> None:
         """Copy the records, and the configuration beside them, for readers of the copy: the state contains them."""
@@ -74,13 +81,15 @@ class RemoteCopy:
     def put_result(self) -> None:
         """Copy a complete run, and remove its state."""
         with self._warned():
-            if self._note().get("complete"):
-                return
-            for name in COMPLETE_FILES:
+            with suppress(ValueError):  # a damaged note is written anew
+                if self._note().get("complete"):
+                    return
+            kept = [path.name for path in sorted(self._folder.glob(KEPT_WEIGHTS))]
+            for name in (names := [*kept, *COMPLETE_FILES]):
                 self._put(name)
-            self._write_note({"complete": True})
-            with suppress(FileNotFoundError):
-                self._files.rm_file(self._path(STATE_FILE))
+            self._write_note({"complete": True, "files": names})
+            if self._state:
+                self._remove_file(self._state)
 
     def remove(self) -> None:
         """Remove the copy: its run is trained from its first step."""
@@ -90,16 +99,24 @@ class RemoteCopy:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _put(self, name: str) -> None:
+    def _put(self, name: str, as_name: str | None = None) -> None:
         self._files.makedirs(self._root, exist_ok=True)
-        self._files.pipe_file(self._path(name), (self._folder / name).read_bytes())
+        self._files.pipe_file(self._path(as_name or name), (self._folder / name).read_bytes())
+
+    def _remove_file(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path(name))
 
     def _note(self) -> dict[str, Any]:
+        """Return what the copy says of itself, empty if there is none; ValueError if that is damaged."""
         try:
             note = json.loads(self._files.cat_file(self._path(NOTE_FILE)))
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
             return {}
-        return note if isinstance(note, dict) else {}
+        if not isinstance(note, dict):
+            raise ValueError(f"{NOTE_FILE} is damaged")
+        self._state = note.get("state")
+        return note
 
     def _write_note(self, note: Mapping[str, Any]) -> None:
         self._files.pipe_file(self._path(NOTE_FILE), json.dumps(note).encode())

@@ -85,6 +85,8 @@ def test_ranks_that_all_ended_well_raise_nothing_and_a_stop_is_a_stop(tmp_path):
     for rank in range(2):
         ranks.leave_outcome(tmp_path, rank, None)
     ranks._raise_outcome(tmp_path, 2)
+    with pytest.raises(StopRequested):
+        ranks._raise_outcome(tmp_path, 3, asked=True)  # the third still imported when they were asked to stop
     ranks.leave_outcome(tmp_path, 1, StopRequested("asked to stop"))
     with pytest.raises(StopRequested):
         ranks._raise_outcome(tmp_path, 2)

@@ -39,6 +39,14 @@ def test_a_damaged_file_is_nobodys_and_the_next_attempt_replaces_it(tmp_path, da
     Attempt.begin(tmp_path).check()
 
 
+def test_a_disk_that_does_not_say_whose_the_folder_is_is_no_other_attempt(tmp_path):
+    attempt = Attempt.begin(tmp_path)
+    (tmp_path / ATTEMPT_FILE).unlink()
+    (tmp_path / ATTEMPT_FILE).mkdir()  # reading it fails, as on a file server that is away
+    with pytest.raises(OSError, match=ATTEMPT_FILE):
+        attempt.check()
+
+
 def test_a_stale_attempt_of_another_process_takes_nothing_over(tmp_path):
     left = replace(Attempt.begin(tmp_path), pid=1, host="elsewhere")
     assert not taken_over(tmp_path, left)  # it was there before

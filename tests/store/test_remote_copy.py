@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -110,10 +111,30 @@ def test_an_address_without_a_client_is_refused_by_name(tmp_path):
         toy.params(compare={"mirror": "no address"})
 
 
-def test_a_damaged_note_is_none(tmp_path):
+def test_a_copy_with_a_damaged_note_is_refused_or_training_would_write_over_it(tmp_path):
     copy = remote_copy(f"file://{tmp_path / 'bucket'}", tmp_path / RUN.id)
     copied(f"file://{tmp_path / 'bucket'}", tmp_path / RUN.id, experiments=1)
     note = tmp_path / "bucket" / "runs" / RUN.id / "copy.json"
     assert json.loads(note.read_text())["complete"] is False
-    note.write_text("[1]")
-    assert copy.take_up() is None
+    for damage in ("[1]", "{"):
+        note.write_text(damage)
+        with pytest.raises(ConfigError, match=r"compare\.mirror: .* cannot be read"):
+            copy.take_up()
+
+
+def test_a_state_that_is_cut_off_on_its_way_leaves_the_earlier_one_whole(tmp_path, monkeypatch):
+    bucket, local = tmp_path / "bucket" / "runs" / RUN.id, tmp_path / RUN.id
+    copied(f"file://{tmp_path / 'bucket'}", local, experiments=1)
+    before = json.loads((bucket / "copy.json").read_text())
+    whole = (bucket / before["state"]).read_bytes()
+    copy = remote_copy(f"file://{tmp_path / 'bucket'}", local)
+    copy.take_up()
+
+    def cut_off(path, content):
+        Path(path).write_bytes(content[:10])
+        raise OSError("the line went dead")
+
+    monkeypatch.setattr(copy._files, "pipe_file", cut_off)
+    copy.put_state({"moment": {"steps": 10**6, "measured": ()}})
+    assert json.loads((bucket / "copy.json").read_text()) == before
+    assert (bucket / before["state"]).read_bytes() == whole

@@ -142,7 +142,10 @@ def fault_of(question: Question, answer: Answer) -> str | None:
             "runs would begin anew there: install the same version, or the same commit without changes, on both"
         )
     if answer.device_name is None:
-        return f"compare.device: {question.device} is not on {answer.host}: set compare.device=cpu, or cluster.gpus"
+        return (
+            f"compare.device: {question.device} is not on {answer.host}: set compare.device=cpu, or another "
+            "compare.cluster.gpus"
+        )
     return None
 
 

@@ -5,8 +5,6 @@ continued nor released again; if the champion is one of them, the last release t
 next pass trains from the last model that is not, or from where the person says.
 """
 
-from dataclasses import replace
-
 from dash_core.errors import ConfigError
 from dash_core.stream.contract import Contract
 from dash_core.stream.history import state_of
@@ -51,13 +49,15 @@ def _after(ledger: Ledger, entry: dict) -> StreamState:
 
 def _named(state: StreamState, delivery: str) -> Arrival:
     """Return the arrival with a name or a number; ConfigError if it is none, not one, or not in use."""
-    found = [one for one in state.arrivals if delivery in (one.source, str(one.number)) and (one.train or one.held_out)]
+    used = [one for one in state.arrivals if one.train or one.held_out]
+    by_number = [one for one in used if delivery == str(one.number)]
+    found = by_number or [one for one in used if delivery == one.source]
     usable = [one for one in found if one.retracted is None]
     if len(usable) == 1:
         return usable[0]
     if found and not usable:
         raise ConfigError(f"{delivery}: it was retracted already")
-    known = ", ".join(f"{one.number} ({one.source})" for one in state.arrivals if one.train or one.held_out)
+    known = ", ".join(f"{one.number} ({one.source})" for one in used if one.retracted is None)
     raise ConfigError(
         f"{delivery!r} names {len(usable)} deliveries with images in use: give its number; known: {known or 'none'}"
     )
@@ -69,9 +69,8 @@ def _check_rest(state: StreamState, gone: Arrival) -> None:
     for side, left in (("train on", sum(one.train for one in rest)), ("test on", sum(one.held_out for one in rest))):
         if not left:
             raise ConfigError(f"{gone.source}: without it no image to {side} is left; deliver others first")
-    remaining = replace(state, arrivals=tuple(rest))
     last = state.generation
-    if last and not any(one.held_out and last.first <= one.number <= last.last for one in remaining.arrivals):
+    if last and not any(one.held_out and last.first <= one.number <= last.last for one in rest):
         raise ConfigError(
             f"{gone.source}: it is the whole hold-out of the present generation, which the champion is compared on; "
             "the next generation begins when its looks are used"
