@@ -28,6 +28,7 @@ EXTRAS = {  # part: its extra; all others, but those with torch alone, need the 
     "views.statistics": "views",
     "views.stream_report": "views",
     "stream.drift": "data",
+    "stream.harm": "data",
     "stream.gate": "data",
     "stream.paired": "data",
 }

@@ -22,6 +22,8 @@ SLOW = {
     "sota": {"recipe": "sota", "images": 150, "max_epochs": 6},
     "sam": {"optimizer": {"name": "sam", "rho": 0.05}, "max_epochs": 40},
 }
+# of weights, in fp64. The losses are in fp32, where the share of one of three ranks is rounded and a half is not
+WEIGHTS = {2: 1e-9, 3: 1e-6}
 CURVE = {torch.float64: 1e-6, torch.float32: 1e-5}  # losses are computed in fp32 in either case
 
 
@@ -58,11 +60,11 @@ def furthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) 
     return max(float((found[name].double() - expected[name].double()).abs().max()) for name in expected)
 
 
-def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_same_training(found: dict[str, Any], expected: dict[str, Any], size: int = 2) -> None:
     assert found["outcome"] == expected["outcome"]
     dtype = next(iter(expected["weights"].values())).dtype
     torch.testing.assert_close(found["curve"], expected["curve"], rtol=0, atol=CURVE[dtype])
-    assert furthest(found["weights"], expected["weights"]) < (1e-9 if dtype == torch.float64 else 1e-3)
+    assert furthest(found["weights"], expected["weights"]) < (WEIGHTS[size] if dtype == torch.float64 else 1e-3)
     if dtype == torch.float64:
         assert found["test"][0] == expected["test"][0]
         assert found["test"][2] == expected["test"][2]
@@ -128,7 +130,7 @@ def test_any_number_of_ranks_trains_as_one_process_with_every_setting(tmp_path, 
     expected = slow(ALONE, tmp_path)
     for rank in work.in_ranks(size, tmp_path, slow):
         for name in SLOW:
-            assert_same_training(rank[name], expected[name])
+            assert_same_training(rank[name], expected[name], size)
 
 
 def broken(ranks: Ranks, folder: Path) -> dict[str, Any]:
