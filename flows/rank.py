@@ -11,20 +11,16 @@ import sys
 import traceback
 from pathlib import Path
 
-import cloudpickle
 import torch
-from prefect.context import hydrated_context
 
 from dash_core.config import RunConfig
 from dash_core.device import choose_device
 from dash_core.errors import DashError, StopRequested, without_password
 from dash_core.parallel import joining
 from dash_core.parts import use_project
-from flows.experiment import RunFailed, train_alongside, train_run
+from flows.experiment import RunFailed, train_alongside, train_run_in_worker
 from flows.services.child import ParentWatch
 from flows.services.notices import Sender, handle_warnings
-from flows.services.prefect_health import quieten, wait_for_api
-from flows.services.prefect_server import send_everything
 from flows.services.prefect_settings import is_private, read_environment_alone
 from flows.services.ranks import JOB_FILE, STORE_FILE, RankFailed, leave_outcome, say
 from tasks.store.place import Place
@@ -61,18 +57,9 @@ def _end(folder: Path, rank: int) -> None:
 
 def _train_as_first(run: RunConfig, place: Place, context: bytes) -> None:
     handle_warnings(Sender(say))
-    if not place.orchestrated:
-        train_run(run, place, wait=False)
-        return
-    if is_private():
+    if place.orchestrated and is_private():
         read_environment_alone()
-    quieten()
-    wait_for_api()
-    try:
-        with hydrated_context(cloudpickle.loads(context)):
-            train_run(run, place, wait=False)
-    finally:
-        send_everything()
+    train_run_in_worker(run, place, context)
 
 
 def _meant(error: Exception, rank: int, size: int) -> DashError:

@@ -1,6 +1,8 @@
 """Clusters of the tests: two raylets on loopback, one for all tests of a module."""
 
+import contextlib
 import importlib.util
+import json
 
 import pytest
 
@@ -20,6 +22,20 @@ def needs(package: str, extra: str):
     """Return a mark that skips where an extra is not installed."""
     missing = importlib.util.find_spec(package) is None
     return pytest.mark.skipif(missing, reason=f"needs the extra {extra}: uv run --extra {extra} pytest tests/executors")
+
+
+def attempts(store) -> dict[str, dict]:
+    """Return the attempt of each run that is under way."""
+    found = {}
+    for path in store.glob("runs/*/attempt.json"):
+        with contextlib.suppress(OSError, ValueError):
+            found[path.parent.name] = json.loads(path.read_text())
+    return found
+
+
+def mid_run(store) -> list[str]:
+    """Return the runs under way that have recorded an experiment."""
+    return [folder.name for folder in shell.begun(store) if folder.name in attempts(store)]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import signal
 import psutil
 import pytest
 
-from tests.executors.conftest import SETTINGS, needs
+from tests.executors.conftest import SETTINGS, attempts, mid_run, needs
 from tests.executors.raylets import LOOPBACK, raylets
 from tests.system import shell
 
@@ -18,20 +18,6 @@ RAY = (*SETTINGS, "compare.executor=ray")
 
 def started(cluster, store, settings=RAY, **environment):
     return shell.start(store, "compare", settings=settings, RAY_ADDRESS=cluster.address, **LOOPBACK, **environment)
-
-
-def attempts(store) -> dict[str, dict]:
-    """Return the attempt of each run that is under way."""
-    found = {}
-    for path in store.glob("runs/*/attempt.json"):
-        with contextlib.suppress(OSError, ValueError):
-            found[path.parent.name] = json.loads(path.read_text())
-    return found
-
-
-def mid_run(store) -> list[str]:
-    """Return the runs under way that have recorded an experiment."""
-    return [folder.name for folder in shell.begun(store) if folder.name in attempts(store)]
 
 
 def assert_equals_local(ended, local, settings=RAY):

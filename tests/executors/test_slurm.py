@@ -1,29 +1,16 @@
 """Runs as jobs of submitit, whose local executor stands for Slurm: requeued on its signal, resubmitted after a kill."""
 
-import contextlib
 import json
 import os
 import signal
 
 import pytest
 
-from tests.executors.conftest import SETTINGS, needs
+from tests.executors.conftest import SETTINGS, attempts, mid_run, needs
 from tests.system import shell
 
 pytestmark = [needs("submitit", "slurm"), pytest.mark.slow]
 SLURM = (*SETTINGS, "compare.executor=slurm", "compare.cluster.address=local", "compare.workers=2")
-
-
-def attempts(store) -> dict[str, dict]:
-    found = {}
-    for path in store.glob("runs/*/attempt.json"):
-        with contextlib.suppress(OSError, ValueError):
-            found[path.parent.name] = json.loads(path.read_text())
-    return found
-
-
-def mid_run(store) -> list[str]:
-    return [folder.name for folder in shell.begun(store) if folder.name in attempts(store)]
 
 
 def assert_equals_local(ended, local):

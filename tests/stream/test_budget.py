@@ -15,10 +15,7 @@ STEPS = 7
 PARAMS = toy.params(chunks=2, training={"batch_size": 16, "max_epochs": 60})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_export():
-    with small.without_export():
-        yield
+pytestmark = pytest.mark.usefixtures("no_export")
 
 
 def test_a_training_ends_at_the_step_that_reaches_its_limit_and_has_the_same_bits_if_it_is_interrupted(tmp_path):

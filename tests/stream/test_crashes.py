@@ -17,10 +17,7 @@ WRITES = ("replace", "fsync")  # changes that need space
 EVERY = 9  # change of the disk at which the quick test kills a pass
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_export():
-    with small.without_export():
-        yield
+pytestmark = pytest.mark.usefixtures("no_export")
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,7 @@ from tasks.store.stream.releasing import restore
 from tasks.store.stream.versions import add_to_dvc, write_ignored
 from tests.stream import crashing, small
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_export():
-    with small.without_export():
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_export")]
 
 
 def git(folder, *words: str) -> None:

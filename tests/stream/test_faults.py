@@ -20,11 +20,7 @@ from tasks.store.stream.receiving import receive
 from tasks.tracking.registry import MirrorOutcome
 from tests.stream import small
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_export():
-    with small.without_export():
-        yield
+pytestmark = pytest.mark.usefixtures("no_export")
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,7 @@ from tasks.store.stream import observing
 from tasks.store.stream.releasing import release
 from tests.stream import small
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_export():
-    with small.without_export():
-        yield
+pytestmark = pytest.mark.usefixtures("no_export")
 
 
 @pytest.fixture

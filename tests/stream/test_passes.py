@@ -21,10 +21,7 @@ from tests.stream import small
 QUICK = ("dash", "shrink_perturb")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_export():
-    with small.without_export():
-        yield
+pytestmark = pytest.mark.usefixtures("no_export")
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,7 @@ from tasks.store.stream.models import load_model
 from tasks.store.stream.quarantine import decide, set_aside
 from tests.stream import small
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_export():
-    with small.without_export():
-        yield
+pytestmark = pytest.mark.usefixtures("no_export")
 
 
 def jpeg(image: np.ndarray, quality: int = 60) -> bytes:

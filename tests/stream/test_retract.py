@@ -20,11 +20,7 @@ from tasks.store.stream.telling import told_advice, told_retraction
 from tests import toy
 from tests.stream import small
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_export():
-    with small.without_export():
-        yield
+pytestmark = pytest.mark.usefixtures("no_export")
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,7 @@ SETTINGS = ["model.name=cnn3_small", "model.width=null", "training.max_epochs=4"
 HOLD_OUT = {"salt": "salt", "share": 0.3}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_export():
-    with small.without_export():
-        yield
+pytestmark = pytest.mark.usefixtures("no_export")
 
 
 def digits(store, images: int | None = None) -> Dataset:

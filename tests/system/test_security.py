@@ -25,7 +25,7 @@ SOURCES = sorted(path for floor in ("dash_core", "tasks", "flows") for path in (
 PICKLES = {
     "flows/compare.py": {"cloudpickle.dumps"},
     "flows/experiment.py": {"cloudpickle.dumps", "cloudpickle.loads", "pickle.dumps"},
-    "flows/rank.py": {"cloudpickle.loads", "pickle.loads"},  # what its parent left in a folder that is theirs alone
+    "flows/rank.py": {"pickle.loads"},  # what its parent left in a folder that is theirs alone
     "flows/services/ranks.py": {"pickle.dumps", "pickle.loads"},
     "flows/services/clusters/remote.py": {"cloudpickle.dumps", "cloudpickle.loads"},
 }
