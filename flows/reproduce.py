@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from prefect import flow
 
 from dash_core.comparison import Params
-from dash_core.config import RunConfig
 from dash_core.errors import DashError
 from dash_core.views.reproduction import select
 from dash_core.views.reproduction.item import Item
@@ -99,17 +98,18 @@ def reproduce_item(
 def train_in_order(
     title: str,
     comparisons: Sequence[Params],
-    order: Sequence[RunConfig],
+    order: Sequence[str],
     place: Place,
     deadline: Deadline | None = None,
     again: bool = False,
 ) -> Mapping[str, str]:
     """Train runs of several comparisons in one order, until the deadline; return why runs failed, by id.
 
-    again: whether complete runs are trained again. Runs that are complete on other data, or by other code, are
-    trained anew.
+    order: the runs' ids; hundreds of whole runs would be more than a Prefect server takes as parameters. again: whether
+    complete runs are trained again. Runs that are complete on other data, or by other code, are trained anew.
     """
-    wanted = {run.id for run in order}
+    runs = {run.id: run for params in comparisons for run in params.runs()}
+    wanted = set(order)
     complete: set[str] = set()
     own_place = place
     for params in comparisons:
@@ -122,7 +122,7 @@ def train_in_order(
                 complete.add(run.id)
             else:
                 forget(run, own_place)
-    pending = [run for run in order if run.id not in complete]
+    pending = [runs[run_id] for run_id in order if run_id not in complete]
     crew = Crew.of(comparisons[0], len(pending))
     return train_runs(pending, own_place.model_copy(update={"workers": crew.workers}), crew, deadline)
 

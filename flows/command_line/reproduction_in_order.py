@@ -142,9 +142,9 @@ class _Study:
         if not pending or self.over:
             return
         seconds = {run_id: RUN_OVERHEAD + run_flops(run) / self.rate for run_id, run in pending.items()}
-        order = [pending[run_id] for run_id in by_claims_decided(self._runs_by_claim(), seconds)]
+        order = by_claims_decided(self._runs_by_claim(), seconds)
         title = f"{len(order)} runs of {len(comparisons)} comparisons"
-        with watched(order, self.place, self.console):
+        with watched([pending[run_id] for run_id in order], self.place, self.console):
             self.failures |= train_in_order(title, comparisons, order, self.place, self.deadline, again)
 
     def _comparisons_of(self, pending: Mapping[str, RunConfig]) -> list[Params]:

@@ -1,10 +1,13 @@
 """`reproduce` with a budget or until claims are decided: the study's decisions, without training."""
 
 import contextlib
+import json
 import threading
 import time
 
 import pytest
+from prefect.settings import get_current_settings
+from pydantic_core import to_jsonable_python
 
 from dash_core.comparison import Params
 from dash_core.views.reproduction.outcome import Measured
@@ -35,7 +38,8 @@ class Store:
 
     def train(self, title, comparisons, order, place, deadline, again):
         left = len(order) if self.deadline_after is None else self.deadline_after
-        self.trained += [run.id for run in order[:left]]
+        self.trained += order[:left]
+        self.asked = {"title": title, "comparisons": comparisons, "order": order, "place": place}
         return {}
 
     def is_complete(self, run, place):
@@ -103,6 +107,15 @@ def test_a_budget_adds_no_seed_and_counts_the_runs_that_are_left(store, tmp_path
     assert params.seeds == [0, 1]
     assert (ordered.left, ordered.rule) == (3, FIXED_SEEDS)
     assert "left     3 runs, about" in capsys.readouterr().out
+
+
+def test_a_prefect_server_takes_the_runs_of_all_items_as_parameters_of_one_flow(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduction_in_order, "by_claims_decided", lambda claims, seconds: list(seconds))
+    selection = Selection.of(["all"], "small", (), again=False)
+    reproduce_in_order(selection, Limits(budget=3600.0), place_of(Params(), tmp_path, None), output_console())
+    assert len(store.asked["order"]) > 400
+    size = len(json.dumps(to_jsonable_python(store.asked)))
+    assert size < get_current_settings().server.api.max_parameter_size / 2
 
 
 def test_nothing_is_trained_after_the_budget(store, tmp_path):
