@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -111,13 +111,6 @@ class Params(Setting):
         label = label_of(label) if is_path(label) else label
         content = {"label": label, "intervention": name, "parameters": parameters, "lr": rate, "source": source}
         return parse(MethodConfig, content, where=f"methods.{label}")
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with changed fields, as pydantic does; the copy resolves its methods and runs anew."""
-        copy = super().model_copy(update=update, deep=deep)
-        for resolved in ("_resolved", "_parsed", "name"):
-            copy.__dict__.pop(resolved, None)
-        return copy
 
     def run(self, label: str, seed: int) -> RunConfig:
         """Return the run of one method and seed; ConfigError if there is no such method or seed."""

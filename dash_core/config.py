@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -319,14 +320,14 @@ class RunConfig(Setting):
         numbers = range(1, self.experiment_count + 1)
         return [self.protocol.experiment(number, self.chunks, self.method.intervention) for number in numbers]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hash of everything that decides the result; the method's label does not count."""
         content = self.identity
         del content["method"]["label"]
         return digest_of(content)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The run's id: readable first, unique by its hash; safe as a file name."""
         words = (self.dataset.name, self.model.name, self.method.label, f"s{self.seed}", self.digest[:10])

@@ -1,7 +1,7 @@
 """The base class of the sections of the configuration, and the types of value that several sections use."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -27,6 +27,13 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     later: ClassVar[frozenset[str]] = frozenset()  # fields that were added after runs had been made without them
     symbols: ClassVar[Mapping[str, str]] = {}  # the paper's symbols, and the field that each stands for
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with changed fields, as pydantic does; the copy computes its cached properties anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        for cached in copy.__dict__.keys() - type(self).model_fields.keys():
+            del copy.__dict__[cached]
+        return copy
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dash_core import comparison
 from dash_core.comparison import Params
-from dash_core.config import merge, nearest, parse
+from dash_core.config import RunConfig, digest_of, merge, nearest, parse
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.recipes import effective, resolve_run
@@ -470,3 +470,17 @@ def test_what_parameters_keep_resolved_shows_in_no_comparison_copy_or_dump():
     changed = params.model_copy(update={"seeds": [7]})
     assert {run.seed for run in changed.runs()} == {7}
     assert changed.name != params.name
+
+
+def test_a_run_hashes_itself_once_and_its_changed_copy_anew(monkeypatch):
+    """A display asks hundreds of runs for their ids, twice a second."""
+    run, untouched, hashed = parse(Params, BASE).runs()[0], parse(Params, BASE).runs()[0], []
+    monkeypatch.setattr("dash_core.config.digest_of", lambda content: hashed.append(content) or digest_of(content))
+    for _ in range(3):
+        assert run.id.endswith(run.digest[:10])
+    assert len(hashed) == 1
+    other = run.model_copy(update={"seed": run.seed + 1})
+    assert other.id != run.id
+    assert other.id == parse(RunConfig, other.model_dump(mode="json")).id
+    assert (run, run.model_dump_json(), repr(run)) == (untouched, untouched.model_dump_json(), repr(untouched))
+    assert pickle.loads(pickle.dumps(run)).id == run.id

@@ -101,12 +101,16 @@ def _rich_table(table: Table, box: Box | None, space: str) -> RichTable:
 
 
 class _ProgressReader:
-    """Reads the runs' progress files; a file of an earlier attempt counts as waiting until it changes."""
+    """Reads the runs' progress files; a file of an earlier attempt counts as waiting until it changes.
+
+    The file of a run that was completed meanwhile is not read again: a display may follow hundreds of runs.
+    """
 
     def __init__(self, runs: Sequence[RunConfig], place: Place) -> None:
         self._place = place
         self._first = {run.id: read_progress(place.run_folder(run)) for run in runs}
         self._complete = {run.id for run in runs if is_complete(run, place)}
+        self._done: dict[str, Progress] = {}
 
     def before(self, run: RunConfig) -> Progress:
         """Return the run's progress at the start of the command."""
@@ -114,8 +118,14 @@ class _ProgressReader:
 
     def __call__(self, run: RunConfig) -> Progress:
         """Return the run's progress now."""
+        if run.id in self._done:
+            return self._done[run.id]
         now = read_progress(self._place.run_folder(run))
-        return self.before(run) if now == self._first[run.id] else now
+        if now == self._first[run.id]:
+            return self.before(run)
+        if now.state == "done":
+            self._done[run.id] = now
+        return now
 
 
 def _follow_live(runs: Sequence[RunConfig], read: "_ProgressReader", console: Console, stop: threading.Event) -> None:
