@@ -1,7 +1,8 @@
 """An nn.Conv2d that is faster than oneDNN's in some cases on the CPU: the same sums, with different rounding.
 
-3x3 convolutions that keep the size of the map are done with fewer multiplications (`filtered`). Other convolutions of
-small maps are faster as matrix products (`columns`). bench/convolutions.py measures which is faster where.
+An output of one position is one matrix product (`single`). 3x3 convolutions that keep the size of the map are done with
+fewer multiplications (`filtered`). Other convolutions of small maps are faster as matrix products too (`columns`).
+bench/convolutions.py measures which is faster where.
 """
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from dash_core.convolution.columns import ConvolutionByColumns, output_size
 from dash_core.convolution.filtered import FilteredConvolution
+from dash_core.convolution.single import SingleConvolution
 
 # Filtering is used for batches of at least so many images, and at least so many channels both in and out.
 LEAST_IMAGES, LEAST_CHANNELS = 32, 64
@@ -17,17 +19,20 @@ SMALL_MAP, MANY_CHANNELS = 16, 128
 
 
 class FastConv2d(nn.Conv2d):
-    """nn.Conv2d with filtering in fp32 and with columns in any type, where they are faster; else nn.Conv2d's own."""
+    """nn.Conv2d with filtering in fp32, and with products in any type, where they are faster; else nn.Conv2d's own."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         autocast = torch.is_autocast_enabled("cpu")
         known = weight.dtype == torch.float32 if autocast else input.dtype == weight.dtype
         if not (known and _is_plain(self, input)):
             return super()._conv_forward(input, weight, bias)
-        if not autocast and _is_filtered(self, input):
+        dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
+        size = output_size(input.shape[-2:], self.kernel_size, self.stride, self.padding)
+        if size == (1, 1):
+            output = SingleConvolution.apply(input.to(dtype), weight.to(dtype), self.padding)
+        elif not autocast and _is_filtered(self, input):
             output = FilteredConvolution.apply(input, weight)
-        elif self.in_channels >= MANY_CHANNELS and _positions(self, input) <= SMALL_MAP:
-            dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
+        elif self.in_channels >= MANY_CHANNELS and size[0] * size[1] <= SMALL_MAP:
             output = ConvolutionByColumns.apply(input.to(dtype), weight.to(dtype), self.stride, self.padding)
         else:
             return super()._conv_forward(input, weight, bias)
@@ -52,8 +57,3 @@ def _is_filtered(layer: nn.Conv2d, images: Tensor) -> bool:
     keeps_size = layer.kernel_size == (3, 3) and layer.stride == layer.padding == (1, 1)
     many = len(images) >= LEAST_IMAGES and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS
     return keeps_size and many and images.dtype == torch.float32
-
-
-def _positions(layer: nn.Conv2d, images: Tensor) -> int:
-    height, width = output_size(images.shape[-2:], layer.kernel_size, layer.stride, layer.padding)
-    return height * width

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -55,6 +55,27 @@ def test_and_so_they_are_where_the_output_has_the_images_size(side, kernel, chan
     assert_as_torch(side, kernel, (1, 1), (kernel[0] // 2, kernel[1] // 2), False, channels_last)
 
 
+@given(
+    side=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    bias=st.booleans(),
+    channels_last=st.booleans(),
+)
+def test_and_so_they_are_where_the_output_is_one_position(side, kernel, padding, bias, channels_last):
+    assume(all(size + 2 * zeros >= taps for size, zeros, taps in zip(side, padding, kernel, strict=True)))
+    assert_as_torch(side, kernel, (8, 8), padding, bias, channels_last)
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "single"), [(1, 1, True), (1, 2, True), (2, 2, True), (2, 1, False), (3, 2, False)]
+)
+def test_an_output_of_one_position_is_a_product_of_what_meets(side, stride, single):
+    layer = nn.Conv2d(3, 5, 3, stride, padding=1, bias=False)
+    use_fast_convolutions_(layer)
+    assert ("SingleConvolution" in layer(torch.ones(2, 3, side, side)).grad_fn.name()) == single
+
+
 def assert_as_torch(side, kernel, stride, padding, bias, channels_last):
     draws = torch.Generator().manual_seed(0)
     layer = nn.Conv2d(3, 5, kernel, stride, padding, bias=bias).double()
@@ -69,16 +90,18 @@ def assert_as_torch(side, kernel, stride, padding, bias, channels_last):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("images", "outputs"), [(2, 16), (LEAST_IMAGES, 64)])  # by columns, and by minimal filtering
-def test_every_way_costs_the_flops_of_the_convolution(images, outputs):
-    layer, given = nn.Conv2d(128, outputs, 3, padding=1), torch.randn(images, 128, 4, 4, requires_grad=True)
+@pytest.mark.parametrize(
+    ("images", "outputs", "side"), [(2, 16, 4), (LEAST_IMAGES, 64, 4), (2, 16, 1)]
+)  # by columns, by minimal filtering, and where one tap of nine meets the map
+def test_every_way_costs_the_flops_of_the_convolution(images, outputs, side):
+    layer, given = nn.Conv2d(128, outputs, 3, padding=1), torch.randn(images, 128, side, side, requires_grad=True)
     counts = []
     for kind in (nn.Conv2d, FastConv2d):
         layer.__class__ = kind
         with FlopCounterMode(display=False) as counter:
             layer(given).sum().backward()
         counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1] == 3 * 2 * (images * 4 * 4) * outputs * 128 * 9
+    assert counts[0] == counts[1] == 3 * 2 * (images * side * side) * outputs * 128 * 9
 
 
 def test_only_small_maps_are_taken_by_products(monkeypatch):
@@ -113,8 +136,9 @@ def test_convolutions_of_other_kinds_stay_as_they_are(layer):
     assert torch.equal(layer(images), expected)
 
 
-def test_autocast_computes_in_bf16_and_gives_fp32_gradients():
-    layer, images = nn.Conv2d(128, 16, 3, padding=1), torch.randn(4, 128, 4, 4)
+@pytest.mark.parametrize("side", [4, 1])
+def test_autocast_computes_in_bf16_and_gives_fp32_gradients(side):
+    layer, images = nn.Conv2d(128, 16, 3, padding=1), torch.randn(4, 128, side, side)
     exact = layer(images)
     use_fast_convolutions_(layer)
     with torch.autocast("cpu", torch.bfloat16):
@@ -185,7 +209,7 @@ def test_an_image_alone_and_a_wrong_type_are_torchs_to_take_or_refuse(images):
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize(("images", "side"), [(LEAST_IMAGES, 5), (2, 3)])  # by filtering, and by columns
+@pytest.mark.parametrize(("images", "side"), [(LEAST_IMAGES, 5), (2, 3), (2, 1)])  # by filtering, columns, one product
 def test_compiled_it_gives_the_same(images, side):
     layer, images = nn.Conv2d(128, 128, 3, padding=1), torch.randn(images, 128, side, side)
     use_fast_convolutions_(layer)
@@ -203,7 +227,7 @@ def _output_and_gradient(call, layer, images):
     return output.detach(), layer.weight.grad.clone()
 
 
-@pytest.mark.parametrize(("images", "side"), [(LEAST_IMAGES, 5), (2, 3)])  # by filtering, and by columns
+@pytest.mark.parametrize(("images", "side"), [(LEAST_IMAGES, 5), (2, 3), (2, 1)])  # by filtering, columns, one product
 def test_outputs_can_be_changed_in_place(images, side):
     """A ReLU has a kink, where one rounding decides, so both networks have the same convolution."""
     layer, given = nn.Conv2d(128, 128, 3, padding=1, bias=False), torch.randn(images, 128, side, side)
