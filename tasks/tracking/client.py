@@ -8,9 +8,10 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dash_core.errors import RecordError
+from dash_core.files import sync
+from tasks.store.database_templates import template_of
 from tasks.store.sqlite_files import damage_of, path_in, sqlite_url
 from tasks.tracking import charts as chart_view
 from tasks.tracking.address import SERVED, check_answer
@@ -38,6 +41,7 @@ LAST_RECORD_TAG = "last_record"  # the tag of a run that MLflow has completely: 
 NOTE_TAG = "mlflow.note.content"  # the tag that MLflow shows as a description
 PARAMS_AT_ONCE, LONGEST_PARAM, LONGEST_NOTE = 100, 6000, 5000  # MLflow's limits: for a batch, and in characters
 LONGEST_REASON = 500  # characters of a failure's tag
+LOCAL_ARTIFACTS = "./mlruns"  # where MLflow keeps artifacts if it is not told
 UNFINISHED = ".mlflow-"  # how the folders of databases that are being created begin
 RUNS_PER_PAGE = 1000  # runs that MLflow returns at once
 
@@ -203,17 +207,32 @@ def check_database(path: Path) -> None:
 def _create_database(path: Path) -> None:
     """Create a database file completely or not at all.
 
-    MLflow takes seconds to create the tables. After a kill in between, it could never open the file again. What such a
-    kill left is removed: one process at a time creates the database.
+    Half of one, after a kill, MLflow could never open again. What such a kill left is removed: one process at a time
+    creates the database.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for unfinished in path.parent.glob(f"{UNFINISHED}*"):
         shutil.rmtree(unfinished, ignore_errors=True)
-    with silence(), TemporaryDirectory(prefix=UNFINISHED, dir=path.parent) as folder:
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    with TemporaryDirectory(prefix=UNFINISHED, dir=path.parent) as folder:
+        new = Path(folder) / path.name
+        new.write_bytes(template_of("mlflow", lambda: _migrated(Path(folder) / "migrated.db")))
+        sync(new)
+        new.replace(path)
 
-        SqlAlchemyStore(sqlite_url(Path(folder) / path.name), default_artifact_root="./mlruns").engine.dispose()
-        (Path(folder) / path.name).replace(path)
+
+def _migrated(path: Path) -> bytes:
+    """Return the contents of a database that MLflow's migrations make at `path`, in seconds.
+
+    MLflow names a folder below this process's working directory for the artifacts of its own experiment, `Default`,
+    which we do not use. In a database for any store that address is relative.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with silence():
+        SqlAlchemyStore(sqlite_url(path), default_artifact_root=LOCAL_ARTIFACTS).engine.dispose()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = ? || '/' || experiment_id", (LOCAL_ARTIFACTS,))
+    return path.read_bytes()
 
 
 def client_of(uri: str) -> "MlflowClient":

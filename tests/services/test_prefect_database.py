@@ -1,4 +1,4 @@
-"""The template of a private server's database: made once, whole or not at all, and never needed."""
+"""A private server's database is a copy of a template, made whole or not at all, and never needed."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.services import prefect_database
-from flows.services.prefect_database import create_database, prepare_template, template_folder
+from flows.services.prefect_database import create_database, prepare_template
 from flows.services.prefect_process import DATABASE_FILE, server_environment
 from flows.services.prefect_server import PrivateServer
 
@@ -48,27 +48,6 @@ def test_the_first_server_makes_the_template_and_later_ones_copy_it(tmp_path, ca
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", DATABASE_FILE]
 
 
-def test_a_template_is_found_by_its_versions_only(tmp_path, migrations, monkeypatch):
-    prepare_template(tmp_path / DATABASE_FILE)
-    monkeypatch.setattr(prefect_database.metadata, "version", lambda name: "4.0.0")
-    assert prepare_template(tmp_path / DATABASE_FILE) == b"database 1"
-
-
-@pytest.mark.parametrize("damage", [b"", b"database", b"databasf 0"])
-def test_a_damaged_template_is_made_again(tmp_path, cache, migrations, damage):
-    prepare_template(tmp_path / DATABASE_FILE)
-    (template,) = cache.iterdir()
-    template.write_bytes(damage)
-    assert prepare_template(tmp_path / DATABASE_FILE) == b"database 1"
-    (template,) = cache.iterdir()
-    assert template.read_bytes() == b"database 1"
-
-
-def test_without_a_cache_each_new_database_is_migrated(tmp_path, migrations):
-    (tmp_path / "cache").write_text("no folder")
-    assert [prepare_template(tmp_path / DATABASE_FILE) for _ in range(2)] == [b"database 0", b"database 1"]
-
-
 def test_where_the_migrations_cannot_be_called_the_server_itself_migrates(tmp_path, monkeypatch, capsys):
     async def moved() -> bytes:
         raise ImportError("temporary_database_config")
@@ -86,14 +65,6 @@ def test_a_file_system_without_links_has_the_server_migrate(tmp_path, monkeypatc
     create_database(tmp_path / DATABASE_FILE, b"contents")
     assert "migrated in place" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("configured", [None, "", "relative/folder"])
-def test_the_cache_is_the_home_s_unless_an_absolute_folder_is_named(monkeypatch, configured):
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    if configured is not None:
-        monkeypatch.setenv("XDG_CACHE_HOME", configured)
-    assert template_folder() == Path.home() / ".cache" / "dashpipe" / "prefect"
 
 
 MIGRATE = """

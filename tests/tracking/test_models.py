@@ -64,16 +64,33 @@ def test_a_command_killed_while_it_logs_a_model_leaves_none_twice(place, quick_e
 
 
 def test_what_a_kill_left_of_a_database_that_was_being_made_is_removed(tmp_path, monkeypatch):
-    class QuickStore:
-        def __init__(self, uri, default_artifact_root):
-            Path(uri.rpartition("sqlite:///")[2]).write_bytes(b"")
-            self.engine = type("Engine", (), {"dispose": staticmethod(lambda: None)})
-
-    monkeypatch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", QuickStore)
+    monkeypatch.setattr(client_module, "template_of", lambda package, migrated: b"whole")
     (tmp_path / ".mlflow-killed").mkdir()
     (tmp_path / ".mlflow-killed" / "mlflow.db").write_bytes(b"half")
     client_module._create_database(tmp_path / "mlflow.db")
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert (tmp_path / "mlflow.db").read_bytes() == b"whole"
+
+
+@pytest.mark.slow
+def test_a_database_from_the_template_is_what_mlflows_migrations_leave_and_names_no_folder(tmp_path, monkeypatch):
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("first", "second"):
+        client_module._create_database(tmp_path / name / "mlflow.db")
+    SqlAlchemyStore(f"sqlite:///{tmp_path}/migrated.db", "./mlruns").engine.dispose()
+    first, second, migrated = (tmp_path / name for name in ("first/mlflow.db", "second/mlflow.db", "migrated.db"))
+    assert first.read_bytes() == second.read_bytes()
+    assert _schema(first) == _schema(migrated)
+    assert str(tmp_path.parent).encode() not in first.read_bytes()
+    assert str(Path.cwd()).encode() not in first.read_bytes()
+
+
+def _schema(path: Path) -> list[tuple]:
+    with closing(sqlite3.connect(path)) as database:
+        tables = database.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+        return tables + database.execute("SELECT version_num FROM alembic_version").fetchall()
 
 
 def _rows(store: Path) -> list[tuple]:
