@@ -90,8 +90,8 @@ def draw(seed: int, number: int) -> tuple[Aim, random.Random]:
 class Campaign:
     """The trials of one folder, with the undisturbed results that they are compared with."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
+    def __init__(self, folder: Path, seed: int, most: int) -> None:
+        self.folder, self.seed, self.most = folder, seed, most
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "trials.jsonl"
 
@@ -134,7 +134,7 @@ class Campaign:
             for part in ("runs", "splits"):
                 shutil.copytree(self.undisturbed() / part, store / part)
         hits = []
-        for _ in range(chance.choice((1, 1, 2))):
+        for _ in range(chance.randint(1, self.most)):
             running = shell.start(store, aim.command, settings=SETTINGS)
             hits.append(hit(running.process, lambda: aim.event(store), chance))
             running.until(lambda: False, seconds=0.1)
@@ -182,7 +182,7 @@ class Campaign:
         store = folder / "store"
         store.mkdir(parents=True)
         hits = []
-        for _ in range(chance.choice((1, 1, 2))):
+        for _ in range(chance.randint(1, self.most)):
             running = shell.start(store, "reproduce", *REPRODUCED, settings=())
             hits.append(hit(running.process, lambda: aim.event(store), chance))
             if not shell.within(30, lambda: not processes_of(store)):
@@ -204,7 +204,7 @@ class Campaign:
         project.change(compare={"methods": ["dash"]})
         project.commit("the settings")
         hits = []
-        for _ in range(chance.choice((1, 1, 2))):
+        for _ in range(chance.randint(1, self.most)):
             running = project.start("dvc", "repro", "train@dash")
             hits.append(hit(running, lambda: aim.event(project.folder), chance))
             running.communicate()
@@ -303,9 +303,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hits", type=int, default=4, help="the most kills and stops of a trial")
     parser.add_argument("--folder", type=Path, default=Path("kill-campaign"), help="where stores and results are kept")
     given = parser.parse_args()
-    return int(Campaign(given.folder.resolve(), given.seed).run(given.trials) > 0)
+    return int(Campaign(given.folder.resolve(), given.seed, given.hits).run(given.trials) > 0)
 
 
 if __name__ == "__main__":
