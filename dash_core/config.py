@@ -22,6 +22,7 @@ from dash_core.parts import DATASETS, LOSSES, MODELS, PLANS, is_path, source_dig
 from dash_core.protocols import STANDARD, Experiment, Protocol, ProtocolConfig
 from dash_core.section import (
     Accuracy,
+    AsPairs,
     AsTuple,
     Batch,
     Colour,
@@ -171,11 +172,16 @@ class ModelConfig(Section):
 class OptimizerConfig(Section):
     """How weights are updated. SAM's base optimiser is SGD."""
 
+    later: ClassVar = frozenset(("layer_rates",))
+
     name: Literal["sgd", "sam", "adam", "adamw"] = "sgd"
     lr: Positive = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd and sam
     weight_decay: Annotated[float, Field(ge=0)] | None = None  # None: the recipe's
     rho: Positive = 0.1  # sam: radius of the ascent step
+    layer_rates: Annotated[
+        tuple[tuple[str, Positive], ...], AsPairs
+    ] = ()  # factor of lr by layer: {layer1: 0.1, fc: 10}
 
 
 class TrainingConfig(Section):

@@ -6,6 +6,18 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # can be hashed
+
+
+def _pairs(value: object) -> object:
+    """Return a mapping, or the list of lists that it became in a file, as pairs in one order, which can be hashed."""
+    if isinstance(value, Mapping):
+        return tuple(sorted(value.items(), key=str))
+    if isinstance(value, list):
+        return tuple(tuple(pair) if isinstance(pair, list) else pair for pair in value)
+    return value
+
+
+AsPairs = BeforeValidator(_pairs)
 Share = Annotated[float, Field(ge=0, le=1)]
 Accuracy = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -53,3 +53,30 @@ def test_gradients_are_tracked_again_after_a_step() -> None:
     model = network()
     steps(model, build_optimizer(model, OptimizerConfig()), 1)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", ["sgd", "sam", "adamw"])
+def test_a_layer_with_its_own_rate_is_trained_as_by_a_group_of_torchs_optimiser(name: str) -> None:
+    """With lr 0.1 and a factor of 0.5 the second layer moves as with lr 0.05, the others as before."""
+    rates = OptimizerConfig(name=name, lr=0.1, layer_rates=(("2", 0.5),))
+    whole, half, own = network(), network(), network()
+    optimizers = [
+        build_optimizer(whole, OptimizerConfig(name=name, lr=0.1)),
+        build_optimizer(half, OptimizerConfig(name=name, lr=0.05)),
+        build_optimizer(own, rates),
+    ]
+    assert [group["lr"] for group in optimizers[-1].param_groups] == [0.1, 0.05]
+    for model, optimizer in zip((whole, half, own), optimizers, strict=True):
+        nn.functional.cross_entropy(model(INPUTS), LABELS).backward()
+        optimizer.step()
+    assert torch.equal(own[0].weight, whole[0].weight)
+    assert torch.equal(own[2].weight, half[2].weight)
+    assert not torch.equal(own[2].weight, whole[2].weight)
+
+
+def test_of_nested_layers_the_inner_ones_rate_counts_and_what_is_frozen_has_none() -> None:
+    model = nn.Sequential(network(), nn.Linear(3, 3))
+    model[0][0].requires_grad_(False)
+    config = OptimizerConfig(lr=1.0, layer_rates=(("0", 0.1), ("0.2", 0.01)))
+    groups = build_optimizer(model, config).param_groups
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(1.0, 2), (0.01, 2)]
