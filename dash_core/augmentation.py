@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from dash_core.config import nearest
 from dash_core.errors import ConfigError
+from dash_core.transforms import is_torchvision, transformed, transforms_of
 
 CROP_PADDING = 4  # black pixels added on each side before a random crop
 MAX_DEGREES = 15.0  # of rotation, in either direction
@@ -30,23 +31,27 @@ ImageShape = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Augmentation(ABC):
-    """The random numbers of one epoch: each field has a row for each image, in the order of the epoch."""
-
-    flip: Tensor  # bool: mirror left and right
+    """The random numbers of one epoch: each tensor has a row for each image, in the order of the epoch."""
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same numbers on another device."""
-        return replace(self, **{part.name: getattr(self, part.name).to(device) for part in fields(self)})
+        return replace(self, **{name: rows.to(device) for name, rows in self._rows().items()})
 
     def __call__(self, batch: Tensor, positions: slice | Tensor) -> Tensor:
         """Return a batch (B, C, H, W), not yet normalised, augmented as the images `positions` of the epoch.
 
-        The dtype, uint8 or floating, is kept; the batch itself is not changed. Nothing here waits for the device.
+        The dtype, uint8 or floating, is kept; the batch itself is not changed. Nothing in our own augmentations waits
+        for the device.
         """
-        chosen = replace(self, **{part.name: getattr(self, part.name)[positions] for part in fields(self)})
-        if len(chosen.flip) != len(batch):
-            raise ValueError(f"positions {positions} are {len(chosen.flip)} images, the batch has {len(batch)}")
-        return chosen.apply(batch)
+        chosen = {name: rows[positions] for name, rows in self._rows().items()}
+        for rows in chosen.values():
+            if len(rows) != len(batch):
+                raise ValueError(f"positions {positions} are {len(rows)} images, the batch has {len(batch)}")
+        return replace(self, **chosen).apply(batch)
+
+    def _rows(self) -> dict[str, Tensor]:
+        found = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     @abstractmethod
     def apply(self, batch: Tensor) -> Tensor:
@@ -57,6 +62,7 @@ class Augmentation(ABC):
 class CropFlip(Augmentation):
     """Pad with black, crop to size at (top, left) of the padded image, flip: RandomCrop, RandomHorizontalFlip."""
 
+    flip: Tensor  # bool: mirror left and right
     top: Tensor
     left: Tensor
 
@@ -96,6 +102,7 @@ class ResizedCropFlip(Augmentation):
     A crop is never larger than its image, so it is never shrunk, and antialiasing would change nothing.
     """
 
+    flip: Tensor  # bool: mirror left and right
     top: Tensor
     left: Tensor
     height: Tensor
@@ -110,11 +117,25 @@ class ResizedCropFlip(Augmentation):
         return _sample(batch, x[:, None, :].expand(shape), y[:, :, None].expand(shape), mode="bilinear")
 
 
+@dataclass(frozen=True, eq=False)
+class Transformed(Augmentation):
+    """torchvision's transforms of each image alone, by numbers drawn from its own seed (`dash_core.transforms`)."""
+
+    transforms: Callable[[Tensor], Tensor]
+    seeds: Tensor
+
+    def apply(self, batch: Tensor) -> Tensor:
+        """Return the transformed images."""
+        return transformed(self.transforms, batch, self.seeds)
+
+
 def draw_augmentation(name: str, images: int, image_shape: ImageShape, generator: Generator) -> Augmentation | None:
     """Return the named augmentation of an epoch of `images` images (C, H, W), or None for "none".
 
     All numbers come from the CPU `generator`; their count depends on `images` only.
     """
+    if is_torchvision(name):
+        return Transformed(transforms_of(name), torch.randint(2**63 - 1, (images,), generator=generator))
     if name not in AUGMENTATIONS:
         raise ConfigError(
             f"unknown augmentation {name!r}{nearest(name, list(AUGMENTATIONS))}; known: {', '.join(AUGMENTATIONS)}"

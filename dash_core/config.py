@@ -18,7 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from dash_core.mistakes import nearest as nearest
 from dash_core.mistakes import parse as parse
 from dash_core.mistakes import shown as shown
-from dash_core.parts import DATASETS, LOSSES, MODELS, PLANS, is_path, source_digest
+from dash_core.parts import DATASETS, LOSSES, MODELS, PLANS, TORCHVISION, is_path, source_digest
 from dash_core.protocols import STANDARD, Experiment, Protocol, ProtocolConfig
 from dash_core.section import (
     Accuracy,
@@ -39,6 +39,7 @@ from dash_core.section import (
     Threads,
 )
 
+AUGMENTED = ("none", "crop_flip", "crop_flip_rotate", "resized_crop_flip")  # of dash_core.augmentation
 LOSS_NAMES = ("cross_entropy", "squared_error", "one_against_rest")  # of dash_core.loss
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet", "hugging_face")  # datasets that image_size resizes
@@ -209,7 +210,7 @@ class TrainingConfig(Section):
     max_epochs: Count = 500
     schedule: Literal["constant", "multistep", "cosine"] | None = None  # None: the recipe's
     warmup_epochs: Annotated[int, Field(ge=0, lt=2**31)] | None = None  # None: the recipe's
-    augmentation: Literal["none", "crop_flip", "crop_flip_rotate", "resized_crop_flip"] | None = None  # None: recipe's
+    augmentation: Annotated[str, Field(min_length=1)] | None = None  # ours, or torchvision's transforms; None: recipe's
     precision: Literal["auto", "exact", "bf16"] = "auto"  # of a training step; auto: bf16 where the hardware has it
     compile: bool = False  # full batches by torch.compile, on CUDA as CUDA graphs
     class_weights: Literal["none", "balanced"] = "none"  # of the loss; balanced: each class counts as much in all
@@ -228,6 +229,17 @@ class TrainingConfig(Section):
     @classmethod
     def _know_own_losses_by_their_source(cls, content: object) -> object:
         return with_source(content, LOSSES, "loss", "loss_source")
+
+    @field_validator("augmentation")
+    @classmethod
+    def _ours_or_torchvisions(cls, augmentation: str | None) -> str | None:
+        if augmentation is not None and augmentation not in AUGMENTED and not augmentation.startswith(TORCHVISION):
+            known = f"{', '.join(AUGMENTED)}, or torchvision's, such as torchvision:RandAugment(magnitude=5)"
+            raise ValueError(
+                f"`augmentation`: unknown augmentation {shown(augmentation)}{nearest(augmentation, AUGMENTED)}; "
+                f"known: {known}"
+            )
+        return augmentation
 
     @field_validator("milestones")
     @classmethod

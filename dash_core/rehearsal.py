@@ -10,6 +10,7 @@ from dash_core.data import ChunkPlan, Dataset
 from dash_core.loss import check_own_loss
 from dash_core.parts import LOSSES, METHODS, MODELS, explained
 from dash_core.trajectory import Trajectory
+from dash_core.transforms import check_transforms, is_torchvision
 
 IMAGES = 16  # of training, in two chunks, and as many of test
 _rehearsed: set[str] = set()  # digests of the runs that this process has rehearsed
@@ -19,8 +20,11 @@ def rehearse(run: RunConfig, dataset: Dataset) -> None:
     """Raise PartError if an own model, method or loss of the run fails in two experiments of one epoch on the CPU.
 
     Nothing is done for a run without own parts, and once in a process for an equal one. The rehearsal has one seed, the
-    standard protocol and a few images, and leaves nothing behind.
+    standard protocol and a few images, and leaves nothing behind. ConfigError if transforms of torchvision do not fit
+    the images.
     """
+    if run.training.augmentation and is_torchvision(run.training.augmentation):
+        check_transforms(run.training.augmentation, dataset.train.image_shape)
     if not (run.model.source or run.method.source or run.training.loss_source):
         return
     short = _shortened(run, dataset)

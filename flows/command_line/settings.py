@@ -99,10 +99,13 @@ def check(params: Params) -> None:
 def _check_contradictions(params: Params, dataset: "DatasetSpec", model: "ModelSpec") -> None:
     """Raise ConfigError for settings that contradict each other, before a download and not after it."""
     from dash_core.recipes import resolve
+    from dash_core.transforms import is_torchvision, transforms_of
 
     name, images = dataset.name, dataset.train_size
     _, training = resolve(params.optimizer, params.training, name)
-    if training.augmentation != "none" and not dataset.mirrored:
+    if is_torchvision(training.augmentation):
+        transforms_of(training.augmentation)
+    elif training.augmentation != "none" and not dataset.mirrored:
         raise ConfigError(
             f"training.augmentation: {training.augmentation} mirrors images, and a mirrored digit of {name} is no "
             "digit; set training.augmentation=none"

@@ -40,6 +40,7 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/stream/sides.py",
     "dash_core/training.py",
     "dash_core/trajectory.py",
+    "dash_core/transforms.py",
     "tasks/store/datasets.py",
     "tasks/steps.py",
     "flows/experiment.py",
