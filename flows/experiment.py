@@ -23,7 +23,7 @@ from dash_core.trajectory import Steps, Trajectory
 from flows.services.executor import WorkerDied
 from flows.services.prefect_health import lost_server_error, quieten, wait_for_api
 from flows.services.prefect_server import send_everything
-from flows.services.ranks import run_ranks
+from flows.services.ranks import RankFailed, run_ranks
 from tasks.steps import evaluate, intervene, record, train
 from tasks.store.attempts import Attempt, Superseded, taken_over
 from tasks.store.beginnings import Beginnings
@@ -155,6 +155,11 @@ def _train_in_ranks(run: RunConfig, place: Place, wait: bool) -> None:
         run_ranks(job, place.gpus_per_run, place.threads)
     except WorkerDied as error:
         mark_progress(place.run_folder(run), "failed", str(error))
+        raise
+    except RankFailed as error:
+        if error.details:
+            _record_end(place.run_folder(run), "failed", error, error.details)
+            raise RunFailed(f"{error} (the traceback is in {place.run_folder(run) / 'error.txt'})") from None
         raise
 
 

@@ -69,8 +69,7 @@ def _meant(error: Exception, rank: int, size: int) -> DashError:
     if isinstance(error, DashError):
         return error
     text = without_password("".join(traceback.format_exception_only(error)).strip())
-    traceback.print_exc()
-    return RankFailed(f"rank {rank} of {size}: {text}")
+    return RankFailed(f"rank {rank} of {size}: {text}", without_password(traceback.format_exc()))
 
 
 if __name__ == "__main__":

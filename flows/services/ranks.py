@@ -40,18 +40,18 @@ def run_ranks(job: bytes, size: int, threads: int) -> None:
         folder = Path(name)
         (folder / JOB_FILE).write_bytes(job)
         torchrun = _start(folder, size, threads)
+        listener = run_in_background(lambda: _pass_warnings_on(torchrun))
+        asked = False
         try:
-            listener = run_in_background(lambda: _pass_warnings_on(torchrun))
-            asked = False
             while torchrun.poll() is None:
                 if stopping.requested() and not asked:
                     asked = True
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(torchrun.pid, signal.SIGTERM)
                 time.sleep(POLL_SECONDS)
-            listener.join()
         finally:
             end_group(torchrun)
+            listener.join()
             torchrun.stdout.close()
         _raise_outcome(folder, size, asked)
 
@@ -121,8 +121,15 @@ def _raise_outcome(folder: Path, size: int, asked: bool = False) -> None:
             f"another compare.gpus_per_run{words}"
         )
     if errors:
-        raise errors[0]
+        raise RankFailed("; ".join(map(str, errors)), "\n".join(error.details for error in errors if error.details))
 
 
 class RankFailed(DashError):
-    """A rank ended with an error that is not the user's fault; often because another rank was lost."""
+    """A rank ended with an error that is not the user's fault; often because another rank was lost.
+
+    details: its traceback, or nothing.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details

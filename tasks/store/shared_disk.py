@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 MOUNTS = Path("/proc/mounts")
-SHARED = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "smbfs", "afs", "pvfs2", "panfs", "9p"}
+SHARED = {
+    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "smbfs", "afs", "pvfs2", "panfs", "wekafs"),
+    *("gfs2", "ocfs2", "9p", "virtiofs"),
+}
 OWN_TEMPORARY = Path(f"/var/tmp/dashpipe-{os.getuid() if hasattr(os, 'getuid') else 0}")
 LOCAL_FUSE = {"fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.gocryptfs", "fuse.encfs"}  # on disks of one machine
 

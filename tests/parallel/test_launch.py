@@ -9,10 +9,12 @@ import torch
 from dash_core.config import CompareConfig
 from dash_core.device import visible_gpus
 from dash_core.errors import ConfigError, StopRequested, TrainingError
+from flows import experiment
 from flows.command_line.settings import load_params
+from flows.experiment import RunFailed
 from flows.services import ranks
 from flows.services.executor import WorkerDied
-from tasks.store.place import Crew, check_gpus_per_run
+from tasks.store.place import Crew, check_gpus_per_run, place_of
 from tasks.store.progress import read_progress
 from tests import toy
 from tests.system import shell
@@ -73,6 +75,24 @@ def test_an_error_meant_for_people_comes_before_what_it_led_to(tmp_path):
     ranks.leave_outcome(tmp_path, 1, TrainingError("out of memory"))
     with pytest.raises(TrainingError, match="out of memory"):
         ranks._raise_outcome(tmp_path, 2)
+
+
+def test_what_every_rank_says_is_said_and_the_traceback_kept_beside_the_run(tmp_path, monkeypatch):
+    def end(job, size, threads):
+        (tmp_path / "ranks").mkdir()
+        ranks.leave_outcome(tmp_path / "ranks", 0, ranks.RankFailed("connection closed by peer"))
+        ranks.leave_outcome(tmp_path / "ranks", 1, ranks.RankFailed("rank 1 of 2: KeyError: 'a'", "Traceback: 'a'"))
+        ranks._raise_outcome(tmp_path / "ranks", size)
+
+    monkeypatch.setattr(experiment, "run_ranks", end)
+    params = toy.params(compare={"device": "cpu", "gpus_per_run": 2})
+    place, run = place_of(params, tmp_path / "store", None), params.run("warm", 0)
+    place.run_folder(run).mkdir(parents=True)
+    said = r"connection closed by peer; rank 1 of 2: KeyError: 'a' \(the traceback is in .*error\.txt\)"
+    with pytest.raises(RunFailed, match=said):
+        experiment._train_in_ranks(run, place.model_copy(update={"orchestrated": False}), wait=True)
+    assert (place.run_folder(run) / "error.txt").read_text() == "Traceback: 'a'"
+    assert read_progress(place.run_folder(run)).state == "failed"
 
 
 def test_a_rank_that_left_no_word_is_named(tmp_path):
