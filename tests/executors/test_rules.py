@@ -106,12 +106,16 @@ def test_a_machine_that_cannot_train_ends_the_command_before_a_call(engine):
     assert engine.left
 
 
-def test_a_gpu_that_no_run_is_given_is_refused(place):
-    engine = Engine(place.model_copy(update={"device": "cuda"}), Crew(1, 1))
-    with (
-        pytest.raises(ConfigError, match=r"compare\.device: cuda, and compare\.cluster\.gpus gives a run none"),
-        engine,
-    ):
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cuda", r"compare\.device: cuda, and compare\.cluster\.gpus gives a run none"),
+        ("cuda:1", r"compare\.device: cuda:1 names a GPU of one machine, .* set compare\.device=cuda"),
+    ],
+)
+def test_a_gpu_that_no_run_is_given_is_refused(place, device, words):
+    engine = Engine(place.model_copy(update={"device": device}), Crew(1, 1))
+    with pytest.raises(ConfigError, match=words), engine:
         pass
 
 

@@ -109,12 +109,17 @@ class Cluster(ABC):
     def _device(self) -> str:
         """Return the device of all runs: GPUs if each run is given some."""
         asked = self.place.device
-        if asked.startswith("cuda") and not self.gpus:
+        if asked.startswith("cuda:"):
+            raise ConfigError(
+                f"compare.device: {asked} names a GPU of one machine, and a cluster gives each run its GPUs: set "
+                "compare.device=cuda"
+            )
+        if asked == "cuda" and not self.gpus:
             raise ConfigError(
                 f"compare.device: {asked}, and compare.cluster.gpus gives a run none: set compare.cluster.gpus, for "
                 "example to 1"
             )
-        return ("cuda" if self.gpus else "cpu") if asked == "auto" else "cuda" if asked != "cpu" else "cpu"
+        return ("cuda" if self.gpus else "cpu") if asked == "auto" else asked
 
     def _agreed(self, device: str, question: Question, answers: Sequence[Answer]) -> dict[str, Any]:
         """Return what all machines agree on, as an update of the place; ConfigError names one that cannot train."""
