@@ -4,10 +4,11 @@ import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "packaging" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -94,3 +95,34 @@ def test_every_command_and_option_that_a_page_names_is_there(page):
         options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         given = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert given <= options | {"--help"}, f"dashpipe {' '.join(words)}"
+
+
+YOURS = re.compile(r"mypackage|resnet18\.pth|\bhalve\b")  # what the reader of the page has, and this checkout has not
+
+
+def settings(page: Path) -> Iterator[list[str]]:
+    """Yield the values of `--set` of each command of a page, without those of the reader's own files and parts."""
+    for words in commands(page):
+        given = [value for option, value in pairwise(words) if option == "--set"]
+        if given and not YOURS.search(" ".join(given)):
+            yield given
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(settings(page))], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
+def test_every_setting_that_a_page_gives_a_command_is_taken(page):
+    from flows.command_line.settings import load_params
+
+    for given in settings(page):
+        load_params(ROOT / "params.yaml", overrides=given)
+
+
+def test_every_yaml_block_of_the_page_of_settings_is_taken():
+    from dash_core.comparison import Params
+    from dash_core.config import parse
+    from flows.command_line.settings import check
+
+    for found in FENCED.finditer((ROOT / "docs" / "settings.md").read_text(encoding="utf-8")):
+        if found["language"] == "yaml":
+            check(parse(Params, {"dataset": {"name": "cifar10"}, **yaml.safe_load(found["code"])}))
