@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from dash_core.exporting.card import ModelCard
 from dash_core.exporting.graph import RawImageClassifier
 from dash_core.files import naming, replaced_when_done, write_atomically
 from dash_core.shrinking import in_mode
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 GRAPH_FILE, GOLDEN_FILE, CARD_FILE = "model.pt2", "golden.npz", "model.json"
 FORMAT = 1
@@ -62,13 +66,38 @@ class ExportedModel:
         return self.graph(images).numpy()
 
 
-def export_model(model: nn.Module, card: ModelCard, folder: Path, golden_images: Tensor) -> dict[str, str]:
+class Tracer:
+    """Traces models as graphs. Models that differ in their weights alone are traced once, which takes a second."""
+
+    def __init__(self) -> None:
+        self._kind: object = None
+        self._program: ExportedProgram | None = None
+
+    def program(self, classifier: RawImageClassifier, card: ModelCard) -> "ExportedProgram":
+        """Return the graph of a classifier in eval mode. It is valid until the next call, and is not to be changed."""
+        state = classifier.state_dict()
+        shapes = [(name, tensor.shape, tensor.dtype) for name, tensor in state.items()]
+        kind = repr(classifier), shapes, card.image_shape, card.mean, card.std
+        if self._program is None or kind != self._kind:
+            own = copy.deepcopy(classifier)  # whose tensors later weights are copied into
+            self._program = torch.export.export(own, (_example(card),), dynamic_shapes=(_any_size(),))
+            self._kind = kind
+        else:
+            with torch.no_grad():
+                for name, tensor in self._program.state_dict.items():
+                    tensor.copy_(state[name])
+        return self._program
+
+
+def export_model(
+    model: nn.Module, card: ModelCard, folder: Path, golden_images: Tensor, tracer: Tracer | None = None
+) -> dict[str, str]:
     """Write a model's files to `folder`, and return the SHA-256 of each by name.
 
     model: takes normalised images (N, C, H, W) and returns logits; it is left as it was found. golden_images: uint8
-    (n, H, W, C); the first few are kept. The first call in a process costs the import of torch's exporter, seconds. A
-    folder that contains the same model already is left as it is. ExportError if the graph does not answer as the
-    model does.
+    (n, H, W, C); the first few are kept. tracer: of several models of one kind. The first call in a process costs the
+    import of torch's exporter, seconds. A folder that contains the same model already is left as it is. ExportError if
+    the graph does not answer as the model does.
     """
     folder, golden_images = Path(folder), golden_images[:GOLDEN_IMAGES]
     classifier = RawImageClassifier(model, card.image_shape, card.mean, card.std)
@@ -78,7 +107,7 @@ def export_model(model: nn.Module, card: ModelCard, folder: Path, golden_images:
         if digests := _exported_before(folder, card, expected, golden_images):
             return digests
         (folder / CARD_FILE).unlink(missing_ok=True)
-        program = torch.export.export(classifier, (_example(card),), dynamic_shapes=(_any_size(),))
+        program = (tracer or Tracer()).program(classifier, card)
     with replaced_when_done(folder / GRAPH_FILE) as unfinished, unfinished.open("xb") as file, _quiet():
         torch.export.save(program, file)
     golden = io.BytesIO()

@@ -14,6 +14,7 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig, Setting
 from dash_core.data import Dataset
 from dash_core.errors import StopRequested, public_address
+from dash_core.exporting import Tracer
 from dash_core.recipes import effective, resolved
 from dash_core.records import ChunkRecord
 from tasks.store.locks import Busy, locked_run, locked_tracking
@@ -79,6 +80,7 @@ class Mirror:
         self._complete_runs: dict[str, str] = {}  # time of the last record of each run that MLflow has completely
         self._forgotten: set[str] = set()
         self._shown: dict[str, _ShownRun] = {}
+        self._tracer = Tracer()  # the networks of a comparison differ in their weights alone
 
     @property
     def address(self) -> str:
@@ -262,7 +264,7 @@ class Mirror:
                 dataset = self._open_data()
                 model, example = final_model(run, dataset, self.folders), input_example(run, dataset)
                 try:
-                    log_model(self.uri, run_id, model, example=example, name=model_name(run))
+                    log_model(self.uri, run_id, model, example=example, name=model_name(run), tracer=self._tracer)
                 except ModelsUnknown as error:
                     self.failures.lack("models", error)
         took_all = not self.failures.reasons

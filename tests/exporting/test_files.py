@@ -15,11 +15,13 @@ from dash_core.exporting import (
     GOLDEN_FILE,
     GRAPH_FILE,
     ExportError,
+    ModelCard,
     RawImageClassifier,
+    Tracer,
     export_model,
     open_export,
 )
-from tests.exporting.models import NAMES, card, exported, images, model
+from tests.exporting.models import NAMES, SHAPE, card, exported, images, model
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,25 @@ def test_a_model_is_left_in_its_mode_and_exported_once(opened, export):
     assert network.training
     assert set(digests) == {GRAPH_FILE, GOLDEN_FILE, CARD_FILE}
     assert digests[GRAPH_FILE] == opened.digest
+
+
+def test_models_of_one_kind_are_traced_once_and_each_file_answers_as_its_own_model(tmp_path, monkeypatch):
+    traced, export, tracer = [], torch.export.export, Tracer()
+    monkeypatch.setattr(torch.export, "export", lambda *given, **named: traced.append(1) or export(*given, **named))
+    first, second = model(0), model(1)
+    weights = [tensor.clone() for tensor in first.state_dict().values()]
+    for number, network in enumerate((first, second)):
+        export_model(network, card(), tmp_path / str(number), images(), tracer)
+    assert len(traced) == 1
+    assert all(torch.equal(*pair) for pair in zip(weights, first.state_dict().values(), strict=True))
+    for number, network in enumerate((first, second)):
+        classifier = RawImageClassifier(network, card().image_shape, card().mean, card().std).eval()
+        with torch.inference_mode():
+            expected = classifier(images()).numpy()
+        np.testing.assert_allclose(open_export(tmp_path / str(number)).predict(images()), expected, atol=1e-6)
+    other = ModelCard("cnn3_small", NAMES, SHAPE, (0.3,), (0.25,))
+    export_model(first, other, tmp_path / "other", images(), tracer)
+    assert len(traced) == 2
 
 
 def test_wrong_images_are_an_error_that_says_what_is_taken(opened):
