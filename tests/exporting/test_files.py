@@ -82,6 +82,27 @@ def test_models_of_one_kind_are_traced_once_and_each_file_answers_as_its_own_mod
     assert len(traced) == 2
 
 
+class Scaled(torch.nn.Module):
+    """A model that its text and its weights do not tell apart from another: `factor` is neither."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+        self.factor = factor
+
+    def forward(self, images):
+        return self.layers(images) * self.factor
+
+
+def test_models_that_differ_in_more_than_their_weights_are_traced_each(tmp_path):
+    tracer, network = Tracer(), Scaled(1.0)
+    for factor in (1.0, 3.0):
+        network.factor = factor
+        export_model(network, card(), tmp_path / str(factor), images(), tracer)
+    one, three = (open_export(tmp_path / str(factor)).predict(images()) for factor in (1.0, 3.0))
+    assert np.abs(one - three).max() > 0.01
+
+
 def test_wrong_images_are_an_error_that_says_what_is_taken(opened):
     for wrong in (np.zeros((1, 8, 8, 1)), np.zeros((8, 8, 1), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)):
         with pytest.raises(ExportError, match=r"images must be uint8 \(N, H, W, 1\), got"):
