@@ -21,6 +21,7 @@ from tasks.store.place import Crew, Place
 
 GPU_SHARE = 0.25  # of a GPU for a run, unless compare.cluster.gpus says otherwise; our choice, as RUNS_PER_GPU
 SAVING_SECONDS = 15.0  # for runs on other machines to save their states after they are asked to stop
+RANKS_SAVING_SECONDS = 60.0  # the same for runs that several processes train together: larger ones
 
 
 class Cluster(ABC):
@@ -45,6 +46,11 @@ class Cluster(ABC):
     def cpus(self) -> int:
         """Cores of a run."""
         return self.crew.threads * self.place.gpus_per_run if self.settings.cpus == "auto" else self.settings.cpus
+
+    @property
+    def saving_seconds(self) -> float:
+        """How long a stop waits for the runs under way to save their states."""
+        return SAVING_SECONDS if self.place.gpus_per_run == 1 else RANKS_SAVING_SECONDS
 
     def gpus_asked(self, share: float) -> float:
         """Return the GPUs of a run: those that it is divided over, or what the settings say, or else `share`."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from dash_core.errors import ConfigError, DashError
-from flows.services.clusters.cluster import GPU_SHARE, SAVING_SECONDS, Cluster, say
+from flows.services.clusters.cluster import GPU_SHARE, Cluster, say
 from flows.services.clusters.node import Answer, Question, examine
 from flows.services.clusters.remote import Call, Outcome, work
 from flows.services.executor import Ended, WorkerDied
@@ -165,12 +165,12 @@ class RayCluster(Cluster):
         for reference in running:
             with suppress(Exception):
                 self._ray.cancel(reference)
-        _, unsaved = self._ray.wait(running, num_returns=len(running), timeout=SAVING_SECONDS)
+        _, unsaved = self._ray.wait(running, num_returns=len(running), timeout=self.saving_seconds)
         for reference in unsaved:
             with suppress(Exception):
                 self._ray.cancel(reference, force=True)
         if unsaved:
-            runs = f"{len(unsaved)} of the runs did not finish a step within {SAVING_SECONDS:.0f} s"
+            runs = f"{len(unsaved)} of the runs did not finish a step within {self.saving_seconds:.0f} s"
             say(f"{runs}: what they did since their last saved state is lost")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from dash_core.errors import ConfigError, DashError, StopRequested
 from dash_core.files import write_atomically
-from flows.services.clusters.cluster import GPU_SHARE, SAVING_SECONDS, Cluster, say
+from flows.services.clusters.cluster import GPU_SHARE, Cluster, say
 from flows.services.clusters.node import Answer, Question, examine
 from flows.services.clusters.remote import Call, Outcome, work
 from flows.services.executor import Ended, WorkerDied
@@ -176,7 +176,7 @@ class SlurmCluster(Cluster):
 
     def _settled(self, job: Any) -> bool:
         """Wait for a job that was asked to stop; return whether it has ended by itself."""
-        deadline = time.monotonic() + SAVING_SECONDS
+        deadline = time.monotonic() + self.saving_seconds
         while time.monotonic() < deadline:
             if not self._is_alive(job):
                 return True
