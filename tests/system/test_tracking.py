@@ -54,6 +54,7 @@ def test_a_database_whose_creation_is_interrupted_is_not_there(tmp_path, monkeyp
     def interrupt(engine):
         raise KeyboardInterrupt
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no template of it was made yet
     monkeypatch.setattr(utils, "_initialize_tables", interrupt)
     with pytest.raises(KeyboardInterrupt):
         tracking.open_database(f"sqlite:///{tmp_path}/mlflow.db")
