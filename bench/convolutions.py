@@ -1,9 +1,9 @@
 """The fastest way to compute each convolution: `uv run python -m bench.convolutions`.
 
 Forward and backward pass of the convolutions of ResNet-18 and of the 3-layer CNN, one thread, in turns: torch's,
-products of columns, and minimal filtering (dash_core/convolution), which is for fp32 alone. bf16 is measured where the
-processor has instructions for it. `--thin` measures those of ResNets of a quarter of the width instead, in a section of
-its own: they have fewer channels than filtering and columns are used for.
+products of columns, one product where the output is one position, and minimal filtering (dash_core/convolution), which
+is for fp32 alone. bf16 is measured where the processor has instructions for it. `--thin` measures those of ResNets of a
+quarter of the width instead, in a section of its own: they have fewer channels than filtering and columns are used for.
 """
 
 import argparse
@@ -46,8 +46,9 @@ THIN = (
     (32, 32, 2, 3, 1),
     (64, 64, 1, 3, 1),
     (128, 128, 1, 3, 1),
+    (64, 128, 2, 3, 2),
 )
-KINDS = {"fp32": ("torch", "columns", "filtering"), "bf16": ("torch", "columns")}
+KINDS = {"fp32": ("torch", "columns", "filtering", "single"), "bf16": ("torch", "columns", "single")}
 
 
 def milliseconds(layer: nn.Conv2d, images: Tensor, gradient: Tensor, way: str, bf16: bool) -> float:
@@ -90,7 +91,8 @@ def measured(
     gradient = torch.randn_like(layer(images))
     cells = [f"{inputs}→{outputs}, {kernel}×{kernel}/{stride}", f"{side}×{side}", str(count)]
     for kind in kinds:
-        taken = {way: [] for way in KINDS[kind] if way != "filtering" or (kernel, stride) == (3, 1)}
+        possible = {"filtering": (kernel, stride) == (3, 1), "single": gradient[0, 0].numel() == 1}
+        taken = {way: [] for way in KINDS[kind] if possible.get(way, True)}
         for turn in range(turns + 1):
             for way, times in taken.items():
                 found = milliseconds(layer, images, gradient, way, kind == "bf16")

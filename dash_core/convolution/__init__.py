@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from dash_core.convolution.columns import ConvolutionByColumns, output_size
 from dash_core.convolution.filtered import FilteredConvolution
-from dash_core.convolution.single import SingleConvolution
+from dash_core.convolution.single import SinglePosition
 
 # Filtering is used for batches of at least so many images, and at least so many channels both in and out.
 LEAST_IMAGES, LEAST_CHANNELS = 32, 64
 # Columns are used, where filtering is not, for at most so many output positions and at least so many channels in.
 SMALL_MAP, MANY_CHANNELS = 16, 128
+SINGLE = True  # whether outputs of one position are one product, before both
 
 
 class FastConv2d(nn.Conv2d):
@@ -28,8 +29,8 @@ class FastConv2d(nn.Conv2d):
             return super()._conv_forward(input, weight, bias)
         dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
         size = output_size(input.shape[-2:], self.kernel_size, self.stride, self.padding)
-        if size == (1, 1):
-            output = SingleConvolution.apply(input.to(dtype), weight.to(dtype), self.padding)
+        if SINGLE and size == (1, 1):
+            output = SinglePosition.apply(input.to(dtype), weight.to(dtype), self.padding)
         elif not autocast and _is_filtered(self, input):
             output = FilteredConvolution.apply(input, weight)
         elif self.in_channels >= MANY_CHANNELS and size[0] * size[1] <= SMALL_MAP:
@@ -49,7 +50,7 @@ def use_fast_convolutions_(model: nn.Module) -> None:
 def _is_plain(layer: nn.Conv2d, images: Tensor) -> bool:
     numeric = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
     plain = numeric and layer.groups == 1 and layer.dilation == (1, 1)
-    given = images.device.type == "cpu" and images.dim() == 4 and images.numel() > 0
+    given = images.device.type == "cpu" and images.dim() == 4 and images.numel() > 0 and images.is_floating_point()
     return plain and given and images.shape[1] == layer.in_channels
 
 

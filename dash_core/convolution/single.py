@@ -1,8 +1,8 @@
-"""Convolutions whose output is one position, on the CPU: one matrix product of the pixels and the taps that meet them.
+"""Convolutions with one output position, on the CPU: one matrix product of the pixels and the weights that meet them.
 
-A 3x3 convolution of a 1x1 map multiplies eight of its nine taps by padding alone. In the last stages of a ResNet on 8x8
-images oneDNN does just that, with a call that takes longer than its sums. Here padding and the taps on it are left out:
-the same sums without their zeros.
+A 3x3 convolution of a 1x1 map multiplies eight of its nine weights by padding alone. The last stages of a ResNet on 8x8
+images consist of such convolutions. oneDNN multiplies the padding too, and the call itself takes longer than the sums.
+Here padding and the weights on it are left out: the same sums without their zeros.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 
-class SingleConvolution(torch.autograd.Function):
+class SinglePosition(torch.autograd.Function):
     """(B, C, H, W) * (O, C, h, w) -> (B, O, 1, 1), zero padding, groups and dilation 1."""
 
     @staticmethod
@@ -20,7 +20,7 @@ class SingleConvolution(torch.autograd.Function):
         ctx.save_for_backward(images, weight)
         ctx.padding = padding
         with torch.autocast("cpu", enabled=False):
-            return torch.ops.dash_core.single(images, weight, padding)
+            return torch.ops.dash_core.single_position(images, weight, padding)
 
     @staticmethod
     @once_differentiable
@@ -28,36 +28,37 @@ class SingleConvolution(torch.autograd.Function):
         """Return the gradients of images and weight, each only if it is needed."""
         needed = ctx.needs_input_grad[:2]
         with torch.autocast("cpu", enabled=False):
-            found = torch.ops.dash_core.single_backward(gradient, *ctx.saved_tensors, ctx.padding, needed)
-        return *(made if asked else None for made, asked in zip(found, needed, strict=True)), None
+            gradients = torch.ops.dash_core.single_position_backward(gradient, *ctx.saved_tensors, ctx.padding, needed)
+        return *(own if asked else None for own, asked in zip(gradients, needed, strict=True)), None
 
 
-# Operators with the FLOPs of the direct convolution, as those of `dash_core.convolution.filtered`.
+# These operators count the FLOPs of the direct convolution, as those of `dash_core.convolution.filtered` do.
 _LIBRARY = torch.library.Library("dash_core", "FRAGMENT")
-_LIBRARY.define("single(Tensor images, Tensor weight, int[2] padding) -> Tensor")
+_LIBRARY.define("single_position(Tensor images, Tensor weight, int[2] padding) -> Tensor")
 _LIBRARY.define(
-    "single_backward(Tensor gradient, Tensor images, Tensor weight, int[2] padding, bool[2] needed) -> (Tensor, Tensor)"
+    "single_position_backward(Tensor gradient, Tensor images, Tensor weight, int[2] padding, bool[2] needed)"
+    " -> (Tensor, Tensor)"
 )
 
 
-@register_flop_formula(torch.ops.dash_core.single)
+@register_flop_formula(torch.ops.dash_core.single_position)
 def _forward_flops(images: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
     return 2 * images[0] * weight.numel()
 
 
-@register_flop_formula(torch.ops.dash_core.single_backward)
+@register_flop_formula(torch.ops.dash_core.single_position_backward)
 def _backward_flops(
     gradient: torch.Size, images: torch.Size, weight: torch.Size, padding: list[int], needed: list[bool], **_: object
 ) -> int:
     return sum(needed) * 2 * images[0] * weight.numel()
 
 
-@torch.library.impl(_LIBRARY, "single", "Meta")
+@torch.library.impl(_LIBRARY, "single_position", "Meta")
 def _forward_shape(images: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
     return images.new_empty((len(images), len(weight), 1, 1))
 
 
-@torch.library.impl(_LIBRARY, "single_backward", "Meta")
+@torch.library.impl(_LIBRARY, "single_position_backward", "Meta")
 def _backward_shapes(
     gradient: Tensor, images: Tensor, weight: Tensor, padding: list[int], needed: list[bool]
 ) -> tuple[Tensor, Tensor]:
@@ -67,36 +68,36 @@ def _backward_shapes(
     )
 
 
-@torch.library.impl(_LIBRARY, "single", "CPU")
+@torch.library.impl(_LIBRARY, "single_position", "CPU")
 def _forward(images: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
-    pixels, taps = _meeting(images, weight, padding)
+    pixels, weights = _overlap(images, weight, padding)
     output = images.new_empty((len(images), len(weight), 1, 1))
-    torch.mm(_rows(pixels), _rows(taps).t(), out=output.view(len(images), -1))
+    torch.mm(_rows(pixels), _rows(weights).t(), out=output.view(len(images), -1))
     return output  # no view, so that it can be changed in place
 
 
-@torch.library.impl(_LIBRARY, "single_backward", "CPU")
+@torch.library.impl(_LIBRARY, "single_position_backward", "CPU")
 def _backward(
     gradient: Tensor, images: Tensor, weight: Tensor, padding: list[int], needed: list[bool]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of images and weight, 0 where none met; one that is not needed is empty."""
+    """Return the gradients of images and weight. What never meets has gradient 0; one that is not needed is empty."""
     gradient = gradient.flatten(1)
     of_images, of_weight = (
         torch.zeros_like(tensor) if asked else tensor.new_empty(0)
         for tensor, asked in zip((images, weight), needed, strict=True)
     )
-    pixels, taps = _meeting(images, weight, padding)
+    pixels, weights = _overlap(images, weight, padding)
     if needed[0]:
-        made, _ = _meeting(of_images, weight, padding)
-        made.copy_(_as_maps(gradient @ _rows(taps), made))
+        inner, _ = _overlap(of_images, weight, padding)
+        inner.copy_(_as_maps(gradient @ _rows(weights), inner))
     if needed[1]:
-        _, made = _meeting(images, of_weight, padding)
-        made.copy_(_as_maps(gradient.t() @ _rows(pixels), made))
+        _, inner = _overlap(images, of_weight, padding)
+        inner.copy_(_as_maps(gradient.t() @ _rows(pixels), inner))
     return of_images, of_weight
 
 
-def _meeting(images: Tensor, weight: Tensor, padding: list[int]) -> tuple[Tensor, Tensor]:
-    """Return views of the pixels and the taps that meet each other, (B, C, h', w') and (O, C, h', w')."""
+def _overlap(images: Tensor, weight: Tensor, padding: list[int]) -> tuple[Tensor, Tensor]:
+    """Return views of the pixels and the weights that meet each other, (B, C, h', w') and (O, C, h', w')."""
     (down, right), (height, width) = padding, images.shape[2:]
     tall = max(min(height, weight.shape[2] - down), 0)
     wide = max(min(width, weight.shape[3] - right), 0)

@@ -51,7 +51,7 @@ def test_outputs_and_gradients_are_those_of_torch(side, kernel, stride, padding,
     kernel=st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3, 5])),
     channels_last=st.booleans(),
 )
-def test_and_so_they_are_where_the_output_has_the_images_size(side, kernel, channels_last):
+def test_outputs_and_gradients_of_the_images_size_are_those_of_torch(side, kernel, channels_last):
     assert_as_torch(side, kernel, (1, 1), (kernel[0] // 2, kernel[1] // 2), False, channels_last)
 
 
@@ -62,7 +62,7 @@ def test_and_so_they_are_where_the_output_has_the_images_size(side, kernel, chan
     bias=st.booleans(),
     channels_last=st.booleans(),
 )
-def test_and_so_they_are_where_the_output_is_one_position(side, kernel, padding, bias, channels_last):
+def test_outputs_and_gradients_of_one_position_are_those_of_torch(side, kernel, padding, bias, channels_last):
     assume(all(size + 2 * zeros >= taps for size, zeros, taps in zip(side, padding, kernel, strict=True)))
     assert_as_torch(side, kernel, (8, 8), padding, bias, channels_last)
 
@@ -73,7 +73,7 @@ def test_and_so_they_are_where_the_output_is_one_position(side, kernel, padding,
 def test_an_output_of_one_position_is_a_product_of_what_meets(side, stride, single):
     layer = nn.Conv2d(3, 5, 3, stride, padding=1, bias=False)
     use_fast_convolutions_(layer)
-    assert ("SingleConvolution" in layer(torch.ones(2, 3, side, side)).grad_fn.name()) == single
+    assert ("SinglePosition" in layer(torch.ones(2, 3, side, side)).grad_fn.name()) == single
 
 
 def assert_as_torch(side, kernel, stride, padding, bias, channels_last):
@@ -196,7 +196,9 @@ def test_fp64_under_autocast_stays_fp64_as_with_torch(channels):
         assert layer(images).dtype == expected.dtype == torch.float64
 
 
-@pytest.mark.parametrize("images", [torch.zeros(64, 8, 8), torch.zeros(LEAST_IMAGES, 64, 8, 8).double()])
+@pytest.mark.parametrize(
+    "images", [torch.zeros(64, 8, 8), torch.zeros(LEAST_IMAGES, 64, 8, 8).double(), torch.zeros(2, 64, 1, 1).long()]
+)
 def test_an_image_alone_and_a_wrong_type_are_torchs_to_take_or_refuse(images):
     found = []
     for kind in (nn.Conv2d, FastConv2d):
