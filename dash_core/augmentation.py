@@ -50,8 +50,8 @@ class Augmentation(ABC):
         return replace(self, **chosen).apply(batch)
 
     def _rows(self) -> dict[str, Tensor]:
-        found = {part.name: getattr(self, part.name) for part in fields(self)}
-        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     @abstractmethod
     def apply(self, batch: Tensor) -> Tensor:
@@ -119,14 +119,15 @@ class ResizedCropFlip(Augmentation):
 
 @dataclass(frozen=True, eq=False)
 class Transformed(Augmentation):
-    """torchvision's transforms of each image alone, by numbers drawn from its own seed (`dash_core.transforms`)."""
+    """torchvision's transforms of each image alone, by random numbers from its own seed (`dash_core.transforms`)."""
 
+    name: str
     transforms: Callable[[Tensor], Tensor]
     seeds: Tensor
 
     def apply(self, batch: Tensor) -> Tensor:
         """Return the transformed images."""
-        return transformed(self.transforms, batch, self.seeds)
+        return transformed(self.name, self.transforms, batch, self.seeds.tolist())
 
 
 def draw_augmentation(name: str, images: int, image_shape: ImageShape, generator: Generator) -> Augmentation | None:
@@ -135,7 +136,7 @@ def draw_augmentation(name: str, images: int, image_shape: ImageShape, generator
     All numbers come from the CPU `generator`; their count depends on `images` only.
     """
     if is_torchvision(name):
-        return Transformed(transforms_of(name), torch.randint(2**63 - 1, (images,), generator=generator))
+        return Transformed(name, transforms_of(name), torch.randint(2**63 - 1, (images,), generator=generator))
     if name not in AUGMENTATIONS:
         raise ConfigError(
             f"unknown augmentation {name!r}{nearest(name, list(AUGMENTATIONS))}; known: {', '.join(AUGMENTATIONS)}"

@@ -32,6 +32,7 @@ from dash_core.section import (
     FolderName,
     Gibibytes,
     Label,
+    LayerName,
     Positive,
     Section,
     Seed,
@@ -39,7 +40,7 @@ from dash_core.section import (
     Threads,
 )
 
-AUGMENTED = ("none", "crop_flip", "crop_flip_rotate", "resized_crop_flip")  # of dash_core.augmentation
+AUGMENTATION_NAMES = ("none", "crop_flip", "crop_flip_rotate", "resized_crop_flip")  # of dash_core.augmentation
 LOSS_NAMES = ("cross_entropy", "squared_error", "one_against_rest")  # of dash_core.loss
 COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet", "hugging_face")  # datasets that image_size resizes
@@ -173,16 +174,15 @@ class ModelConfig(Section):
 class OptimizerConfig(Section):
     """How weights are updated. SAM's base optimiser is SGD."""
 
-    later: ClassVar = frozenset(("layer_rates",))
+    later: ClassVar = frozenset(("lr_multipliers",))
 
     name: Literal["sgd", "sam", "adam", "adamw"] = "sgd"
     lr: Positive = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd and sam
     weight_decay: Annotated[float, Field(ge=0)] | None = None  # None: the recipe's
     rho: Positive = 0.1  # sam: radius of the ascent step
-    layer_rates: Annotated[
-        tuple[tuple[str, Positive], ...], AsPairs
-    ] = ()  # factor of lr by layer: {layer1: 0.1, fc: 10}
+    # factors of the learning rate, by layer: {fc: 10}
+    lr_multipliers: Annotated[tuple[tuple[LayerName, Positive], ...], *AsPairs] = ()
 
 
 class TrainingConfig(Section):
@@ -233,12 +233,10 @@ class TrainingConfig(Section):
     @field_validator("augmentation")
     @classmethod
     def _ours_or_torchvisions(cls, augmentation: str | None) -> str | None:
-        if augmentation is not None and augmentation not in AUGMENTED and not augmentation.startswith(TORCHVISION):
-            known = f"{', '.join(AUGMENTED)}, or torchvision's, such as torchvision:RandAugment(magnitude=5)"
-            raise ValueError(
-                f"`augmentation`: unknown augmentation {shown(augmentation)}{nearest(augmentation, AUGMENTED)}; "
-                f"known: {known}"
-            )
+        if augmentation not in (None, *AUGMENTATION_NAMES) and not augmentation.startswith(TORCHVISION):
+            known = f"{', '.join(AUGMENTATION_NAMES)}, or torchvision's, such as torchvision:RandAugment(magnitude=5)"
+            suggestion = nearest(augmentation, AUGMENTATION_NAMES)
+            raise ValueError(f"`augmentation`: unknown augmentation {shown(augmentation)}{suggestion}; known: {known}")
         return augmentation
 
     @field_validator("milestones")

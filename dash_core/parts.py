@@ -28,7 +28,7 @@ from dash_core.errors import ConfigError, DashError
 
 MODELS, DATASETS, METHODS, LOSSES, PLANS = "model", "dataset", "method", "loss", "chunk plan"  # kinds of parts
 GROUPS = {MODELS: "dashpipe.models", DATASETS: "dashpipe.datasets", METHODS: "dashpipe.methods"}  # of entry points
-TORCHVISION = "torchvision:"  # before the names of its models, which are no import paths
+TORCHVISION = "torchvision:"  # before the names of its models and transforms: no import paths
 
 
 class PartError(ConfigError):

@@ -1,45 +1,62 @@
-"""A rehearsal: two short experiments on a few images, in which each own part does once what it does in a run."""
+"""A rehearsal: two short experiments on a few images, in which what may not fit does once what it does in a run."""
 
 import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from dash_core.config import RunConfig
-from dash_core.data import ChunkPlan, Dataset
+from dash_core.data import ChunkPlan, Dataset, ImageSet
 from dash_core.loss import check_own_loss
 from dash_core.parts import LOSSES, METHODS, MODELS, explained
 from dash_core.trajectory import Trajectory
-from dash_core.transforms import check_transforms, is_torchvision
+from dash_core.transforms import is_torchvision
 
 IMAGES = 16  # of training, in two chunks, and as many of test
 _rehearsed: set[str] = set()  # digests of the runs that this process has rehearsed
 
 
 def rehearse(run: RunConfig, dataset: Dataset) -> None:
-    """Raise PartError if an own model, method or loss of the run fails in two experiments of one epoch on the CPU.
+    """Train two experiments of one epoch on the CPU, where a run has parts that may not fit the data or each other.
 
-    Nothing is done for a run without own parts, and once in a process for an equal one. The rehearsal has one seed, the
-    standard protocol and a few images, and leaves nothing behind. ConfigError if transforms of torchvision do not fit
-    the images.
+    These are own models, methods and losses, transforms of torchvision, and learning rates of layers. PartError says
+    what an own part did wrong, ConfigError which setting does not fit. Other runs are not rehearsed, and equal ones
+    once in a process. The rehearsal has one seed, the standard protocol and a few images, and leaves nothing behind.
     """
-    if run.training.augmentation and is_torchvision(run.training.augmentation):
-        check_transforms(run.training.augmentation, dataset.train.image_shape)
-    if not (run.model.source or run.method.source or run.training.loss_source):
+    own = run.model.source or run.method.source or run.training.loss_source
+    if not (own or run.optimizer.lr_multipliers or is_torchvision(run.training.augmentation or "none")):
         return
     short = _shortened(run, dataset)
     if short.digest in _rehearsed:
         return
-    check_own_loss(run.training.loss, dataset.train.classes)
+    if own:
+        check_own_loss(run.training.loss, dataset.train.classes)
     kind, path = _rehearsed_part(run)
     plan = ChunkPlan.split(dataset.train, short.dataset, short.chunks, short.seed)
-    rehearsing = explained(kind, path, "a rehearsal of two experiments with a few images")
+    rehearsing = explained(kind, path, "a rehearsal of two experiments with a few images") if own else nullcontext()
     with tempfile.TemporaryDirectory(prefix="dashpipe-rehearsal-") as folder, rehearsing:
         trajectory = Trajectory(short, dataset, plan, Path(folder), device=torch.device("cpu"))
         while trajectory.pending:
             trajectory.advance()
         trajectory.finish({})
     _rehearsed.add(short.digest)
+
+
+def rehearse_on(image_shape: tuple[int, int, int], classes: Sequence[str], run: RunConfig) -> None:
+    """Rehearse a run for images (C, H, W) that are not there yet: on noise."""
+    channels, height, width = image_shape
+    count = max(2 * IMAGES, 2 * len(classes))
+    noise = torch.randint(256, (count, height, width, channels), generator=torch.Generator().manual_seed(0))
+    images = ImageSet(
+        noise.to(torch.uint8),
+        torch.arange(count) % len(classes),
+        tuple(classes),
+        (0.5,) * channels,
+        (0.25,) * channels,
+    )
+    rehearse(run, Dataset("noise", images, images))
 
 
 def _shortened(run: RunConfig, dataset: Dataset) -> RunConfig:

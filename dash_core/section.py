@@ -3,21 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # can be hashed
 
 
 def _pairs(value: object) -> object:
-    """Return a mapping, or the list of lists that it became in a file, as pairs in one order, which can be hashed."""
-    if isinstance(value, Mapping):
-        return tuple(sorted(value.items(), key=str))
-    if isinstance(value, list):
-        return tuple(tuple(pair) if isinstance(pair, list) else pair for pair in value)
-    return value
+    """Return a mapping as pairs, in the order of the keys: they can be hashed."""
+    return tuple(sorted(value.items(), key=str)) if isinstance(value, Mapping) else value
 
 
-AsPairs = BeforeValidator(_pairs)
+AsPairs = (BeforeValidator(_pairs), PlainSerializer(dict))  # given and written as a mapping
 Share = Annotated[float, Field(ge=0, le=1)]
 Accuracy = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -25,6 +21,7 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
 Gibibytes = Annotated[float, Field(gt=0, le=2**20)]
+LayerName = Annotated[str, Field(min_length=1)]
 FolderName = Annotated[str, Field(min_length=1)]
 FileName = FolderName
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # SHA-256

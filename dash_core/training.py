@@ -228,7 +228,7 @@ class _ChunkTraining:
                 lambda done=step + 1: self._moment(epoch, steps_before, self._mean(measured[:done], before), started)
             )
         history = self._mean(measured, before).cpu()
-        _check_finite(history[:, 2], data.experiment, epoch, max(self.rates))
+        _check_finite(history[:, 2], data.experiment, epoch, self.rates)
         accuracy, loss, _ = history.mean(0).tolist()
         steps = steps_before + len(divisions)
         return EpochReport(data.experiment, epoch + 1, steps, len(data), accuracy, loss, time.perf_counter() - started)
@@ -354,15 +354,16 @@ class _ChunkTraining:
         return self.learner.compiled if compiled else self.learner.model
 
 
-def _check_finite(losses: Tensor, experiment: int, epoch: int, rate: float) -> None:
+def _check_finite(losses: Tensor, experiment: int, epoch: int, rates: Sequence[float]) -> None:
     finite = losses.isfinite()
     if bool(finite.all()):
         return
     step = int((~finite).nonzero()[0])
     before = f", after {float(losses[step - 1]):.3g} one step before" if step else ""
+    layers = "" if len(set(rates)) == 1 else " times optimizer.lr_multipliers"
     raise TrainingError(
         f"the loss is {float(losses[step])} at experiment {experiment}, epoch {epoch + 1}, step {step + 1}{before}: "
-        f"most likely the learning rate is too high (optimizer.lr = {rate:g}); lower it, or lower optimizer.rho or "
-        f"a method's strength where one is used. "
+        f"most likely the learning rate is too high (optimizer.lr{layers} = {max(rates):g}); lower it, or lower "
+        f"optimizer.rho or a method's strength where one is used. "
         f"Records of the experiments before are kept."
     )

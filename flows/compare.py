@@ -147,7 +147,7 @@ def _train(params: Params, runs: Sequence[RunConfig], place: Place, again: bool 
     dataset, plans = split_dataset(params, place)
     splits = {seed: plan.digest for seed, plan in plans.items()}
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    InitialModel(params.model, shape, classes).check(params.optimizer)  # an error here, before any worker starts
+    InitialModel(params.model, shape, classes).check()  # an error here, before any worker starts
     for run in runs:
         rehearse(run, dataset)
     complete = [run for run in runs if not again and is_complete(run, place, splits[run.seed], place.given_code)]

@@ -36,6 +36,7 @@ from tasks.store.runs import facts, keep_replaced, open_trajectory, remove_facts
 from tasks.store.stopping import heeding
 
 logger = logging.getLogger("dash_core.flows")  # the science's warnings are printed
+TRACEBACK_FILE = "error.txt"
 RUN_NAME = "{run.dataset.name} · {run.model.name} · {run.method.label} · seed {run.seed}"
 
 
@@ -139,10 +140,8 @@ def train_run(run: RunConfig, place: Place, wait: bool = True) -> None:
             _record_end(folder, "failed", error, without_password(traceback.format_exc()))
             if lost := lost_server_error():
                 raise lost from None
-            reason = (
-                f"{type(error).__name__}: {without_password(str(error))} (the traceback is in {folder / 'error.txt'})"
-            )
-            raise RunFailed(reason) from None
+            reason = f"{type(error).__name__}: {without_password(str(error))}"
+            raise RunFailed(f"{reason} (the traceback is in {folder / TRACEBACK_FILE})") from None
 
 
 def _train_in_ranks(run: RunConfig, place: Place, wait: bool) -> None:
@@ -154,12 +153,11 @@ def _train_in_ranks(run: RunConfig, place: Place, wait: bool) -> None:
     try:
         run_ranks(job, place.gpus_per_run, place.threads)
     except WorkerDied as error:
-        mark_progress(place.run_folder(run), "failed", str(error))
+        _record_end(place.run_folder(run), "failed", error)
         raise
-    except RankFailed as error:
+    except (RankFailed, PartError) as error:
         if error.details:
-            _record_end(place.run_folder(run), "failed", error, error.details)
-            raise RunFailed(f"{error} (the traceback is in {place.run_folder(run) / 'error.txt'})") from None
+            _record_end(place.run_folder(run), "failed", error, without_password(error.details))
         raise
 
 
@@ -180,7 +178,14 @@ def _record_end(folder: Path, state: State, error: Exception, details: str | Non
     with contextlib.suppress(OSError):
         mark_progress(folder, state, without_password(str(error)) if state == "failed" else None)
         if details:
-            write_atomically(folder / "error.txt", details.encode())
+            write_atomically(folder / TRACEBACK_FILE, details.encode())
+
+
+def read_traceback(folder: Path) -> str:
+    """Return the traceback of a run that failed, kept in its folder; nothing if there is none."""
+    with contextlib.suppress(OSError):
+        return (folder / TRACEBACK_FILE).read_text(errors="replace")
+    return ""
 
 
 def train_run_in_worker(run: RunConfig, place: Place, context: bytes) -> None:

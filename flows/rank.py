@@ -18,7 +18,7 @@ from dash_core.device import choose_device
 from dash_core.errors import DashError, StopRequested, without_password
 from dash_core.parallel import joining
 from dash_core.parts import use_project
-from flows.experiment import RunFailed, train_alongside, train_run_in_worker
+from flows.experiment import RunFailed, read_traceback, train_alongside, train_run_in_worker
 from flows.services.child import ParentWatch
 from flows.services.notices import Sender, handle_warnings
 from flows.services.prefect_settings import is_private, read_environment_alone
@@ -43,7 +43,7 @@ def main(folder: Path) -> int:
         with joining(device, folder / STORE_FILE, rank, size) as ranks:
             _train_as_first(run, place, context) if ranks.first else train_alongside(run, place)
     except Exception as error:
-        leave_outcome(folder, rank, _meant(error, rank, size))
+        leave_outcome(folder, rank, _meant(error, rank, size, place.run_folder(run)))
         return 0 if isinstance(error, StopRequested) else 1
     leave_outcome(folder, rank, None)
     return 0
@@ -62,14 +62,14 @@ def _train_as_first(run: RunConfig, place: Place, context: bytes) -> None:
     train_run_in_worker(run, place, context)
 
 
-def _meant(error: Exception, rank: int, size: int) -> DashError:
-    """Return an error that can be sent; one that was not raised on purpose as RankFailed."""
+def _meant(error: Exception, rank: int, size: int, run_folder: Path) -> DashError:
+    """Return an error that can be sent; one that was not raised on purpose as RankFailed, with its traceback."""
     if isinstance(error, RunFailed):
-        return RankFailed(str(error))
+        return RankFailed(f"rank {rank} of {size}: {error}", read_traceback(run_folder))
     if isinstance(error, DashError):
         return error
     text = without_password("".join(traceback.format_exception_only(error)).strip())
-    return RankFailed(f"rank {rank} of {size}: {text}", without_password(traceback.format_exc()))
+    return RankFailed(f"rank {rank} of {size}: {text}", without_password("".join(traceback.format_exception(error))))
 
 
 if __name__ == "__main__":

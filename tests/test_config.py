@@ -87,12 +87,13 @@ def test_the_sections_of_a_setting_can_be_hashed_and_written_as_lists():
     assert len({params.model, params.training, params.optimizer, params.dataset}) == 4
     dumped = params.model_dump(mode="json")
     assert (dumped["model"]["frozen"], dumped["training"]["milestones"]) == (["a", "b"], [3, 5])
-    rates = parse(Params, {"optimizer": {"layer_rates": {"fc": 10.0, "conv1": 0.1}}})
-    assert rates.optimizer.layer_rates == (("conv1", 0.1), ("fc", 10.0))
+    rates = parse(Params, {"optimizer": {"lr_multipliers": {"fc": 10.0, "conv1": 0.1}}})
+    assert rates.optimizer.lr_multipliers == (("conv1", 0.1), ("fc", 10.0))
+    assert rates.model_dump(mode="json")["optimizer"]["lr_multipliers"] == {"conv1": 0.1, "fc": 10.0}
     assert parse(Params, rates.model_dump(mode="json")) == rates
     assert len({rates.optimizer, params.optimizer}) == 2
-    for wrong in ({"fc": 0.0}, {"fc": "fast"}, [1, 2], "fc", {1: 0.1}):
-        assert refusal({"optimizer": {"layer_rates": wrong}}).startswith("optimizer.layer_rates")
+    for wrong in ({"fc": 0.0}, {"fc": "fast"}, [1, 2], "fc", {1: 0.1}, {"": 0.1}):
+        assert refusal({"optimizer": {"lr_multipliers": wrong}}).startswith("optimizer.lr_multipliers")
     assert refusal({"model": {"frozen": "a"}}) == "model.frozen is a list, got 'a': set model.frozen=[a]"
 
 

@@ -1,13 +1,17 @@
 """Our optimisers are torch's, bit for bit: only torch's compiler is left aside."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from dash_core.config import OptimizerConfig
+from dash_core.errors import ConfigError
 from dash_core.optim import build_optimizer
+from dash_core.rehearsal import rehearse
+from tests import toy
 
 pytestmark = pytest.mark.processor
 
@@ -58,12 +62,12 @@ def test_gradients_are_tracked_again_after_a_step() -> None:
 @pytest.mark.parametrize("name", ["sgd", "sam", "adamw"])
 def test_a_layer_with_its_own_rate_is_trained_as_by_a_group_of_torchs_optimiser(name: str) -> None:
     """With lr 0.1 and a factor of 0.5 the second layer moves as with lr 0.05, the others as before."""
-    rates = OptimizerConfig(name=name, lr=0.1, layer_rates=(("2", 0.5),))
+    config = OptimizerConfig(name=name, lr=0.1, lr_multipliers={"2": 0.5})
     whole, half, own = network(), network(), network()
     optimizers = [
         build_optimizer(whole, OptimizerConfig(name=name, lr=0.1)),
         build_optimizer(half, OptimizerConfig(name=name, lr=0.05)),
-        build_optimizer(own, rates),
+        build_optimizer(own, config),
     ]
     assert [group["lr"] for group in optimizers[-1].param_groups] == [0.1, 0.05]
     for model, optimizer in zip((whole, half, own), optimizers, strict=True):
@@ -74,9 +78,35 @@ def test_a_layer_with_its_own_rate_is_trained_as_by_a_group_of_torchs_optimiser(
     assert not torch.equal(own[2].weight, whole[2].weight)
 
 
-def test_of_nested_layers_the_inner_ones_rate_counts_and_what_is_frozen_has_none() -> None:
+def test_of_nested_layers_the_inner_ones_rate_counts() -> None:
     model = nn.Sequential(network(), nn.Linear(3, 3))
-    model[0][0].requires_grad_(False)
-    config = OptimizerConfig(lr=1.0, layer_rates=(("0", 0.1), ("0.2", 0.01)))
+    config = OptimizerConfig(lr=1.0, lr_multipliers={"0": 0.1, "0.2": 0.01})
     groups = build_optimizer(model, config).param_groups
-    assert [(group["lr"], len(group["params"])) for group in groups] == [(1.0, 2), (0.01, 2)]
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(1.0, 2), (0.1, 2), (0.01, 2)]
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ("1", r"the model has no layer '1'; its layers: 0, 2|1 has no parameter of its own"),
+        ("first", "the model has no layer 'first'; its layers: 0, 1, 2"),
+        ("0", "0 has no parameter of its own that is trained; leave it out"),
+    ],
+)
+def test_a_rate_that_no_parameter_takes_is_refused(layer: str, words: str, tmp_path: Path) -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    with pytest.raises(ConfigError, match=rf"optimizer\.lr_multipliers: ({words})"):
+        build_optimizer(model, OptimizerConfig(lr_multipliers={layer: 0.1}))
+    run = toy.params(optimizer={"lr_multipliers": {"nowhere": 0.1}}).run("warm", 0)
+    with pytest.raises(ConfigError, match="no layer 'nowhere'"):
+        rehearse(run, toy.dataset())
+    with pytest.raises(ConfigError, match="no layer 'nowhere'"):
+        toy.trajectory(tmp_path, run, toy.dataset())
+
+
+def test_tied_weights_take_the_rate_of_the_first_layer_that_has_them() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    with pytest.raises(ConfigError, match="1 has no parameter of its own"):
+        build_optimizer(model, OptimizerConfig(lr_multipliers={"1": 0.1}))

@@ -7,8 +7,8 @@ from torchvision.transforms import v2
 from dash_core.augmentation import draw_augmentation
 from dash_core.config import parse
 from dash_core.errors import ConfigError
-from dash_core.rehearsal import rehearse
-from dash_core.transforms import check_transforms, transforms_of
+from dash_core.rehearsal import rehearse, rehearse_on
+from dash_core.transforms import transforms_of
 from flows.command_line.settings import check
 from tests import toy
 
@@ -31,8 +31,11 @@ def test_the_transforms_are_torchvisions_one_after_another():
     assert (whole.dtype, whole.shape) == (IMAGES.dtype, IMAGES.shape)
 
 
-def test_an_image_is_the_same_in_any_batch_and_the_global_generator_is_left_alone():
-    before, whole = torch.get_rng_state(), drawn()(IMAGES, slice(0, 6))
+def test_an_image_is_the_same_in_any_batch_and_batch_and_global_generators_are_left_alone():
+    before, kept = torch.get_rng_state(), IMAGES.clone()
+    drawn("torchvision:RandomErasing(p=1.0, inplace=True)")(IMAGES, slice(0, 6))
+    assert torch.equal(IMAGES, kept)
+    whole = drawn()(IMAGES, slice(0, 6))
     parts = [drawn()(IMAGES[rows].to(memory_format=torch.channels_last), rows) for rows in (slice(0, 2), slice(2, 6))]
     assert torch.equal(torch.cat(parts), whole)
     some = torch.tensor([4, 1])
@@ -59,7 +62,8 @@ def test_training_stopped_anywhere_in_an_epoch_ends_with_the_same_weights(tmp_pa
         ("RandomCrp(8)", r"no transform 'RandomCrp' \(did you mean 'RandomCrop'\?\)"),
         ("RandomCrop(", "cannot be read"),
         ("RandomCrop(8).__class__", "is no transform"),
-        ("RandomCrop(__import__('os'))", "RandomCrop"),
+        ("RandomCrop(__import__('os'))", "arguments are numbers, strings, lists and the like"),
+        ("RandomApply([RandomHorizontalFlip()])", "not other transforms"),
         ("RandomCrop(**{'size': 8})", "is no transform"),
         ("RandomCrop(height=8)", "unexpected keyword argument"),
         ("Transform", "no transform 'Transform'"),
@@ -80,17 +84,22 @@ def test_what_is_no_transform_is_refused_before_anything_starts(text, words):
     ("text", "words"),
     [
         ("Resize(4)", r"makes torch\.uint8 \[3, 4, 4\] of torch\.uint8 \[3, 8, 8\]; size and type must stay"),
-        ("ToPILImage", "fails on an image of"),
+        ("ConvertImageDtype", r"makes torch\.float32 \[3, 8, 8\]"),
+        ("ToPILImage", "makes Image of"),
         ("RandomCrop(99)", "fails on an image of"),
         ("MixUp(num_classes=4)", "fails on an image of"),  # it mixes the images of a batch, and their labels
+        ("RandomZoomOut(p=0.3)", "size and type must stay"),  # not by every seed
     ],
 )
-def test_transforms_that_do_not_fit_the_images_are_refused_before_training(text, words):
+def test_transforms_that_do_not_fit_the_images_are_refused_in_a_rehearsal_and_where_they_run(text, words, tmp_path):
+    training = {"augmentation": f"torchvision:{text}", "max_epochs": 3, "stop_accuracy": None}
+    run, data = toy.params(training=training).run("warm", 0), toy.dataset(channels=3)
     with pytest.raises(ConfigError, match=rf"training\.augmentation: .*{words}"):
-        check_transforms(f"torchvision:{text}", (3, 8, 8))
-    run = toy.params(training={"augmentation": f"torchvision:{text}"}).run("warm", 0)
+        rehearse(run, data)
     with pytest.raises(ConfigError, match=words):
-        rehearse(run, toy.dataset(channels=3))
+        rehearse_on((3, 8, 8), ["a", "b"], run)
+    with pytest.raises(ConfigError, match=words):
+        toy.advance(toy.trajectory(tmp_path, run, data))
 
 
 def test_an_unknown_name_says_what_there_is():

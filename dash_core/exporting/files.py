@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 GRAPH_FILE, GOLDEN_FILE, CARD_FILE = "model.pt2", "golden.npz", "model.json"
 FORMAT = 1
 TOLERANCE = 1e-4  # of a golden probability: machines round differently
-SAME = 1e-6  # of a probability: one machine computes it by the graph and by the model
+ROUNDING = 1e-6  # of a probability: one machine computes it by the graph and by the model
 GOLDEN_IMAGES = 8  # at most
 
 
@@ -43,10 +43,14 @@ class ExportError(DashError):
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a model's export needs beside the model: its card, and a few images, uint8 (n, H, W, C)."""
+    """What a model's export needs beside the model: its card, and a few images, uint8 (n, H, W, C).
+
+    tracer: shared by the exports of one architecture, which it traces once.
+    """
 
     card: ModelCard
     images: Tensor
+    tracer: "Tracer | None" = None
 
 
 @dataclass(frozen=True)
@@ -79,24 +83,35 @@ class Tracer:
     ) -> "ExportedProgram":
         """Return the graph of a classifier in eval mode, valid until the next call.
 
-        The graph of the last classifier is used again, with the new weights, if the two look alike and it answers
-        `images` as `expected`: a model may also depend on what is no weight and not in its text.
+        The graph of the last classifier is used again, with the new weights, if all else about the two is equal as far
+        as can be seen, and if it answers `images` as `expected`.
         """
         state = classifier.state_dict()
         shapes = [(name, tensor.shape, tensor.dtype) for name, tensor in state.items()]
-        kind = repr(classifier), shapes, card.image_shape, card.mean, card.std
+        kind = repr(classifier), shapes, _plain_attributes(classifier), card.image_shape, card.mean, card.std
         if self._program is not None and kind == self._kind:
             with torch.no_grad():
                 for name, tensor in self._program.state_dict.items():
                     tensor.copy_(state[name])
             with torch.inference_mode():
                 answers = self._program.module()(images).numpy()
-            if np.allclose(answers, expected, rtol=0, atol=SAME):
+            if np.allclose(answers, expected, rtol=0, atol=ROUNDING):
                 return self._program
         own = copy.deepcopy(classifier)  # whose tensors later weights are copied into
         self._program = torch.export.export(own, (_example(card),), dynamic_shapes=(_any_size(),))
         self._kind = kind
         return self._program
+
+
+def _plain_attributes(model: nn.Module) -> list[tuple[str, str, object]]:
+    """Return what a model's modules keep as numbers and texts, which their answers may depend on."""
+    plain = bool, int, float, str, bytes
+    return [
+        (path, name, value)
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, plain)
+    ]
 
 
 def export_model(
@@ -105,9 +120,9 @@ def export_model(
     """Write a model's files to `folder`, and return the SHA-256 of each by name.
 
     model: takes normalised images (N, C, H, W) and returns logits; it is left as it was found. golden_images: uint8
-    (n, H, W, C); the first few are kept. tracer: of several models of one kind. The first call in a process costs the
-    import of torch's exporter, seconds. A folder that contains the same model already is left as it is. ExportError if
-    the graph does not answer as the model does.
+    (n, H, W, C); the first few are kept. tracer: shared by the exports of one architecture, which it traces once. The
+    first call in a process costs the import of torch's exporter, seconds. A folder that contains the same model already
+    is left as it is. ExportError if the graph does not answer as the model does.
     """
     folder, golden_images = Path(folder), golden_images[:GOLDEN_IMAGES]
     classifier = RawImageClassifier(model, card.image_shape, card.mean, card.std)

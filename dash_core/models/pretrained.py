@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load as from_safetensors
 from torch import Tensor, nn
 
-from dash_core.config import ModelConfig, OptimizerConfig, nearest
+from dash_core.config import ModelConfig, nearest
 from dash_core.errors import ConfigError
 from dash_core.models import build_model, model_spec
 from dash_core.models.own import check_own_model, classifier_of
@@ -44,13 +44,11 @@ class InitialModel:
         """Names of the modules that are the classifier; of an own model, its last layer with one output a class."""
         return self._spec.head or classifier_of(self._new(0), self._classes)
 
-    def check(self, optimizer: OptimizerConfig | None = None) -> None:
+    def check(self) -> None:
         """Raise ConfigError if the network cannot be built, or if it is your own and does not take a batch of images.
 
-        optimizer: that will train it; its layers must be those of the network. Equal models are checked once a process.
+        Equal models are checked once a process.
         """
-        if optimizer and optimizer.layer_rates:
-            check_layer_rates(self(0), [layer for layer, _ in optimizer.layer_rates], self._config.frozen)
         if self._config.source is None:
             self(0)
             return
@@ -149,26 +147,11 @@ def _misfit(name: str, tensor: Tensor, weights: Mapping[str, Tensor]) -> str:
 
 def check_frozen(model: nn.Module, names: Sequence[str]) -> None:
     """Raise ConfigError unless each name is that of a layer of the model, and something is left to train."""
-    _check_layers(model, names, "model.frozen")
-    if all(_is_within(name, names) for name, _ in model.named_parameters()):
-        raise ConfigError("model.frozen: every layer is frozen, so that nothing is left to train")
-
-
-def check_layer_rates(model: nn.Module, names: Sequence[str], frozen: Sequence[str]) -> None:
-    """Raise ConfigError unless each name is that of a layer of the model with something to train."""
-    _check_layers(model, names, "optimizer.layer_rates")
-    for layer in names:
-        if all(_is_within(f"{layer}.{name}", frozen) for name, _ in model.get_submodule(layer).named_parameters()):
-            raise ConfigError(f"optimizer.layer_rates: {layer} has no parameter that is trained; leave it out")
-
-
-def _check_layers(model: nn.Module, names: Sequence[str], key: str) -> None:
     known = [name for name, _ in model.named_modules() if name]
     for name in names:
         if name not in known:
             top = ", ".join(name for name, _ in model.named_children())
-            raise ConfigError(f"{key}: the model has no layer {name!r}{nearest(name, known)}; its layers: {top}")
-
-
-def _is_within(parameter: str, layers: Sequence[str]) -> bool:
-    return parameter.startswith(tuple(f"{layer}." for layer in layers))
+            raise ConfigError(f"model.frozen: the model has no layer {name!r}{nearest(name, known)}; its layers: {top}")
+    prefixes = tuple(f"{name}." for name in names)
+    if all(f"{name}.".startswith(prefixes) for name, _ in model.named_parameters()):
+        raise ConfigError("model.frozen: every layer is frozen, so that nothing is left to train")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from dash_core.errors import ConfigError
 from dash_core.optim.eager import SGD, Adam, AdamW
 from dash_core.optim.sam import SAM
 
@@ -17,10 +18,10 @@ __all__ = ["SAM", "build_optimizer"]
 def build_optimizer(model: nn.Module, config: "OptimizerConfig") -> torch.optim.Optimizer:
     """Return a new optimiser over every parameter of the model that takes a gradient.
 
-    Layers of `config.layer_rates` have a parameter group each, with their own learning rate; the innermost that is
-    named counts.
+    A parameter's learning rate is `config.lr` times the multiplier of the innermost layer in `config.lr_multipliers`
+    that it belongs to, and each of these layers is a parameter group. ConfigError for a layer without such a parameter.
     """
-    parameters = _groups(model, config) if config.layer_rates else [p for p in model.parameters() if p.requires_grad]
+    parameters = _groups(model, config) if config.lr_multipliers else [p for p in model.parameters() if p.requires_grad]
     shared = {"lr": config.lr, "weight_decay": config.weight_decay or 0.0, "fused": True}
     if config.name == "sgd":
         return SGD(parameters, momentum=config.momentum, **shared)
@@ -31,12 +32,28 @@ def build_optimizer(model: nn.Module, config: "OptimizerConfig") -> torch.optim.
 
 
 def _groups(model: nn.Module, config: "OptimizerConfig") -> list[dict[str, Any]]:
-    rates = {"": 1.0, **dict(config.layer_rates)}
-    groups: dict[str, list[nn.Parameter]] = {layer: [] for layer in rates}
+    multipliers = {"": 1.0, **dict(config.lr_multipliers)}
+    groups: dict[str, list[nn.Parameter]] = {layer: [] for layer in multipliers}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            within = [layer for layer in rates if not layer or name.startswith(f"{layer}.")]
-            groups[max(within, key=len)].append(parameter)
+            layers = [layer for layer in multipliers if not layer or name.startswith(f"{layer}.")]
+            groups[max(layers, key=len)].append(parameter)
+    for layer, parameters in groups.items():
+        if layer and not parameters:
+            raise ConfigError(f"optimizer.lr_multipliers: {_why_empty(model, layer)}")
     return [
-        {"params": parameters, "lr": config.lr * rates[layer]} for layer, parameters in groups.items() if parameters
+        {"params": parameters, "lr": config.lr * multipliers[layer]}
+        for layer, parameters in groups.items()
+        if parameters
     ]
+
+
+def _why_empty(model: nn.Module, layer: str) -> str:
+    """Return why no parameter takes the learning rate of a layer."""
+    from dash_core.mistakes import nearest
+
+    known = [name for name, _ in model.named_modules() if name]
+    if layer in known:
+        return f"{layer} has no parameter of its own that is trained; leave it out"
+    top = ", ".join(name for name, _ in model.named_children())
+    return f"the model has no layer {layer!r}{nearest(layer, known)}; its layers: {top}"

@@ -127,7 +127,7 @@ def check_data(settings: "Params", place: "Place", console: "Console") -> "Datas
         for label in settings.compare.methods:
             check_plan(plan, settings.run(label, seed), dataset)
     shape, classes = dataset.train.image_shape, dataset.train.classes
-    InitialModel(settings.model, shape, classes).check(settings.optimizer)
+    InitialModel(settings.model, shape, classes).check()
     for label in settings.compare.methods:
         rehearse(settings.run(label, settings.seeds[0]), dataset)
     return dataset

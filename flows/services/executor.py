@@ -5,6 +5,8 @@ from typing import Any, Protocol, Self
 
 from dash_core.errors import DashError
 
+RANKS_SAVING_SECONDS = 60.0  # for a run of several processes, a large one, to save its state after it is asked to stop
+
 
 class WorkerDied(DashError):
     """The process of a run ended without an answer."""
@@ -46,7 +48,7 @@ def open_executor(size: int, threads: int, device: str, gpus_per_run: int = 1) -
     gpus_per_run: a worker starts so many processes for its run, which need longer to save their state.
     """
     from dash_core.device import visible_gpus
-    from flows.services.workers import RANKS_SAVING_SECONDS, WorkerPool
+    from flows.services.workers import WorkerPool
 
     saving = None if gpus_per_run == 1 else RANKS_SAVING_SECONDS
     return WorkerPool(size, threads, visible_gpus(device, gpus_per_run), saving)

@@ -121,13 +121,14 @@ def _raise_outcome(folder: Path, size: int, asked: bool = False) -> None:
             f"another compare.gpus_per_run{words}"
         )
     if errors:
-        raise RankFailed("; ".join(map(str, errors)), "\n".join(error.details for error in errors if error.details))
+        sentences, tracebacks = dict.fromkeys(map(str, errors)), [error.details for error in errors if error.details]
+        raise RankFailed("; ".join(sentences), "\n".join(tracebacks))
 
 
 class RankFailed(DashError):
     """A rank ended with an error that is not the user's fault; often because another rank was lost.
 
-    details: its traceback, or nothing.
+    details: the tracebacks, by rank; may be empty.
     """
 
     def __init__(self, message: str, details: str = "") -> None:

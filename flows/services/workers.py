@@ -30,7 +30,6 @@ from flows.services.prefect_settings import API_URL, is_private, read_environmen
 from tasks.store.stopping import STOPPING_SIGNALS, ignore_signals
 
 SAVING_SECONDS = 5.0  # for a run to save its state after it is asked to stop
-RANKS_SAVING_SECONDS = 60.0  # the same for a run that several processes train together: a larger one
 
 _parent: Connection | None = None  # in a worker: the pipe to the process whose pool it belongs to
 _parent_lock = threading.Lock()

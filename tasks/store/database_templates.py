@@ -1,6 +1,7 @@
-"""New databases as copies of templates that a package's own migrations made: the copy takes milliseconds, they seconds.
+"""New databases as copies of templates that a package's own migrations made.
 
-The first new database under a version of the package makes the template, which is kept in the user's cache folder.
+The copy takes milliseconds, the migrations take seconds. The first new database under a version of the package makes
+the template, which is kept in the user's cache folder.
 """
 
 import contextlib
@@ -14,12 +15,12 @@ from pathlib import Path
 from dash_core.files import write_atomically
 
 
-def template_of(package: str, migrated: Callable[[], bytes]) -> bytes:
+def template_of(package: str, migrate: Callable[[], bytes]) -> bytes:
     """Return the contents of a new database of the package's version.
 
-    migrated: makes them. It is called only if the cache has no undamaged template of this version; its errors pass.
+    migrate: makes them. It is called only if the cache has no undamaged template of this version; its errors pass.
     """
-    return _read(package) or _made(package, migrated)
+    return _read(package) or _make(package, migrate)
 
 
 def template_folder(package: str) -> Path:
@@ -37,16 +38,17 @@ def _read(package: str) -> bytes | None:
     """Return an undamaged template of this version from the cache, or None. A damaged one is removed."""
     with contextlib.suppress(OSError, RuntimeError):  # no cache folder, no home
         for path in template_folder(package).glob(_name(package, "*")):
-            contents = path.read_bytes()
-            if path.name == _name(package, hashlib.sha256(contents).hexdigest()):
-                return contents
-            path.unlink()
+            with contextlib.suppress(OSError):  # one that cannot be read or removed does not hide another
+                contents = path.read_bytes()
+                if path.name == _name(package, hashlib.sha256(contents).hexdigest()):
+                    return contents
+                path.unlink()
     return None
 
 
-def _made(package: str, migrated: Callable[[], bytes]) -> bytes:
+def _make(package: str, migrate: Callable[[], bytes]) -> bytes:
     """Make the contents, keep a copy in the cache where that can be written, and return them."""
-    contents = migrated()
+    contents = migrate()
     with contextlib.suppress(OSError, RuntimeError):
         write_atomically(template_folder(package) / _name(package, hashlib.sha256(contents).hexdigest()), contents)
     return contents

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 MOUNTS = Path("/proc/mounts")
-SHARED = {
-    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "smbfs", "afs", "pvfs2", "panfs", "wekafs"),
-    *("gfs2", "ocfs2", "9p", "virtiofs"),
-}
+NETWORK = {"afs", "cifs", "nfs", "nfs4", "smb3", "smbfs"}
+PARALLEL = {"beegfs", "ceph", "gpfs", "lustre", "panfs", "pvfs2", "wekafs"}
+SHARED = {"9p", "gfs2", "ocfs2", "virtiofs"} | NETWORK | PARALLEL
 OWN_TEMPORARY = Path(f"/var/tmp/dashpipe-{os.getuid() if hasattr(os, 'getuid') else 0}")
 LOCAL_FUSE = {"fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.gocryptfs", "fuse.encfs"}  # on disks of one machine
 

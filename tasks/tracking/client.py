@@ -207,8 +207,8 @@ def check_database(path: Path) -> None:
 def _create_database(path: Path) -> None:
     """Create a database file completely or not at all.
 
-    Half of one, after a kill, MLflow could never open again. What such a kill left is removed: one process at a time
-    creates the database.
+    MLflow could never open a database that a kill left half made. What such a kill left is removed: one process at a
+    time creates the database.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for unfinished in path.parent.glob(f"{UNFINISHED}*"):

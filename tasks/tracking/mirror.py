@@ -6,7 +6,7 @@ once, so the cost is linear in the records.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,9 +262,10 @@ class Mirror:
         if not self.failures.off("models"):
             with self.failures.apart("models"):
                 dataset = self._open_data()
-                model, example = final_model(run, dataset, self.folders), input_example(run, dataset)
+                model = final_model(run, dataset, self.folders)
+                example = replace(input_example(run, dataset), tracer=self._tracer)
                 try:
-                    log_model(self.uri, run_id, model, example=example, name=model_name(run), tracer=self._tracer)
+                    log_model(self.uri, run_id, model, example=example, name=model_name(run))
                 except ModelsUnknown as error:
                     self.failures.lack("models", error)
         took_all = not self.failures.reasons

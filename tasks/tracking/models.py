@@ -1,12 +1,11 @@
 """The final model of a run in MLflow: logged once, loadable without our code."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dash_core.errors import DashError
-from dash_core.exporting import ModelInput, Tracer, export_model
+from dash_core.exporting import ModelInput, export_model
 from tasks.tracking.client import client_of, silence
 from tasks.tracking.model_files import write_mlflow_model
 
@@ -20,15 +19,7 @@ class ModelsUnknown(DashError):
     """The tracking server is older than logged models."""
 
 
-def log_model(
-    uri: str,
-    run_id: str,
-    model: "nn.Module",
-    *,
-    example: ModelInput,
-    name: str = "model",
-    tracer: Tracer | None = None,
-) -> str:
+def log_model(uri: str, run_id: str, model: "nn.Module", *, example: ModelInput, name: str = "model") -> str:
     """Log the model as the run's `name` and return its MLflow id; a model logged before is left as it is,
     whatever its name.
 
@@ -36,22 +27,21 @@ def log_model(
     probabilities. It loads without our code and without unpickling, by `mlflow.pytorch.load_model` and as a
     `python_function`, from "runs:/<run_id>/<name>". The class names are in its metadata. The first call in a process
     costs the import of torch's exporter, some seconds. The model is left as it was found. A logged model that a
-    killed call left incomplete is completed. tracer: of several models of one kind. ModelsUnknown if the server is
-    older than MLflow 3.
+    killed call left incomplete is completed. ModelsUnknown if the server is older than MLflow 3.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, ErrorCode
 
     client = client_of(uri)
     try:
-        return _find_or_log(client, run_id, name, lambda logged: _upload(client, logged, model, example, tracer))
+        return _find_or_log(client, run_id, model, example, name)
     except MlflowException as error:
         if error.error_code == ErrorCode.Name(ENDPOINT_NOT_FOUND):
             raise ModelsUnknown("the server is older than MLflow 3 and keeps no models") from None
         raise
 
 
-def _find_or_log(client: "MlflowClient", run_id: str, name: str, upload: Callable[["LoggedModel"], None]) -> str:
+def _find_or_log(client: "MlflowClient", run_id: str, model: "nn.Module", example: ModelInput, name: str) -> str:
     """Return the id of the run's complete model; complete the one that a killed call began, or log it."""
     run = client.get_run(run_id)
     logged = _models_of(client, run)
@@ -60,7 +50,7 @@ def _find_or_log(client: "MlflowClient", run_id: str, name: str, upload: Callabl
     if kept is None:
         kept = client.create_logged_model(run.info.experiment_id, name=name, source_run_id=run_id)
     if not _is_ready(kept):
-        upload(kept)
+        _upload(client, kept, model, example)
     if kept.model_id not in outputs:
         _name_as_output(client, run_id, kept.model_id)  # last: only complete models are among a run's outputs
     for other in logged:
@@ -82,14 +72,12 @@ def _is_ready(model: "LoggedModel") -> bool:
     return model.status == LoggedModelStatus.READY
 
 
-def _upload(
-    client: "MlflowClient", logged: "LoggedModel", model: "nn.Module", example: ModelInput, tracer: Tracer | None
-) -> None:
+def _upload(client: "MlflowClient", logged: "LoggedModel", model: "nn.Module", example: ModelInput) -> None:
     """Send the model's files, replacing those that a killed call sent, and mark the logged model as ready."""
     from mlflow.models import Model
 
     with silence(), tempfile.TemporaryDirectory() as folder:
-        export_model(model, example.card, Path(folder) / "export", example.images, tracer)
+        export_model(model, example.card, Path(folder) / "export", example.images, example.tracer)
         described = Model(artifact_path=logged.artifact_location, run_id=logged.source_run_id, model_id=logged.model_id)
         write_mlflow_model(Path(folder) / "export", Path(folder) / "model", described)
         client.log_model_artifacts(logged.model_id, f"{folder}/model")

@@ -18,7 +18,7 @@ STOPS = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT]
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Have no signal ignored, as `nohup` leaves one, and put the handlers back: a command leaves its own."""
+    """Reset signals that `nohup` left ignored, and put the handlers back: a command leaves its own."""
     before = {number: signal.getsignal(number) for number in STOPS}
     for number in STOPS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

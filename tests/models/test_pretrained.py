@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dash_core.config import ModelConfig, OptimizerConfig, parse
+from dash_core.config import ModelConfig, parse
 from dash_core.data import Dataset
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS
@@ -148,21 +148,9 @@ def test_a_fine_tuned_run_that_was_stopped_has_the_bits_of_one_that_was_not(tmp_
     assert (tmp_path / "whole" / WEIGHTS_FILE).read_bytes() == (tmp_path / "parts" / WEIGHTS_FILE).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("rates", "frozen", "words"),
-    [
-        ({"blok1": 0.1}, [], r"no layer 'blok1' \(did you mean 'block1'\?\)"),
-        ({"block1": 0.1}, ["block1"], "block1 has no parameter that is trained"),
-    ],
-)
-def test_a_rate_of_a_layer_that_is_not_trained_is_refused(rates, frozen, words):
-    network = InitialModel(model_config(frozen=frozen), (1, 8, 8), 4)
-    with pytest.raises(ConfigError, match=rf"optimizer\.layer_rates: .*{words}"):
-        network.check(parse(OptimizerConfig, {"layer_rates": rates}))
-
-
 def test_a_layers_own_rate_is_part_of_a_runs_identity():
     plain, empty, own = (
-        toy.params(optimizer=given).run("warm", 0) for given in ({}, {"layer_rates": {}}, {"layer_rates": {"fc": 2.0}})
+        toy.params(optimizer=given).run("warm", 0)
+        for given in ({}, {"lr_multipliers": {}}, {"lr_multipliers": {"fc": 2.0}})
     )
     assert plain.id == empty.id != own.id

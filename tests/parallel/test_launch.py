@@ -9,7 +9,7 @@ import torch
 from dash_core.config import CompareConfig
 from dash_core.device import visible_gpus
 from dash_core.errors import ConfigError, StopRequested, TrainingError
-from flows import experiment
+from flows import experiment, rank
 from flows.command_line.settings import load_params
 from flows.experiment import RunFailed
 from flows.services import ranks
@@ -77,22 +77,29 @@ def test_an_error_meant_for_people_comes_before_what_it_led_to(tmp_path):
         ranks._raise_outcome(tmp_path, 2)
 
 
-def test_what_every_rank_says_is_said_and_the_traceback_kept_beside_the_run(tmp_path, monkeypatch):
+def test_what_every_rank_says_is_said_and_all_tracebacks_are_kept_beside_the_run(tmp_path, monkeypatch):
+    params = toy.params(compare={"device": "cpu", "gpus_per_run": 2})
+    place, run = place_of(params, tmp_path / "store", None), params.run("warm", 0)
+    folder = place.run_folder(run)
+    folder.mkdir(parents=True)
+    (folder / "error.txt").write_text("Traceback: the cause")  # as rank 0 leaves it
+
     def end(job, size, threads):
         (tmp_path / "ranks").mkdir()
-        ranks.leave_outcome(tmp_path / "ranks", 0, ranks.RankFailed("connection closed by peer"))
-        ranks.leave_outcome(tmp_path / "ranks", 1, ranks.RankFailed("rank 1 of 2: KeyError: 'a'", "Traceback: 'a'"))
+        cause = rank._meant(RunFailed(f"KeyError: 'a' (the traceback is in {folder / 'error.txt'})"), 0, 2, folder)
+        ranks.leave_outcome(tmp_path / "ranks", 0, cause)
+        ranks.leave_outcome(tmp_path / "ranks", 1, rank._meant(RuntimeError("closed by peer"), 1, 2, folder))
         ranks._raise_outcome(tmp_path / "ranks", size)
 
     monkeypatch.setattr(experiment, "run_ranks", end)
-    params = toy.params(compare={"device": "cpu", "gpus_per_run": 2})
-    place, run = place_of(params, tmp_path / "store", None), params.run("warm", 0)
-    place.run_folder(run).mkdir(parents=True)
-    said = r"connection closed by peer; rank 1 of 2: KeyError: 'a' \(the traceback is in .*error\.txt\)"
-    with pytest.raises(RunFailed, match=said):
+    with pytest.raises(ranks.RankFailed) as caught:
         experiment._train_in_ranks(run, place.model_copy(update={"orchestrated": False}), wait=True)
-    assert (place.run_folder(run) / "error.txt").read_text() == "Traceback: 'a'"
-    assert read_progress(place.run_folder(run)).state == "failed"
+    where = f"(the traceback is in {folder / 'error.txt'})"
+    assert str(caught.value) == f"rank 0 of 2: KeyError: 'a' {where}; rank 1 of 2: RuntimeError: closed by peer"
+    kept = (folder / "error.txt").read_text()
+    assert kept.startswith("Traceback: the cause\n")
+    assert "RuntimeError: closed by peer" in kept
+    assert read_progress(folder).state == "failed"
 
 
 def test_a_rank_that_left_no_word_is_named(tmp_path):
@@ -102,8 +109,8 @@ def test_a_rank_that_left_no_word_is_named(tmp_path):
 
 
 def test_ranks_that_all_ended_well_raise_nothing_and_a_stop_is_a_stop(tmp_path):
-    for rank in range(2):
-        ranks.leave_outcome(tmp_path, rank, None)
+    for number in range(2):
+        ranks.leave_outcome(tmp_path, number, None)
     ranks._raise_outcome(tmp_path, 2)
     with pytest.raises(StopRequested):
         ranks._raise_outcome(tmp_path, 3, asked=True)  # the third still imported when they were asked to stop

@@ -50,6 +50,14 @@ def test_a_damaged_template_is_made_again(cache, damage):
     assert template.read_bytes() == b"database 2"
 
 
+def test_a_damaged_template_that_cannot_be_removed_hides_no_other(cache):
+    migrations = Migrations()
+    template_of("mlflow", migrations)
+    (template,) = cache.iterdir()
+    (cache / template.name.replace("-sqlite-", "-sqlite-").replace(template.stem[-64:], "0" * 64)).mkdir()
+    assert template_of("mlflow", migrations) == b"database 1"
+
+
 def test_without_a_cache_each_new_database_is_migrated(tmp_path):
     migrations = Migrations()
     (tmp_path / "cache").write_text("no folder")

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from dash_core.data.normalisation import IMAGENET
+from dash_core.errors import ConfigError
 from dash_core.models.pretrained import InitialModel
 from tasks.store.stream.creating import begin, contract_for, first_delivery
 from tasks.store.stream.models import load_model
@@ -50,3 +51,16 @@ def test_the_first_champion_is_trained_from_it(begun):
     _, state = stream.read()
     model = load_model(stream, state, contract, state.champion)
     assert model.fc.out_features == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"optimizer": {"lr_multipliers": {"nowhere": 0.1}}}, "no layer 'nowhere'"),
+        ({"training": {"augmentation": "torchvision:Resize(4)"}}, "size and type must stay"),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_images_is_no_part_of_a_contract(tmp_path, setting, words):
+    first = first_delivery(small.deliver(tmp_path / "first", 16, seed=0))
+    with pytest.raises(ConfigError, match=words):
+        contract_for(first, toy.params(**setting), "dash", {"salt": "salt"}, {"gate": {"margin": 0.2}})

@@ -14,14 +14,13 @@ from dash_core.errors import ConfigError
 from flows.services.clusters.node import Answer, Question, fault_of, question_of
 from flows.services.clusters.remote import Call, Outcome
 from flows.services.environment import LOOPBACK
-from flows.services.executor import Stopped
+from flows.services.executor import RANKS_SAVING_SECONDS, Stopped
 from flows.services.notices import notices_of_command
 from flows.services.prefect_settings import API_URL
 from tasks.store.place import Crew, Place
 
 GPU_SHARE = 0.25  # of a GPU for a run, unless compare.cluster.gpus says otherwise; our choice, as RUNS_PER_GPU
 SAVING_SECONDS = 15.0  # for runs on other machines to save their states after they are asked to stop
-RANKS_SAVING_SECONDS = 60.0  # the same for runs that several processes train together: larger ones
 
 
 class Cluster(ABC):

@@ -18,6 +18,7 @@ from dash_core.data.image_folder import SUFFIXES
 from dash_core.data.normalisation import IMAGENET, ChannelSums
 from dash_core.errors import ConfigError, DataError
 from dash_core.files import write_atomically
+from dash_core.rehearsal import rehearse_on
 from dash_core.stream.contract import Contract
 from dash_core.stream.gate_config import Budget
 from tasks.store.stream.folder import STREAMS, StreamFolder
@@ -65,6 +66,7 @@ def contract_for(
     size, resize = _size(files, settings)
     mean, std = _statistics(files, channels, size, resize, settings)
     run = settings.run(method, settings.seeds[0])
+    rehearse_on((channels, size, size), names, run)
     return parse(
         Contract,
         {
