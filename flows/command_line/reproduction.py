@@ -13,6 +13,7 @@ from dash_core.data.presence import is_here
 from dash_core.device import choose_device, prepare_device
 from dash_core.errors import ConfigError, DashError, StopRequested
 from dash_core.views.reproduction import ITEMS, select
+from dash_core.views.reproduction.claims import Finding
 from dash_core.views.reproduction.expected import expected_seconds, training_rate
 from dash_core.views.reproduction.item import SCALES, Item
 from dash_core.views.reproduction.reproduced import Reproduced
@@ -96,14 +97,19 @@ def _reproduce_item(item: Item, selection: Selection, place: Place, console: Con
 
 def show(reproduced: Reproduced, place: Place, console: Console, seconds: float) -> None:
     """Print an item's verdicts, and where its page is."""
-    for finding in reproduced.findings:
-        console.print(f"{finding.judgement:14}", style=MARKS[finding.judgement], end="", highlight=False)
-        say(console, finding.claim.text)
-        console.print(f"{'':14}{finding.numbers}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    show_findings(reproduced.findings, console)
     if not reproduced.findings:
         console.print("no claim to check: see the page", highlight=False)
     folder = item_folder(place.store, reproduced.item.name, reproduced.scale, reproduced.overrides, reproduced.rule)
     say(console, f"page     {folder / PAGE_FILE} ({seconds:,.0f} s)")
+
+
+def show_findings(findings: Sequence[Finding], console: Console) -> None:
+    """Print claims with their verdicts and numbers."""
+    for finding in findings:
+        console.print(f"{finding.judgement:14}", style=MARKS[finding.judgement], end="", highlight=False)
+        say(console, finding.claim.text)
+        console.print(f"{'':14}{finding.numbers}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def reasons(failures: Mapping[str, str]) -> str:

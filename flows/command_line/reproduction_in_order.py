@@ -11,7 +11,7 @@ from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.device import choose_device, prepare_device
 from dash_core.errors import DashError
-from dash_core.views.reproduction.claims import Claim, find
+from dash_core.views.reproduction.claims import Claim, Finding, find
 from dash_core.views.reproduction.expected import RUN_OVERHEAD, run_flops, training_rate
 from dash_core.views.reproduction.item import Item
 from dash_core.views.reproduction.items_theory import simulated
@@ -20,7 +20,7 @@ from dash_core.views.reproduction.planning import by_claims_decided, more_seeds,
 from dash_core.views.rules import FIXED_SEEDS, GROUP_SEQUENTIAL, LAST_LOOK, Rule
 from flows.command_line.durations import seconds_of
 from flows.command_line.output import say
-from flows.command_line.reproduction import ReproductionFailed, Selection, about, reasons, show
+from flows.command_line.reproduction import ReproductionFailed, Selection, about, reasons, show, show_findings
 from flows.command_line.session import Session, check_data, services, standing_by
 from flows.compare import Deadline
 from flows.reproduce import NothingToShow, Ordered, reproduce_item, train_in_order
@@ -236,6 +236,7 @@ class _Study:
                     item.name, selection.scale, settings, self.place, selection.overrides, False, ordered
                 )
             except NothingToShow as error:
+                show_findings(self._judged(item), self.console)
                 say(self.console, str(error))
                 continue
             except DashError as error:
@@ -245,6 +246,15 @@ class _Study:
             show(reproduced, self.place, self.console, time.perf_counter() - started)
             if reproduced.failures:
                 self.broken[item.name] = reasons(reproduced.failures)
+
+    def _judged(self, item: Item) -> list[Finding]:
+        """Return the claims of an item without a page whose runs are complete, with their verdicts."""
+        if item.simulated:
+            return []
+        left, settings = self._left(item).keys(), self.settings[item.name]
+        needs = [(claim, self._runs_of(item, needed(claim, settings))) for claim in self._claims(item)]
+        claims = [claim for claim, runs in needs if runs and left.isdisjoint(runs)]
+        return find(claims, self._outcome(item), self.limits.rule) if claims else []
 
     def _left(self, item: Item) -> dict[str, RunConfig]:
         runs = self.wanted.get(item.name, {})

@@ -109,8 +109,17 @@ def test_a_budget_adds_no_seed_and_counts_the_runs_that_are_left(store, tmp_path
     assert "left     3 runs, about" in capsys.readouterr().out
 
 
+def test_an_item_without_a_page_still_tells_the_claims_whose_runs_are_complete(store, tmp_path, capsys):
+    store.deadline_after = 3
+    reproduce(store, tmp_path, Limits(budget=3600.0), "seeds=[0, 1, 2]")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "agree cold's steps grow with the data: the last experiment takes more than the middle one" in out
+    assert "cold's steps grow by more than warm's" not in out
+
+
 def test_a_prefect_server_takes_the_runs_of_all_items_as_parameters_of_one_flow(store, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduction_in_order, "by_claims_decided", lambda claims, seconds: list(seconds))
+    store.deadline_after = 0
     selection = Selection.of(["all"], "small", (), again=False)
     reproduce_in_order(selection, Limits(budget=3600.0), place_of(Params(), tmp_path, None), output_console())
     assert len(store.asked["order"]) > 400
