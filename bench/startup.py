@@ -43,7 +43,8 @@ def _seconds(words: list[str], store: Path) -> float:
     subprocess.run([DASHPIPE, *words], check=True, stdout=subprocess.DEVNULL)
     taken = time.perf_counter() - before
     begun = min(map(first_step, store.glob("runs/*")), default=started + taken) - started
-    shutil.rmtree(store / "runs", ignore_errors=True)
+    for earlier in ("runs", ".dashpipe/beginnings"):  # which the next command would take up
+        shutil.rmtree(store / earlier, ignore_errors=True)
     return begun
 
 
