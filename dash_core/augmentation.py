@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from dash_core.config import nearest
 from dash_core.errors import ConfigError
-from dash_core.transforms import is_torchvision, transformed, transforms_of
+from dash_core.parts import is_torchvision
+from dash_core.transforms import transformed, transforms_of
 
 CROP_PADDING = 4  # black pixels added on each side before a random crop
 MAX_DEGREES = 15.0  # of rotation, in either direction

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from dash_core.mistakes import nearest as nearest
 from dash_core.mistakes import parse as parse
 from dash_core.mistakes import shown as shown
-from dash_core.parts import DATASETS, LOSSES, MODELS, PLANS, TORCHVISION, is_path, source_digest
+from dash_core.parts import DATASETS, LOSSES, MODELS, PLANS, is_path, is_torchvision, source_digest
 from dash_core.protocols import STANDARD, Experiment, Protocol, ProtocolConfig
 from dash_core.section import (
     Accuracy,
@@ -233,7 +233,7 @@ class TrainingConfig(Section):
     @field_validator("augmentation")
     @classmethod
     def _ours_or_torchvisions(cls, augmentation: str | None) -> str | None:
-        if augmentation not in (None, *AUGMENTATION_NAMES) and not augmentation.startswith(TORCHVISION):
+        if augmentation not in (None, *AUGMENTATION_NAMES) and not is_torchvision(augmentation):
             known = f"{', '.join(AUGMENTATION_NAMES)}, or torchvision's, such as torchvision:RandAugment(magnitude=5)"
             suggestion = nearest(augmentation, AUGMENTATION_NAMES)
             raise ValueError(f"`augmentation`: unknown augmentation {shown(augmentation)}{suggestion}; known: {known}")

@@ -4,13 +4,16 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from dash_core.errors import ConfigError
 from dash_core.protocols import Protocol
 from dash_core.section import Section
+
+if TYPE_CHECKING:
+    from torch import nn
 
 UNION = ("literal['auto']", "constrained-int", "constrained-float")  # pydantic's names for parts of `X | "auto"`
 NO_SECTION = ("model_type", "model_attributes_type")  # pydantic's names for a value where a section belongs
@@ -46,6 +49,14 @@ def parse(kind: type[Section], content: object, where: str = "") -> Any:
         lines = list(dict.fromkeys(_explain(kind, mistake, where) for mistake in error.errors()))
         more = [f"... and {len(lines) - MOST_MISTAKES} more"] if len(lines) > MOST_MISTAKES else []
         raise ConfigError("\n".join(lines[:MOST_MISTAKES] + more)) from None
+
+
+def check_layer(key: str, name: str, model: "nn.Module") -> None:
+    """Raise ConfigError unless the model has a layer of this name. key: of the setting that names it."""
+    known = [path for path, _ in model.named_modules() if path]
+    if name not in known:
+        top = ", ".join(child for child, _ in model.named_children())
+        raise ConfigError(f"{key}: the model has no layer {name!r}{nearest(name, known)}; its layers: {top}")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -67,9 +67,14 @@ def project_folder() -> Path | None:
     return _finder.folder
 
 
+def is_torchvision(name: str) -> bool:
+    """Tell whether a name is that of a model or of transforms of torchvision."""
+    return name.startswith(TORCHVISION)
+
+
 def is_path(name: object) -> bool:
-    """Tell whether a name is an import path, module:name, and no model of torchvision."""
-    if not isinstance(name, str) or name.startswith(TORCHVISION):
+    """Tell whether a name is an import path, module:name, and no part of torchvision."""
+    if not isinstance(name, str) or is_torchvision(name):
         return False
     module, colon, attribute = name.partition(":")
     return bool(colon) and all(word.isidentifier() for word in [*module.split("."), *attribute.split(".")])

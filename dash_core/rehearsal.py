@@ -10,9 +10,8 @@ import torch
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, Dataset, ImageSet
 from dash_core.loss import check_own_loss
-from dash_core.parts import LOSSES, METHODS, MODELS, explained
+from dash_core.parts import LOSSES, METHODS, MODELS, explained, is_torchvision
 from dash_core.trajectory import Trajectory
-from dash_core.transforms import is_torchvision
 
 IMAGES = 16  # of training, in two chunks, and as many of test
 _rehearsed: set[str] = set()  # digests of the runs that this process has rehearsed
@@ -33,9 +32,9 @@ def rehearse(run: RunConfig, dataset: Dataset) -> None:
         return
     if own:
         check_own_loss(run.training.loss, dataset.train.classes)
-    kind, path = _rehearsed_part(run)
     plan = ChunkPlan.split(dataset.train, short.dataset, short.chunks, short.seed)
-    rehearsing = explained(kind, path, "a rehearsal of two experiments with a few images") if own else nullcontext()
+    what = "a rehearsal of two experiments with a few images"
+    rehearsing = explained(*_rehearsed_part(run), what) if own else nullcontext()
     with tempfile.TemporaryDirectory(prefix="dashpipe-rehearsal-") as folder, rehearsing:
         trajectory = Trajectory(short, dataset, plan, Path(folder), device=torch.device("cpu"))
         while trajectory.pending:

@@ -7,6 +7,7 @@ anywhere in an epoch change nothing. That is slower than our own augmentations, 
 import ast
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,11 +25,7 @@ KEY = "training.augmentation"
 EXAMPLE = "write torchvision's transforms as in Python, such as torchvision:RandomCrop(32, padding=4) + AugMix"
 
 
-def is_torchvision(augmentation: str) -> bool:
-    """Tell whether an augmentation is one of torchvision's transforms, or several."""
-    return augmentation.startswith(TORCHVISION)
-
-
+@cache
 def transforms_of(augmentation: str) -> Callable[[Tensor], Tensor]:
     """Return the transforms of `torchvision:A(…) + B(…)` as one function of an image, uint8 (C, H, W).
 

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load as from_safetensors
 from torch import Tensor, nn
 
-from dash_core.config import ModelConfig, nearest
+from dash_core.config import ModelConfig
 from dash_core.errors import ConfigError
+from dash_core.mistakes import check_layer
 from dash_core.models import build_model, model_spec
 from dash_core.models.own import check_own_model, classifier_of
 
@@ -147,11 +148,8 @@ def _misfit(name: str, tensor: Tensor, weights: Mapping[str, Tensor]) -> str:
 
 def check_frozen(model: nn.Module, names: Sequence[str]) -> None:
     """Raise ConfigError unless each name is that of a layer of the model, and something is left to train."""
-    known = [name for name, _ in model.named_modules() if name]
     for name in names:
-        if name not in known:
-            top = ", ".join(name for name, _ in model.named_children())
-            raise ConfigError(f"model.frozen: the model has no layer {name!r}{nearest(name, known)}; its layers: {top}")
+        check_layer("model.frozen", name, model)
     prefixes = tuple(f"{name}." for name in names)
     if all(f"{name}.".startswith(prefixes) for name, _ in model.named_parameters()):
         raise ConfigError("model.frozen: every layer is frozen, so that nothing is left to train")

@@ -40,7 +40,7 @@ def _groups(model: nn.Module, config: "OptimizerConfig") -> list[dict[str, Any]]
             groups[max(layers, key=len)].append(parameter)
     for layer, parameters in groups.items():
         if layer and not parameters:
-            raise ConfigError(f"optimizer.lr_multipliers: {_why_empty(model, layer)}")
+            _refuse(layer, model)
     return [
         {"params": parameters, "lr": config.lr * multipliers[layer]}
         for layer, parameters in groups.items()
@@ -48,12 +48,9 @@ def _groups(model: nn.Module, config: "OptimizerConfig") -> list[dict[str, Any]]
     ]
 
 
-def _why_empty(model: nn.Module, layer: str) -> str:
-    """Return why no parameter takes the learning rate of a layer."""
-    from dash_core.mistakes import nearest
+def _refuse(layer: str, model: nn.Module) -> None:
+    """Raise ConfigError that says why no parameter takes the learning rate of a layer."""
+    from dash_core.mistakes import check_layer  # needs pydantic, and `SAM` torch alone
 
-    known = [name for name, _ in model.named_modules() if name]
-    if layer in known:
-        return f"{layer} has no parameter of its own that is trained; leave it out"
-    top = ", ".join(name for name, _ in model.named_children())
-    return f"the model has no layer {layer!r}{nearest(layer, known)}; its layers: {top}"
+    check_layer("optimizer.lr_multipliers", layer, model)
+    raise ConfigError(f"optimizer.lr_multipliers: {layer} has no parameter of its own that is trained; leave it out")

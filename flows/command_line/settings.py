@@ -98,8 +98,9 @@ def check(params: Params) -> None:
 
 def _check_contradictions(params: Params, dataset: "DatasetSpec", model: "ModelSpec") -> None:
     """Raise ConfigError for settings that contradict each other, before a download and not after it."""
+    from dash_core.parts import is_torchvision
     from dash_core.recipes import resolve
-    from dash_core.transforms import is_torchvision, transforms_of
+    from dash_core.transforms import transforms_of
 
     name, images = dataset.name, dataset.train_size
     _, training = resolve(params.optimizer, params.training, name)
