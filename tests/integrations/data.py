@@ -28,6 +28,16 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoader, epochs: int) -> None:
+    """Train in plain torch, for comparison with a trainer."""
+    model.train()
+    for _ in range(epochs):
+        for inputs, labels in batches:
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 def assert_equal(given: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 0) -> None:
     assert list(given) == list(expected)
     for name, tensor in expected.items():

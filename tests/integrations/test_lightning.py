@@ -148,18 +148,9 @@ def test_three_arrivals_give_the_weights_of_the_same_loop_in_plain_torch(kit):
         if arrival:
             dash_(plain, [data.loader(n) for n in seen], floor=0.2)
         torch.manual_seed(arrival)
-        train(plain, data.loader(*seen, shuffle=True), epochs=3)
+        optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9)
+        data.train(plain, optimizer, data.loader(*seen, shuffle=True), epochs=3)
     inputs, labels = (torch.cat(tensors) for tensors in zip(*chunks_of(0, 1, 2), strict=True))
     accuracies = [(net.eval()(inputs).argmax(1) == labels).float().mean().item() for net in (module.net, plain)]
     assert min(accuracies) > 0.8
     data.assert_equal(data.state(module.net), data.state(plain), tolerance=1e-4)
-
-
-def train(model, loader, epochs: int) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    model.train()
-    for _ in range(epochs):
-        for inputs, labels in loader:
-            functional.cross_entropy(model(inputs), labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()

@@ -117,3 +117,19 @@ def test_the_callback_is_a_scikit_learn_object(kit):
     assert (copy.method, copy.shrink, copy.seed, copy.floor) == ("shrink_perturb", 0.4, 2, None)
     with pytest.raises(ValueError, match="dash has no parameter 'shrink'"):
         kit.WarmStart("dash", shrink=0.4)
+
+
+def test_three_arrivals_give_the_weights_of_the_same_loop_in_plain_torch(kit):
+    net = kit.net(kit.WarmStart("dash", floor=0.2), max_epochs=3)
+    net.initialize()
+    plain = data.network()
+    net.module_[3].p = plain[3].p = 0.0  # dropout draws from the global generator
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9)  # a warm start of skorch keeps its momentum
+    for arrival in range(3):
+        seen = range(arrival + 1)
+        net.fit(*rows(*seen))
+        if arrival:
+            dash_(plain, [data.loader(number) for number in seen], floor=0.2)
+        data.train(plain, optimizer, data.loader(*seen), epochs=3)
+    assert net.score(*rows(0, 1, 2)) > 0.8
+    data.assert_equal(data.state(net.module_), data.state(plain), tolerance=1e-4)

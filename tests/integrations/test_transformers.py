@@ -159,11 +159,5 @@ def test_three_arrivals_give_the_weights_of_the_same_loop_in_plain_torch(kit):
         trainer.train()
         if arrival:
             dash_(plain, [data.loader(n) for n in seen], floor=0.2)
-        optimizer = torch.optim.SGD(plain.parameters(), lr=0.05)
-        plain.train()
-        for _ in range(3):
-            for inputs, labels in data.loader(*seen):
-                functional.cross_entropy(plain(inputs), labels).backward()
-                optimizer.step()
-                optimizer.zero_grad()
+        data.train(plain, torch.optim.SGD(plain.parameters(), lr=0.05), data.loader(*seen), epochs=3)
     data.assert_equal(data.state(model.net), data.state(plain), tolerance=1e-4)
