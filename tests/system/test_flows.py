@@ -26,15 +26,7 @@ DEPLOYMENT = "compare-methods/nightly"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The deployment of prefect.yaml on a server of its own: (URL of the API, environment of its clients)."""
-    home = tmp_path_factory.mktemp("prefect")
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    environ = {name: value for name, value in os.environ.items() if name not in shell.FOREIGN}
-    environ |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": url, "DO_NOT_TRACK": "true"}
-    environ |= {"PREFECT_SERVER_UI_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with _service(["server", "start", "--host", "127.0.0.1", "--port", str(port)], environ, home / "server.log"):
-        assert shell.within(180, lambda: _answers(url)), (home / "server.log").read_text()
-        _prefect(environ, "work-pool", "create", "local", "--type", "process")
+    with serving(tmp_path_factory.mktemp("prefect")) as (url, environ, _):
         _prefect(environ, "--no-prompt", "deploy", "--all")
         yield url, environ
 
@@ -93,6 +85,21 @@ def test_process_worker_carries_a_run_of_the_deployment_out(server, tmp_path):
     assert {"digits · cnn3_small · warm · seed 0", "digits · cnn3_small · dash · seed 0"} <= names
 
 
+@contextlib.contextmanager
+def serving(home):
+    """Run a Prefect server with a work pool; yield (URL of its API, environment of its clients, the server)."""
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    environ = {name: value for name, value in os.environ.items() if name not in shell.FOREIGN}
+    environ |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": url, "DO_NOT_TRACK": "true"}
+    environ |= {"PREFECT_SERVER_UI_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    words = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with _service(words, environ, home / "server.log") as process:
+        assert shell.within(180, lambda: _answers(url)), (home / "server.log").read_text()
+        _prefect(environ, "work-pool", "create", "local", "--type", "process")
+        yield url, environ, process
+
+
 def _prefect(environ, *words):
     done = subprocess.run([PREFECT, *words], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -112,7 +119,7 @@ def _service(words, environ, log):
             start_new_session=True,
         )
     try:
-        yield
+        yield process
     finally:
         family = [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
         process.terminate()
