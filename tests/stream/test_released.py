@@ -1,7 +1,12 @@
 """From deliveries to what is served, shown and registered: the real parts together."""
 
 import json
+import os
 import re
+import signal
+import socket
+import subprocess
+import urllib.request
 
 import mlflow
 import numpy as np
@@ -14,6 +19,7 @@ from tasks.tracking.address import tracking_uri
 from tasks.tracking.client import client_of
 from tasks.tracking.stream_mirror import mirror_stream
 from tests.stream.small import create, deliver, pixels, place, run
+from tests.system.shell import PROGRAM, within
 
 pytestmark = pytest.mark.slow
 
@@ -52,3 +58,33 @@ def test_what_is_released_is_served_shown_and_registered(tmp_path, monkeypatch):
     card = json.loads((stream.path / "models" / state.champion / "export" / "model.json").read_text())
     assert card["facts"]["weights_sha256"] == state.models[state.champion].weights_sha256
     np.testing.assert_allclose(scorer.predict(golden["images"]), golden["probabilities"], atol=1e-4)
+    served = served_by_mlflow("models:/toy@champion", tracking_uri(tmp_path), raw, tmp_path / "serve.log")
+    np.testing.assert_allclose(served, scorer.predict(raw), atol=1e-6)
+
+
+def served_by_mlflow(model, uri, images, log):
+    """Return what `mlflow models serve` answers for images."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [PROGRAM.with_name("mlflow"), "models", "serve", "-m", model, "--env-manager", "local", "-p", str(port)]
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"}
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=environ, stdout=file, stderr=file, start_new_session=True)
+    try:
+        assert within(120, lambda: answers(url)), log.read_text()
+        body = json.dumps({"inputs": images.tolist()}).encode()
+        request = urllib.request.Request(f"{url}/invocations", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return np.array(json.loads(answer.read())["predictions"])
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(f"{url}/ping", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
