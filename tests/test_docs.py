@@ -1,4 +1,4 @@
-"""The code in README.md and docs/**/*.md: Python blocks run, page by page; commands and their options exist."""
+"""The code in README.md and docs/**/*.md: Python runs, page by page; commands and their options exist."""
 
 import importlib.util
 import re
@@ -10,38 +10,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "packaging" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+from tests.pages import PAGES, ROOT, blocks, name
+
 INLINE = re.compile(r"`((?:uv run )?dashpipe [^`\n]+)`")
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """Return the Python blocks of a page: (the comment above, code), at the lines at which they are in the page."""
-    text = page.read_text(encoding="utf-8")
-    return [
-        (found["mark"] or "", "\n" * text.count("\n", 0, found.start("code")) + found["code"])
-        for found in BLOCK.finditer(text)
-    ]
-
-
 def run(page: Path, *, extras: bool, **names: object) -> None:
-    """Run the blocks of a page one after the other in one namespace, with or without those that need an extra."""
-    for mark, code in blocks(page):
-        library = mark.removeprefix("needs: ") if mark.startswith("needs: ") else None
-        if mark.startswith("not run: ") or (library and not (extras and importlib.util.find_spec(library))):
-            continue
-        exec(compile(code, page, "exec"), names)
+    """Run the Python of a page, block by block in one namespace, with or without those that need an extra."""
+    for block in blocks(page, "python"):
+        if block.is_run and not (block.needs and not (extras and importlib.util.find_spec(block.needs))):
+            exec(compile("\n" * block.line + block.code, page, "exec"), names)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.relative_to(ROOT).as_posix()
-)
-def test_every_python_block_is_complete_and_the_page_says_why_one_is_not_run(page):
-    for mark, code in blocks(page):
-        compile(code, page, "exec")
-        assert not mark or re.match(r"needs: \w+$|not run: \w.{10}", mark), mark
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "python", ""))], ids=name)
+def test_every_block_is_complete_and_the_page_says_why_one_is_not_run(page):
+    for block in blocks(page, "python", ""):
+        assert not block.mark or re.match(r"needs: \w+$|run smaller$|not run: \w.{10}", block.mark), block.mark
+        if block.language == "python":
+            compile(block.code, page, "exec")
 
 
 @pytest.mark.parametrize(
@@ -65,10 +51,8 @@ def test_the_blocks_that_need_other_libraries_run(tmp_path, monkeypatch):
 
 def commands(page: Path) -> Iterator[list[str]]:
     """Yield the words after `dashpipe` of each command of a page, in its blocks and in its text."""
-    text = page.read_text(encoding="utf-8")
-    shell = (found["code"] for found in FENCED.finditer(text) if found["language"] in ("", "bash", "sh"))
-    lines = [line for code in shell for line in code.replace("\\\n", " ").splitlines()]
-    for line in [*lines, *INLINE.findall(text)]:
+    lines = [line for block in blocks(page, "") for line in block.code.replace("\\\n", " ").splitlines()]
+    for line in [*lines, *INLINE.findall(page.read_text(encoding="utf-8"))]:
         if "dashpipe" not in line or line.count("'") % 2:
             continue
         words = shlex.split(line, comments=True)
@@ -77,9 +61,7 @@ def commands(page: Path) -> Iterator[list[str]]:
                 yield list(takewhile(lambda word: word not in ("&&", "|", ">", ";"), words[start + 1 :]))
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(commands(page))], ids=lambda page: page.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(commands(page))], ids=name)
 def test_every_command_and_option_that_a_page_names_is_there(page):
     from typer.main import get_command
 
@@ -109,9 +91,7 @@ def settings(page: Path) -> Iterator[list[str]]:
             yield given
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(settings(page))], ids=lambda page: page.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(settings(page))], ids=name)
 def test_every_setting_that_a_page_gives_a_command_is_taken(page):
     from flows.command_line.settings import load_params
 
@@ -124,6 +104,5 @@ def test_every_yaml_block_of_the_page_of_settings_is_taken():
     from dash_core.config import parse
     from flows.command_line.settings import check
 
-    for found in FENCED.finditer((ROOT / "docs" / "settings.md").read_text(encoding="utf-8")):
-        if found["language"] == "yaml":
-            check(parse(Params, {"dataset": {"name": "cifar10"}, **yaml.safe_load(found["code"])}))
+    for block in blocks(ROOT / "docs" / "settings.md", "yaml"):
+        check(parse(Params, {"dataset": {"name": "cifar10"}, **yaml.safe_load(block.code)}))
