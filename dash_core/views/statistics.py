@@ -87,16 +87,29 @@ class PairedDifference:
 
     def write(self) -> str:
         """Return the difference in words, without the column's title, which the heading above it shows."""
-        digits = f"z,.{self.column.digits}f"  # z: no minus sign on a value that rounds to 0
-        unit = _UNITS.get(self.column.key, self.column.title)
-        text = f"{self.label} − {self.reference} = {_number(self.mean, '+' + digits)} {unit}"
+        text = f"{self.label} − {self.reference} = {self._mean}"
         if self.low is None or self.high is None:
             return f"{text}, {len(self.seeds)} paired seed{'s' if len(self.seeds) > 1 else ''}: no interval"
         if self.low == self.high:
             return f"{text} in each of {len(self.seeds)} paired seeds: without a spread the interval has no width"
-        interval = f"[{_number(self.low, digits)}, {_number(self.high, digits)}]"
         kind = "sequential CI" if self.rule.sequential else "CI"
-        return f"{text}, {100 * self.level:g} % {kind} {interval}, {len(self.seeds)} paired seeds"
+        return f"{text}, {100 * self.level:g} % {kind} {self._interval}, {len(self.seeds)} paired seeds"
+
+    def write_briefly(self) -> str:
+        """Return the mean, and the interval if it has a width, beside a difference that is written in full."""
+        return self._mean if self.low is None or self.low == self.high else f"{self._mean} {self._interval}"
+
+    @property
+    def _mean(self) -> str:
+        return f"{_number(self.mean, '+' + self._digits)} {_UNITS.get(self.column.key, self.column.title)}"
+
+    @property
+    def _interval(self) -> str:
+        return f"[{_number(self.low, self._digits)}, {_number(self.high, self._digits)}]"
+
+    @property
+    def _digits(self) -> str:
+        return f"z,.{self.column.digits}f"  # z: no minus sign on a value that rounds to 0
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ COLUMNS = (
     Column("teraflops", "TFLOPs", lambda r: total_cost(r).flops, 3, 1e-12, True, ("warm",)),
     Column("seconds", "Seconds", lambda r: total_cost(r).seconds, 1, 1, True, ("warm",)),
 )
+BY_KEY = {column.key: column for column in COLUMNS}
 BALANCED = Column("last_balanced_accuracy", "Last bal. acc. %", lambda r: r[-1].balanced, 2, 100)
 UNBALANCED = 0.005  # a difference between accuracy and balanced accuracy from which tables show both
 

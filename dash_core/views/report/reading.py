@@ -12,9 +12,9 @@ from dash_core.views.statistics import (
     reference_of,
     seed_warnings,
 )
-from dash_core.views.summary import COLUMNS, MethodRuns, best, listed, sameness, summarise
+from dash_core.views.summary import BY_KEY, COLUMNS, MethodRuns, best, listed, sameness, summarise
 
-ACCURACY = next(column for column in COLUMNS if column.key == "last_accuracy")
+ACCURACY, AVERAGE = BY_KEY["last_accuracy"], BY_KEY["average_accuracy"]
 COSTS = {"average_steps": "steps", "teraflops": "TFLOPs", "seconds": "seconds"}
 
 
@@ -107,7 +107,7 @@ def reading(content: ReportContent) -> list[str]:
 
 
 def findings(content: ReportContent) -> list[str]:
-    """Return the best method, and for each method its difference from the reference and its cost."""
+    """Return the best method, and for each method its differences from the reference and its cost."""
     complete = [method for method in content.methods if method.runs]
     if not complete:
         return ["No run is complete: there are no numbers yet."]
@@ -115,8 +115,15 @@ def findings(content: ReportContent) -> list[str]:
     if reference is None:
         return [_best(complete), "No run of cold, the reference, is complete: no differences can be given."]
     by_label = {method.label: method for method in complete}
-    differences = paired_differences(complete, reference, [ACCURACY])
-    return [_best(complete), *(f"{_difference(d)} {_cost(d, by_label[d.label], reference)}" for d in differences)]
+    last, average = (paired_differences(complete, reference, [column]) for column in (ACCURACY, AVERAGE))
+    return [
+        _best(complete),
+        *(
+            f"{_difference(one)} On average over the experiments: {mean.write_briefly()}. "
+            f"{_cost(one, by_label[one.label], reference)}"
+            for one, mean in zip(last, average, strict=True)
+        ),
+    ]
 
 
 def warnings(content: ReportContent) -> list[str]:

@@ -16,10 +16,9 @@ from dash_core.views.statistics import (
     reach,
     reference_of,
 )
-from dash_core.views.summary import COLUMNS, Column, MethodRuns
+from dash_core.views.summary import BY_KEY, COLUMNS, Column, MethodRuns
 from dash_core.views.tables import Cell, Table
 
-BY_KEY = {column.key: column for column in COLUMNS}
 NOTHING = "–"
 MOST_ROWS = 100  # experiments in a table, about
 BOUND = "\N{NO-BREAK SPACE}"  # keeps a cell from being broken here

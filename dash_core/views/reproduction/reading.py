@@ -7,9 +7,8 @@ import numpy as np
 
 from dash_core.records import ChunkRecord
 from dash_core.views.reproduction.outcome import Outcome
-from dash_core.views.summary import COLUMNS, Column, Records
+from dash_core.views.summary import BY_KEY, Column, Records
 
-BY_KEY = {column.key: column for column in COLUMNS}
 LAST_ACCURACY = BY_KEY["last_accuracy"]
 AVERAGE_ACCURACY = BY_KEY["average_accuracy"]
 LAST_STEPS = BY_KEY["last_steps"]

@@ -9,6 +9,7 @@ from dash_core.views.report.reading import findings, headline, listed, reading, 
 from tests.views.report.contents import content, runs
 
 COLD = runs("cold", 0.80, 0.81, 0.82, 0.83, 0.84)
+MEAN = "On average over the experiments:"
 SAME = "dash’s whole run took 1.00× the steps, 1.00× the TFLOPs and 1.00× the seconds of cold’s."
 FIVE = "run at least 5 before you conclude"
 
@@ -18,6 +19,7 @@ def test_a_clear_difference_is_stated_with_its_interval_and_pairs():
     assert reading(content(COLD, dash)) == [
         "Best mean last test accuracy: dash, 83.80 %.",
         "Last test accuracy: dash − cold = +1.80 points, 95 % CI [1.46, 2.14], 5 paired seeds: dash is more accurate. "
+        f"{MEAN} +1.80 points [1.46, 2.14]. "
         "dash’s whole run took 0.40× the steps, 0.40× the TFLOPs and 0.40× the seconds of cold’s.",
     ]
 
@@ -27,7 +29,7 @@ def test_a_method_that_is_clearly_worse_is_called_less_accurate():
     assert findings(content(COLD, warm))[:2] == [
         "Best mean last test accuracy: cold, 82.00 %.",
         "Last test accuracy: warm − cold = −1.80 points, 95 % CI [−2.14, −1.46], 5 paired seeds: "
-        f"warm is less accurate. {SAME.replace('dash', 'warm')}",
+        f"warm is less accurate. {MEAN} −1.80 points [−2.14, −1.46]. {SAME.replace('dash', 'warm')}",
     ]
 
 
@@ -35,7 +37,7 @@ def test_where_the_interval_includes_0_no_difference_is_told():
     dash = runs("dash", 0.82, 0.79, 0.84, 0.81, 0.85)  # +2, -2, +2, -2, +1
     assert findings(content(COLD, dash))[1] == (
         "Last test accuracy: dash − cold = +0.20 points, 95 % CI [−2.34, 2.74], 5 paired seeds: "
-        f"no difference can be told. {SAME}"
+        f"no difference can be told. {MEAN} +0.20 points [−2.34, 2.74]. {SAME}"
     )
 
 
@@ -43,7 +45,7 @@ def test_two_seeds_are_too_few_for_a_clear_difference():
     said = reading(content(runs("cold", 0.80, 0.81), runs("dash", 0.82, 0.8302), planned=2))
     assert said[1] == (
         "Last test accuracy: dash − cold = +2.01 points, 95 % CI [1.88, 2.14], 2 paired seeds: "
-        f"with fewer than 3 pairs no difference is called clear. {SAME}"
+        f"with fewer than 3 pairs no difference is called clear. {MEAN} +2.01 points [1.88, 2.14]. {SAME}"
     )
     assert said[2:] == [
         f"With 2 paired seeds the intervals are wide and lean on the assumption of normal differences (dash): {FIVE}."
@@ -54,7 +56,7 @@ def test_equal_differences_have_no_verdict():
     dash = runs("dash", 0.81, 0.82, 0.83, 0.84, 0.85)
     assert findings(content(COLD, dash))[1] == (
         "Last test accuracy: dash − cold = +1.00 points in each of 5 paired seeds: "
-        f"without a spread the interval has no width. {SAME}"
+        f"without a spread the interval has no width. {MEAN} +1.00 points. {SAME}"
     )
 
 
@@ -62,6 +64,7 @@ def test_one_seed_has_no_interval():
     assert reading(content(runs("cold", 0.80), runs("dash", 0.82, steps=50), planned=1)) == [
         "Best mean last test accuracy: dash, 82.00 %.",
         "Last test accuracy: dash − cold = +2.00 points, 1 paired seed: no interval. "
+        f"{MEAN} +2.00 points. "
         "dash’s whole run took 0.50× the steps, 0.50× the TFLOPs and 0.50× the seconds of cold’s.",
         f"With 1 seed no spread can be given (cold, dash): {FIVE}.",
     ]
