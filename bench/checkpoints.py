@@ -18,7 +18,8 @@ from dash_core.comparison import Params
 from dash_core.config import CompareConfig, parse
 from dash_core.data import ChunkPlan
 from dash_core.device import choose_device, describe_machine, prepare_device
-from dash_core.trajectory import Trajectory, Watch
+from dash_core.run_state import Watch
+from dash_core.trajectory import Trajectory
 from tests import toy
 
 

@@ -22,7 +22,8 @@ from dash_core.errors import StopRequested
 from dash_core.interventions import INTERVENTIONS, dash
 from dash_core.interventions.dash import Dash
 from dash_core.records import ChunkRecord
-from dash_core.trajectory import Trajectory, Watch
+from dash_core.run_state import Watch
+from dash_core.trajectory import Trajectory
 
 CPU = torch.device("cpu")
 BASE = {

@@ -27,7 +27,8 @@ from dash_core.data import ChunkPlan, Dataset
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.errors import StopRequested
 from dash_core.precision import has_bf16
-from dash_core.trajectory import Trajectory, Watch
+from dash_core.run_state import Watch
+from dash_core.trajectory import Trajectory
 from tests import toy
 
 BATCH, SKIPPED = 128, 2  # images a step; steps that are not timed, at each start

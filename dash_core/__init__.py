@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dash_core.learner import Learner
     from dash_core.optim import SAM
     from dash_core.penalties import l2_init_penalty, l2_init_penalty_authors
+    from dash_core.run_state import Watch
     from dash_core.shrinking import (
         LeftAloneWarning,
         ShrinkReport,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
         shrink_along_,
         shrink_perturb_,
     )
-    from dash_core.trajectory import Steps, Trajectory, Watch
+    from dash_core.trajectory import Steps, Trajectory
 
 __all__ = [
     "SAM",
@@ -71,11 +72,12 @@ _NAMES_BY_MODULE = {
     "learner": ("Learner",),
     "optim": ("SAM",),
     "penalties": ("l2_init_penalty", "l2_init_penalty_authors"),
+    "run_state": ("Watch",),
     "shrinking": (
         *("LeftAloneWarning", "ShrinkReport", "ShrinkReports"),
         *("averaged_gradient", "dash_", "dash_batches_", "find_weights", "shrink_", "shrink_along_", "shrink_perturb_"),
     ),
-    "trajectory": ("Steps", "Trajectory", "Watch"),
+    "trajectory": ("Steps", "Trajectory"),
 }
 sys.meta_path.insert(0, MissingExtras())  # before the finder of files
 _MODULES = {name: f"dash_core.{module}" for module, names in _NAMES_BY_MODULE.items() for name in names}

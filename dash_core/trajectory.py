@@ -3,19 +3,14 @@
 The run's folder contains `chunks.jsonl` (one record an experiment), `state.ckpt` (until the run is complete), and at
 the end `weights.safetensors` and `result.json`. The result is written last: a run with a result is complete.
 
-The state is saved after each experiment and, during training, every so many seconds between two steps; training
-continues while the file is written. A state saved between two experiments does not contain the next intervention, so
-it is applied when the run continues. A state saved during training contains it, so it is not applied again. An
-intervention is therefore never applied twice and never skipped.
+The run's state on the disk, from which it continues, is `dash_core.run_state`.
 """
 
 import itertools
-import logging
 import math
-import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +18,11 @@ from typing import Any
 import torch
 
 from dash_core.beginnings import Course, State
-from dash_core.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoint
 from dash_core.config import RunConfig
-from dash_core.cost import LIMITED, NO_LIMIT, Cost, Limit
+from dash_core.cost import LIMITED, NO_LIMIT, Limit
 from dash_core.data import ChunkPlan, Dataset
 from dash_core.diagnostics import Subject, When, diagnose, diagnostics_named
-from dash_core.errors import ConfigError, RecordError, StopRequested, TrainingError
+from dash_core.errors import ConfigError, StopRequested, TrainingError
 from dash_core.evaluation import Evaluation, evaluate
 from dash_core.interventions import build_intervention
 from dash_core.learner import Learner
@@ -44,69 +38,15 @@ from dash_core.parts import DATASETS, LOSSES, METHODS, MODELS, PLANS, check_sour
 from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve_run
 from dash_core.records import (
-    RECORDS_FILE,
     ChunkRecord,
-    append_record,
     balanced_accuracy,
     check_present,
     milliseconds,
-    rewrite_records,
 )
-from dash_core.result import kept_weights_file, remove_result, write_result, write_weights
+from dash_core.result import kept_weights_file, write_result, write_weights
 from dash_core.run_images import RunImages
+from dash_core.run_state import NO_WATCH, Earlier, Intervened, RunState, Watch
 from dash_core.training import EpochReport, Moment, Observers, TrainingOutcome, Validation, train_chunk
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Follows a run and says when its state is saved; none of it changes a result.
-
-    after_epoch: called after each epoch. stop: called after each step; True saves the state and stops the run.
-    seconds: between two saves during training. before_write: called before each write to the run's folder, also on the
-    thread that writes states; an error of it prevents the write and ends the run. after_save: called on that thread
-    with the state that is on disk; it may read its records and its moment, and no tensor.
-    """
-
-    after_epoch: Callable[[EpochReport], None] = lambda report: None
-    stop: Callable[[], bool] = lambda: False
-    seconds: float = 60.0
-    before_write: Callable[[], None] = lambda: None
-    after_save: Callable[[Mapping[str, Any]], None] = lambda state: None
-
-
-NO_WATCH = Watch()
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """The state after the first chunks of the same run, from which a run over more chunks starts.
-
-    file: a checkpoint. identity: what it must be of: the run over those chunks, their plan and the precision; the code
-    may have changed since.
-    """
-
-    file: Path
-    identity: Mapping[str, Any]
-
-    def load(self) -> dict[str, Any]:
-        """Return the state; RecordError unless it is the expected one."""
-        state = load_checkpoint(self.file, keep_damaged=True)
-        if state is None or any(state["identity"].get(key) != value for key, value in self.identity.items()):
-            raise RecordError(f"{self.file} is not the state of the model that training continues from; bring it back")
-        return state
-
-
-@dataclass(frozen=True)
-class Intervened:
-    """An experiment that is ready to be trained.
-
-    diagnostics: measured so far, by name. begun: where its training was interrupted; None: it has not begun.
-    """
-
-    diagnostics: Mapping[str, float]
-    begun: Moment | None = None
 
 
 @dataclass(frozen=True)
@@ -161,11 +101,8 @@ class Trajectory:
         self.plan = plan
         self._classes = dataset.train.classes
         self._watch = watch
-        self._earlier = earlier
         self._limit = limit
         self._keep_weights = frozenset(keep_weights)
-        self._checkpoint = folder / "state.ckpt"
-        self._writer = CheckpointWriter(self._checkpoint, watch.before_write, watch.after_save)
         optimizer, training = resolve_run(run)
         self.intervention = build_intervention(run.method.intervention, run.method.parameters)
         self._measures = diagnostics_named(run.diagnostics)
@@ -187,14 +124,19 @@ class Trajectory:
         self._training = training.model_copy(update={"precision": precision})
         self.identity = {"run": run.digest, "split": plan.digest, "code": code, "precision": precision}
         self.course = Course.of(run, self.identity, optimizer, self._training, self.intervention)
-        self._find_beginning = find_beginning
-        self.records: list[ChunkRecord] = []
-        self._taken_from: str | None = None  # the run that trained the first epochs of the interrupted experiment
-        self._interrupted: dict[int, Intervened] = {}  # the experiment, if any, whose training a saved state is in
         self._begun = 0  # the last experiment that this object has begun; it begins none twice
-        self._saved_at = time.monotonic()
-        self.rank_counts = {ranks.size}  # numbers of ranks that have trained this run
-        self._take_up()
+        self._state = RunState(run.id, folder, self.identity, self.learner, watch)
+        self._state.take_up(earlier, lambda: self._beginning(find_beginning))
+
+    @property
+    def records(self) -> list[ChunkRecord]:
+        """The records of the experiments that are over."""
+        return self._state.progress.records
+
+    @property
+    def rank_counts(self) -> set[int]:
+        """Numbers of ranks that have trained this run."""
+        return self._state.progress.rank_counts
 
     @property
     def pending(self) -> range:
@@ -222,8 +164,8 @@ class Trajectory:
                 f"over {self.folder}, which continues from the last saved state"
             )
         self._begun = experiment
-        if experiment in self._interrupted:
-            return self._interrupted[experiment]
+        if self._state.progress.interrupted:
+            return self._state.progress.interrupted
         diagnostics: dict[str, float] = {}
         if self._schedule[experiment - 1].intervene:
             diagnostics |= self._diagnose("before_intervention", experiment)
@@ -251,20 +193,22 @@ class Trajectory:
         def after_step(moment: Callable[[], Moment]) -> None:
             if self._is_over(next(steps)):  # before the state is saved: one saved here would train another step
                 raise _LimitReached(moment())
-            self._after_step(moment, diagnostics)
+            if self._state.save_during_training(diagnostics, moment):
+                raise StopRequested(
+                    f"run {self.run.id} was asked to stop; the same command continues from its saved state"
+                )
 
         observers = Observers(after_epoch, after_step)
         doing = f"training experiment {experiment} with {self.run.model.name} in batches of {config.batch_size}"
         remedy = "lower training.batch_size (another run, from its first chunk), or "
         meter = self.learner.meter
-        with meter.phase("train"), self._memory_told(doing, remedy), self._writer:
+        with meter.phase("train"), self._memory_told(doing, remedy), self._state:
             validate = self._validation_of(experiment)
             try:
                 outcome = train_chunk(self.learner, data, config, self.intervention, observers, begun, validate)
             except _LimitReached as reached:
                 outcome = self._outcome_at(reached.moment)
-            with meter.aside("checkpoint", own_memory=False):
-                self._writer.wait()
+            self._state.wait()
         self.intervention.after_chunk(self.learner, data)
         return Trained(outcome, diagnostics | self._diagnose("after_training", experiment, outcome.epochs))
 
@@ -335,7 +279,7 @@ class Trajectory:
             finished_at=milliseconds(),
             evaluation_batch=evaluation.batch,
             balanced_accuracy=balanced_accuracy(evaluation.class_accuracy),
-            taken_from=self._taken_from,
+            taken_from=self._state.progress.taken_from,
             validation_accuracy=outcome.validation,
             picked_epoch=outcome.picked_epoch,
             process_seconds=process_seconds,
@@ -343,17 +287,7 @@ class Trajectory:
         if ranks.first and experiment in self._keep_weights:
             # before the state that has the record: a kill between them loses neither
             write_weights(kept_weights_file(self.folder, experiment), self.run, self.learner.model.state_dict())
-        self.records.append(record)
-        try:
-            with self.learner.meter.phase("checkpoint"), self._writer:  # its cost is charged to the next experiment
-                self._save({}, None)
-            if ranks.first:
-                self._watch.before_write()
-                append_record(self.folder, record)  # after the checkpoint: a record without its state would be lost
-        except BaseException:
-            self.records.pop()
-            raise
-        self._taken_from = None
+        self._state.record(record)
         return record
 
     def finish(self, facts: Mapping[str, Any]) -> None:
@@ -369,7 +303,7 @@ class Trajectory:
         check_present(self.folder)
         self._watch.before_write()
         write_result(self.folder, self.run, self.identity, self.learner.model.state_dict(), facts)
-        remove_checkpoint(self._checkpoint)
+        self._state.remove()
 
     def _memory_told(self, doing: str, remedy: str = "") -> AbstractContextManager:
         remedy += "run fewer at once with compare.workers (the same run, from its last saved state)"
@@ -384,113 +318,12 @@ class Trajectory:
         with self.learner.alone(), self._memory_told(f"measuring diagnostics at experiment {experiment}"):
             return diagnose(self._measures, when, subject)
 
-    def _after_step(self, moment: Callable[[], Moment], diagnostics: Mapping[str, float]) -> None:
-        """Save the state if it is time to, or if the run is to stop: every rank after the same step."""
-        due = time.monotonic() - self._saved_at >= self._watch.seconds
-        stop, due = self.learner.ranks.agree(self._watch.stop(), due)
-        if not stop:
-            self._writer.check()
-            if not due:
-                return
-        with self.learner.meter.aside("checkpoint", own_memory=False):
-            self._save(diagnostics, moment())  # training continues while the file is written
-            if stop:
-                self._writer.wait()
-        if stop:
-            raise StopRequested(f"run {self.run.id} was asked to stop; the same command continues from its saved state")
-
-    def _save(self, diagnostics: Mapping[str, float], moment: Moment | None) -> None:
-        """Begin to write everything that the rest of the run depends on; moment: where the training is, if it began.
-
-        The ranks call this together, for the costs are summed over them; rank 0 writes.
-        """
-        meter = self.learner.meter.state_dict()
-        costs = {name: Cost(**cost) for name, cost in meter["spent"].items()}
-        meter["spent"] = {name: asdict(cost) for name, cost in summed_costs(costs, self.learner.ranks).items()}
-        state = {
-            "identity": self.identity,
-            "learner": self.learner.state_dict(),
-            "records": [record.to_json() for record in self.records],
-            "meter": meter,
-            "diagnostics": diagnostics,
-            "moment": moment and asdict(moment),
-            "taken_from": moment and self._taken_from,
-        }
-        if self.rank_counts != {1}:
-            state["rank_counts"] = sorted(self.rank_counts)
-        if self.learner.ranks.first:
-            check_present(self.folder)  # a state without its records would be taken for an older run's
-            self._writer.save(state)
-        self._saved_at = time.monotonic()
-
-    def _take_up(self) -> None:
-        """Continue the run, or start it. The other ranks take the state that rank 0 has left on the disk."""
-        ranks = self.learner.ranks
-        if ranks.first:
-            with self.learner.alone():
-                self._resume()
-        ranks.wait()
-        if not ranks.first:
-            self._follow()
-        moment = next((begun.begun for begun in self._interrupted.values()), None)
-        place = [len(self.records), *((moment.epoch, moment.steps, len(moment.measured)) if moment else ())]
-        state = {"place": torch.tensor([*place, *[-1] * (4 - len(place))]), **self.learner.model.state_dict()}
-        ranks.require_equal(state, "state at the start")
-
-    def _follow(self) -> None:
-        """Continue as rank 0 does, whose costs so far are not counted twice."""
-        state = load_checkpoint(self._checkpoint, keep_damaged=True)
-        if state is None or state.get("identity") != self.identity:
-            if self._earlier is None:
-                return
-            state = self._earlier.load()
-        self._load({**state, "meter": {**state["meter"], "spent": {}}})
-
-    def _resume(self) -> None:
-        """Continue from the checkpoint, and make the records agree with it; without a usable one, start anew."""
-        state = load_checkpoint(self._checkpoint)
-        if not isinstance(state, dict) or state.get("identity") != self.identity:
-            remove_result(self.folder)
-            records = self.folder / RECORDS_FILE
-            if state is not None or (records.exists() and records.stat().st_size):
-                why = "it has no usable checkpoint" if state is None else "its checkpoint is of other data or code"
-                logger.warning("run %s starts anew from its first experiment: %s", self.run.id, why)
-            if self._earlier is None:
-                rewrite_records(self.folder, [])
-                self._begin()
-                return
-            state = self._earlier.load()
-        try:
-            self._load(state)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise RecordError(
-                f"{self._checkpoint} does not contain the state of its run ({error!r}); "
-                "remove the run's folder to run it again"
-            ) from None
-        rewrite_records(self.folder, self.records)  # even if they agree: the last line may be torn
-        logger.info("run %s continues with experiment %d", self.run.id, len(self.records) + 1)
-
-    def _begin(self) -> None:
-        """Begin with the state of another run, if there is one, and save it as the state of this run."""
-        state = self._find_beginning(self.course)
+    def _beginning(self, find: Callable[[Course], State | None]) -> State | None:
+        """Return the state of another run to begin with, unless it is past an experiment whose weights are kept."""
+        state = find(self.course)
         if state is None or any(experiment <= len(state["records"]) for experiment in self._keep_weights):
-            return
-        self._load(state)
-        interrupted = next(iter(self._interrupted.values()), Intervened({}))
-        with self._writer:
-            self._save(interrupted.diagnostics, interrupted.begun)
-        rewrite_records(self.folder, self.records)
-        logger.info("run %s begins with experiment %d", self.run.id, len(self.records) + 1)
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
-        self.learner.meter.load_state_dict(state["meter"])
-        self.records = [ChunkRecord.from_json(line) for line in state["records"]]
-        if state["moment"]:
-            interrupted = Intervened(state["diagnostics"], Moment(**state["moment"]))
-            self._interrupted = {len(self.records) + 1: interrupted}
-            self._taken_from = state.get("taken_from")
-        self.rank_counts |= set(state.get("rank_counts", [1]))
+            return None
+        return state
 
 
 class _LimitReached(Exception):

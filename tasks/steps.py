@@ -15,7 +15,8 @@ from prefect.cache_policies import NO_CACHE
 
 from dash_core.evaluation import Evaluation
 from dash_core.records import ChunkRecord
-from dash_core.trajectory import Intervened, Trained, Trajectory
+from dash_core.run_state import Intervened
+from dash_core.trajectory import Trained, Trajectory
 from tasks.store.progress import ProgressWriter
 
 WAITING_SECONDS = 30.0  # for Prefect to start a task, before a warning says what it may be waiting for

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from dash_core.config import RunConfig
 from dash_core.data import ChunkPlan, load_dataset
-from dash_core.trajectory import Trajectory, Watch
+from dash_core.run_state import Watch
+from dash_core.trajectory import Trajectory
 from tests import toy
 
 SAVE = 0.2  # seconds between two saves: far more often than a user's, so that a kill meets every kind of moment

@@ -21,7 +21,7 @@ from dash_core.checkpoint import CHECKPOINT_HEADER, CheckpointWriter, load_check
 from dash_core.errors import StopRequested
 from dash_core.files import DiskError
 from dash_core.records import read_records
-from dash_core.trajectory import Watch
+from dash_core.run_state import Watch
 from tests import toy
 
 pytestmark = pytest.mark.processor

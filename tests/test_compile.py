@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dash_core.errors import StopRequested
-from dash_core.trajectory import Watch
+from dash_core.run_state import Watch
 from tests import toy
 
 pytestmark = pytest.mark.processor

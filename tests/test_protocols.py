@@ -17,7 +17,7 @@ from dash_core.interventions import INTERVENTIONS, Intervention
 from dash_core.protocols import ClassIncremental, Continuous, Discarding
 from dash_core.records import RECORDS_FILE, read_records
 from dash_core.result import read_result
-from dash_core.trajectory import Watch
+from dash_core.run_state import Watch
 from tasks.store.datasets import plan_path
 from tests import toy
 

@@ -17,7 +17,8 @@ from dash_core.interventions.controls import CONTROLS
 from dash_core.models import MODELS
 from dash_core.records import RECORDS_FILE, read_records
 from dash_core.result import WEIGHTS_FILE, read_result
-from dash_core.trajectory import Steps, Trajectory, Watch
+from dash_core.run_state import Watch
+from dash_core.trajectory import Steps, Trajectory
 from tests import toy
 
 METHODS = list(INTERVENTIONS)

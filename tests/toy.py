@@ -13,7 +13,8 @@ from dash_core.config import RunConfig, merge, parse
 from dash_core.data import ChunkPlan, Dataset, ImageSet
 from dash_core.errors import ConfigError as ConfigError
 from dash_core.errors import StopRequested
-from dash_core.trajectory import Trajectory, Watch
+from dash_core.run_state import Watch
+from dash_core.trajectory import Trajectory
 
 CPU = torch.device("cpu")
 

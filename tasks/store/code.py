@@ -32,6 +32,7 @@ TRAINING_CODE = (  # the stage `train` of dvc.yaml depends on the same; a test d
     "dash_core/records.py",
     "dash_core/result.py",
     "dash_core/run_images.py",
+    "dash_core/run_state.py",
     "dash_core/section.py",
     "dash_core/seeding.py",
     "dash_core/shrinking",

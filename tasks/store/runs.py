@@ -25,7 +25,8 @@ from dash_core.models import build_model
 from dash_core.parallel import joined
 from dash_core.recipes import effective
 from dash_core.result import RESULT_KEYS, read_result, read_weights
-from dash_core.trajectory import Trajectory, Watch
+from dash_core.run_state import Watch
+from dash_core.trajectory import Trajectory
 from tasks.store import stopping
 from tasks.store.beginnings import forget_beginnings
 from tasks.store.code import ROOT, code_digest

@@ -17,8 +17,8 @@ from dash_core.errors import ConfigError, StopRequested, TrainingError
 from dash_core.interventions import INTERVENTIONS
 from dash_core.models import MODELS, ModelSpec, build_model
 from dash_core.run_images import input_normalisation
+from dash_core.run_state import Watch
 from dash_core.seeding import derive_seed
-from dash_core.trajectory import Watch
 from tests import toy
 
 pytestmark = pytest.mark.processor

@@ -23,8 +23,9 @@ from dash_core.optim import build_optimizer
 from dash_core.parallel import ALONE, Ranks, joining
 from dash_core.parallel.ranks import loopback_environment
 from dash_core.recipes import resolve
+from dash_core.run_state import Watch
 from dash_core.training import Observers, train_chunk
-from dash_core.trajectory import Trajectory, Watch
+from dash_core.trajectory import Trajectory
 from tests import toy
 
 CHUNKS = (101, 57, 1, 33)  # images; one chunk has fewer than there are ranks

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dash_core.trajectory import Watch
+from dash_core.run_state import Watch
 from tasks.store.attempts import ATTEMPT_FILE, Attempt, Superseded, saved_steps, taken_over
 from tasks.store.progress import read_progress
 from tests import toy

@@ -12,7 +12,7 @@ from dash_core.interventions import INTERVENTIONS, build_intervention
 from dash_core.interventions.base import Intervention
 from dash_core.interventions.controls import CONTROLS
 from dash_core.result import WEIGHTS_FILE
-from dash_core.trajectory import Watch
+from dash_core.run_state import Watch
 from flows.compare import in_turn
 from tasks.store import beginnings as store
 from tasks.store.beginnings import Beginnings, forget_beginnings

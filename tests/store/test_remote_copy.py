@@ -9,7 +9,7 @@ import pytest
 
 from dash_core.errors import ConfigError
 from dash_core.records import RECORDS_FILE, read_records
-from dash_core.trajectory import Watch
+from dash_core.run_state import Watch
 from tasks.store.attempts import saved_steps
 from tasks.store.place import Place
 from tasks.store.remote_copy import COMPLETE_FILES, RemoteCopy, after_state, remote_copy

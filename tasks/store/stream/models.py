@@ -30,12 +30,13 @@ from dash_core.files import naming, sync, write_atomically
 from dash_core.models import build_model
 from dash_core.records import RECORDS_FILE
 from dash_core.result import WEIGHTS_FILE
+from dash_core.run_state import Earlier, Watch
 from dash_core.seeding import derive_seed
 from dash_core.stream.contract import Contract
 from dash_core.stream.heads import grown_state
 from dash_core.stream.predicting import probabilities
 from dash_core.stream.state import ID_LENGTH, Arrival, StreamState
-from dash_core.trajectory import Earlier, Trajectory, Watch
+from dash_core.trajectory import Trajectory
 from tasks.store import stopping
 from tasks.store.code import code_digest
 from tasks.store.place import Place
