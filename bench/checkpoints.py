@@ -14,8 +14,8 @@ import torch
 
 from bench.sections import write_section
 from dash_core.checkpoint import CheckpointWriter
-from dash_core.comparison import Params
-from dash_core.config import CompareConfig, parse
+from dash_core.comparison import CompareConfig, Params
+from dash_core.config import parse
 from dash_core.data import ChunkPlan
 from dash_core.device import choose_device, describe_machine, prepare_device
 from dash_core.run_state import Watch

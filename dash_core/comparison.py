@@ -3,27 +3,62 @@
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dash_core.config import (
-    CompareConfig,
-    Label,
-    MethodConfig,
-    RunConfig,
-    Seed,
-    Setting,
-    digest_of,
-    distinct,
-    nearest,
-    parse,
-)
+from dash_core.config import MethodConfig, RunConfig, Setting, digest_of, distinct, nearest, parse
 from dash_core.diagnostics import diagnostics_named
 from dash_core.errors import ConfigError
 from dash_core.interventions import INTERVENTIONS, build_intervention, is_intervention
 from dash_core.parts import METHODS, is_path, source_digest
+from dash_core.section import AsTuple, Count, Gibibytes, Label, Positive, Section, Seed, Threads
 from dash_core.theory import TheoryConfig
+
+COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
+
+
+class ClusterConfig(Section):
+    """What a run is given on a cluster, and how the cluster is reached. A key that an engine does not use is ignored.
+
+    address: of Ray's head, such as `10.0.0.5:6379`; null: RAY_ADDRESS, or the cluster that this machine belongs to. For
+    Slurm null, or `local`, which tries everything out on this machine.
+    """
+
+    address: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    gpus: Annotated[float, Field(ge=0, le=1024)] | Literal["auto"] = "auto"  # a run; auto: 0.25 where there are GPUs
+    cpus: Threads | Literal["auto"] = "auto"  # cores a run; auto: as many as threads
+    memory_gib: Gibibytes | None = None  # a run; null: whatever there is
+    partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,\-]{1,255}$")] | None = None  # Slurm
+    time: Annotated[int, Field(ge=1, le=525_600)] = 240  # Slurm: minutes of a job, which goes on in another one
+    preflight: bool = True  # whether each node is examined before anything trains
+
+
+class CompareConfig(Section):
+    """Which methods are compared, and where and how the runs are trained."""
+
+    methods: Annotated[list[str], Field(min_length=1, default_factory=lambda: [*COMPARED])]
+    workers: Count | Literal["auto"] = "auto"  # parallel processes; auto: one a core, at most one a run
+    gpus_per_run: Annotated[int, Field(ge=1, le=64)] = 1  # each run is divided over so many; on a CPU: processes
+    threads: Threads | Literal["auto"] = "auto"  # of torch, a worker; auto: 1, so that bits do not depend on workers
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
+    checkpoint_seconds: Positive = 60.0  # between two saves of a run within a chunk
+    resident_gib: Gibibytes | Literal["auto"] = "auto"  # of images a run holds on its device; larger sets are streamed
+    keep_weights: Annotated[tuple[Count, ...], AsTuple] = ()  # experiments whose weights are kept, beside the last's
+    executor: Literal["local", "ray", "slurm"] = "local"  # processes of this machine, or of a cluster (docs/scale.md)
+    cluster: ClusterConfig = ClusterConfig()
+    # address below which run folders are copied after each save, as fsspec reads it: s3://bucket/project
+    mirror: Annotated[str, Field(pattern=r"^[a-z0-9+.-]+://.*$", max_length=1024)] | None = None
+
+    @field_validator("methods")
+    @classmethod
+    def _no_repeats(cls, methods: list[str]) -> list[str]:
+        return distinct(methods, "methods")
+
+    @field_validator("keep_weights")
+    @classmethod
+    def _in_order(cls, experiments: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(distinct(list(experiments), "keep_weights")))
 
 
 class Params(Setting):

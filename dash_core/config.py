@@ -30,19 +30,16 @@ from dash_core.section import (
     Digest,
     FileName,
     FolderName,
-    Gibibytes,
     Label,
     LayerName,
     Positive,
     Section,
     Seed,
     Share,
-    Threads,
 )
 
 AUGMENTATION_NAMES = ("none", "crop_flip", "crop_flip_rotate", "resized_crop_flip")  # of dash_core.augmentation
 LOSS_NAMES = ("cross_entropy", "squared_error", "one_against_rest")  # of dash_core.loss
-COMPARED = ("cold", "warm", "warm_rm", "shrink_perturb", "dash")  # unless compare.methods says otherwise
 RESIZED = ("image_folder", "imagenet", "hugging_face")  # datasets that image_size resizes
 IN_FOLDERS = ("image_folder", "stream", "hugging_face")  # datasets that dataset.folder names
 IN_FILES = ("image_folder", "imagenet", "tiny_imagenet")  # datasets whose images are single files
@@ -348,49 +345,6 @@ class RunConfig(Setting):
         """The run's id: readable first, unique by its hash; safe as a file name."""
         words = (self.dataset.name, self.model.name, self.method.label, f"s{self.seed}", self.digest[:10])
         return re.sub(r"[^A-Za-z0-9_.\-]+", "-", "-".join(words))
-
-
-class ClusterConfig(Section):
-    """What a run is given on a cluster, and how the cluster is reached. A key that an engine does not use is ignored.
-
-    address: of Ray's head, such as `10.0.0.5:6379`; null: RAY_ADDRESS, or the cluster that this machine belongs to. For
-    Slurm null, or `local`, which tries everything out on this machine.
-    """
-
-    address: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    gpus: Annotated[float, Field(ge=0, le=1024)] | Literal["auto"] = "auto"  # a run; auto: 0.25 where there are GPUs
-    cpus: Threads | Literal["auto"] = "auto"  # cores a run; auto: as many as threads
-    memory_gib: Gibibytes | None = None  # a run; null: whatever there is
-    partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,\-]{1,255}$")] | None = None  # Slurm
-    time: Annotated[int, Field(ge=1, le=525_600)] = 240  # Slurm: minutes of a job, which goes on in another one
-    preflight: bool = True  # whether each node is examined before anything trains
-
-
-class CompareConfig(Section):
-    """Which methods are compared, and where and how the runs are trained."""
-
-    methods: Annotated[list[str], Field(min_length=1, default_factory=lambda: [*COMPARED])]
-    workers: Count | Literal["auto"] = "auto"  # parallel processes; auto: one a core, at most one a run
-    gpus_per_run: Annotated[int, Field(ge=1, le=64)] = 1  # each run is divided over so many; on a CPU: processes
-    threads: Threads | Literal["auto"] = "auto"  # of torch, a worker; auto: 1, so that bits do not depend on workers
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
-    checkpoint_seconds: Positive = 60.0  # between two saves of a run within a chunk
-    resident_gib: Gibibytes | Literal["auto"] = "auto"  # of images a run holds on its device; larger sets are streamed
-    keep_weights: Annotated[tuple[Count, ...], AsTuple] = ()  # experiments whose weights are kept, beside the last's
-    executor: Literal["local", "ray", "slurm"] = "local"  # processes of this machine, or of a cluster (docs/scale.md)
-    cluster: ClusterConfig = ClusterConfig()
-    # address below which run folders are copied after each save, as fsspec reads it: s3://bucket/project
-    mirror: Annotated[str, Field(pattern=r"^[a-z0-9+.-]+://.*$", max_length=1024)] | None = None
-
-    @field_validator("methods")
-    @classmethod
-    def _no_repeats(cls, methods: list[str]) -> list[str]:
-        return distinct(methods, "methods")
-
-    @field_validator("keep_weights")
-    @classmethod
-    def _in_order(cls, experiments: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted(distinct(list(experiments), "keep_weights")))
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

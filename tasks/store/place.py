@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from dash_core.comparison import Params
-from dash_core.config import ClusterConfig, CompareConfig, RunConfig
+from dash_core.comparison import ClusterConfig, CompareConfig, Params
+from dash_core.config import RunConfig
 from dash_core.device import choose_device, usable_cores, visible_gpus
 from dash_core.errors import ConfigError
 from dash_core.memory import free_memory

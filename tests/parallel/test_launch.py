@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from dash_core.config import CompareConfig
+from dash_core.comparison import CompareConfig
 from dash_core.device import visible_gpus
 from dash_core.errors import ConfigError, StopRequested, TrainingError
 from flows import experiment, rank
