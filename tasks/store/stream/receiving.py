@@ -184,17 +184,20 @@ def _key(item: Item, pattern: str | None, content_id: str) -> str:
 
 def _decoded(delivery: Delivery, contract: Contract) -> Iterator[tuple[Item, np.ndarray | None, str, str]]:
     """Yield each file with its pixels and identity, or with the reason why it is set aside; threads read ahead."""
-    items = list(delivery.items)
+    items, root = list(delivery.items), os.path.realpath(delivery.path)
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as threads:
         for start in range(0, len(items), FILES_AHEAD):
             part = items[start : start + FILES_AHEAD]
-            yield from threads.map(lambda item: (item, *_read(delivery, item, contract)), part)
+            yield from threads.map(lambda item: (item, *_read(delivery, root, item, contract)), part)
 
 
-def _read(delivery: Delivery, item: Item, contract: Contract) -> tuple[np.ndarray | None, str, str]:
-    """Return pixels, identity and, if the file is set aside, the reason. DataError if the file changes meanwhile."""
+def _read(delivery: Delivery, root: str, item: Item, contract: Contract) -> tuple[np.ndarray | None, str, str]:
+    """Return pixels, identity and, if the file is set aside, the reason. DataError if the file changes meanwhile.
+
+    root: the delivery's folder without links, which the file must not lead out of.
+    """
     path = delivery.path / item.file
-    if os.path.islink(path) or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(delivery.path)):
+    if os.path.islink(path) or not Path(os.path.realpath(path)).is_relative_to(root):
         return None, file_id(os.fsencode(item.file)), guards.LINK
     try:
         content = path.read_bytes()
