@@ -94,12 +94,23 @@ def _became(content: StreamContent, arrival: Arrival) -> str:
         return f"retracted: {arrival.retracted}"
     if arrival.chunk is None:
         return {"duplicate": "nothing new", "set aside": "nothing usable"}.get(arrival.outcome, NOTHING)
-    model = next((model for model in content.state.models.values() if model.chunk == arrival.chunk), None)
+    models = content.state.models.values()
+    model = next((model for model in reversed(models) if model.chunk == arrival.chunk), None)
+    later = any(model.chunk > arrival.chunk for model in models)
     if model is None:
-        later = any(model.chunk > arrival.chunk for model in content.state.models.values())
         return f"chunk {arrival.chunk}" + ("" if later else ", not trained yet")
-    verdict = next((one.verdict for one in content.state.verdicts if one.model == model.id), None)
-    return f"chunk {arrival.chunk}, model {model.id}\n{RESULTS.get(verdict, 'not judged yet')}"
+    return f"chunk {arrival.chunk}, model {model.id}\n{_became_of(content, model, later)}"
+
+
+def _became_of(content: StreamContent, model: ModelEntry, later: bool) -> str:
+    """Return what the gate or a person said of a model; later: whether a model of a later chunk has replaced it."""
+    verdict = next((one.verdict for one in reversed(content.state.verdicts) if one.model == model.id), None)
+    if verdict is None:
+        return "replaced before it was judged" if later else "not judged yet"
+    if verdict != "hold" or content.state.challenger == model.id:
+        return RESULTS[verdict]
+    released = any(release.model == model.id for release in content.state.releases)
+    return "released by a person" if released else "not released"
 
 
 def guards(content: StreamContent) -> list[str]:

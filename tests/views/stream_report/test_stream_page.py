@@ -9,6 +9,7 @@ import pytest
 from dash_core.stream.state import Observation
 from dash_core.views.stream_report import stream_html, write_stream_report
 from dash_core.views.stream_report.charts import Line, interval_picture, line_chart
+from dash_core.views.stream_report.sections import arrivals_table
 from tests.browser import find_chromium, running_chromium
 from tests.views.stream_report.streams import identity, stream
 
@@ -37,6 +38,19 @@ def test_the_newest_verdict_is_shown_with_its_picture_if_there_is_a_comparison(m
     html = stream_html(stream(models))
     assert f'class="badge {badge}"' in html
     assert ('class="interval"' in html) == (models in (2, 3))
+
+
+def test_what_became_of_each_delivery_says_what_the_gate_or_a_person_did_with_its_model():
+    def became(**changes):
+        cells = [row[-1].text for row in arrivals_table(stream(**changes)).rows]
+        return [cell.partition("\n")[2] for cell in reversed(cells)][:4]
+
+    assert became() == ["passed", "passed", "failed", "waits for a person"]
+    state = stream().state
+    unsaid = tuple(one for one in state.verdicts if one.model in (identity(1), identity(3)))
+    assert became(verdicts=unsaid) == ["passed", "replaced before it was judged", "failed", "not judged yet"]
+    held = tuple(replace(one, verdict="hold") for one in state.verdicts)
+    assert became(verdicts=held) == ["released by a person"] * 2 + ["not released", "waits for a person"]
 
 
 def test_a_stream_without_a_model_and_one_without_a_look_left_have_pages():
