@@ -90,23 +90,10 @@ def check(params: Params) -> None:
             f"compare.keep_weights: there is no experiment {beyond[0]}; the protocol {params.protocol.name} with "
             f"chunks={params.chunks} has {params.experiment_count}"
         )
-    _check_paths(params)
     for label in {*params.methods, *params.compare.methods}:
         params.method(label)
     for label in params.compare.methods:
         check_divisible(params.run(label, params.seeds[0]), params.compare.gpus_per_run)
-
-
-def _check_paths(params: Params) -> None:
-    """Raise ConfigError for a path that processes on other machines would look for in folders of their own."""
-    if params.compare.executor == "local":
-        return
-    for key, path in {"dataset.folder": params.dataset.folder, "model.weights": params.model.weights}.items():
-        if path is not None and not Path(path).is_absolute():
-            raise ConfigError(
-                f"{key}: {path} is relative, and with compare.executor={params.compare.executor} a run may start in "
-                f"another folder; set {key}={Path(path).resolve()}"
-            )
 
 
 def _check_contradictions(params: Params, dataset: "DatasetSpec", model: "ModelSpec") -> None:

@@ -129,3 +129,14 @@ def test_a_call_returns_its_value_or_error_with_the_warnings_of_the_science(monk
     divided = work(Call.of(jobs.divide, (1, 0), 1))
     assert "ZeroDivisionError: division by zero\nTraceback" in str(divided.error)
     assert work(Call.of(jobs.warn, ("careful",), 1)).warnings == ("careful",)
+
+
+def test_relative_paths_are_those_of_the_folder_in_which_the_command_was_started(tmp_path, monkeypatch):
+    (tmp_path / "command").mkdir()
+    monkeypatch.chdir(tmp_path / "command")
+    call = Call.of(os.getcwd, (), 1)
+    monkeypatch.chdir(tmp_path)  # as a process of the cluster starts elsewhere
+    assert work(call).value == str(tmp_path / "command")
+    (tmp_path / "command").rmdir()
+    os.chdir(tmp_path)
+    assert work(call).value == str(tmp_path)  # a machine that lacks the folder

@@ -10,7 +10,6 @@ from dash_core.config import RunConfig
 from dash_core.errors import ConfigError, StopRequested
 from flows import compare as flow
 from flows.command_line.options import SharedOptions
-from flows.command_line.settings import check
 from flows.services import clusters
 from flows.services.clusters import check_installed, open_cluster
 from flows.services.clusters.cluster import Cluster
@@ -111,25 +110,6 @@ def test_machines_that_do_not_reach_the_prefect_server_are_named(engine, place, 
     with engine:
         assert engine.fit(place).orchestrated is True
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (
-            {"dataset": {"name": "image_folder", "folder": "photos", "image_size": 16}},
-            r"dataset\.folder: photos",
-        ),
-        (
-            {"model": {"name": "cnn3_small", "weights": "w.pth", "weights_sha256": "0" * 64}},
-            r"model\.weights: w\.pth",
-        ),
-    ],
-)
-def test_a_relative_path_is_refused_where_runs_start_in_other_folders(settings, words):
-    check(toy.params(**settings))
-    with pytest.raises(ConfigError, match=f"{words} is relative.*compare.executor=ray.*another folder; set"):
-        check(toy.params(**settings, compare={"executor": "ray"}))
 
 
 def test_a_machine_that_cannot_train_ends_the_command_before_a_call(engine):

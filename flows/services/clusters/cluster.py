@@ -137,9 +137,11 @@ class Cluster(ABC):
                 f"warning: the machines differ: {listing}. Rounding differs between them, so a run's bits depend on "
                 "where it is trained, and precision: auto means exact arithmetic unless all have bf16"
             )
-        deaf = sorted({answer.host for answer in answers if not answer.api_answers})
-        if question.api and deaf:
-            say(f"warning: {', '.join(deaf)} cannot reach your Prefect server: each run is shown there as one task")
+        unreaching = sorted({answer.host for answer in answers if not answer.api_answers})
+        if question.api and unreaching:
+            say(
+                f"warning: {', '.join(unreaching)} cannot reach your Prefect server: each run is shown there as one task"
+            )
         return {
             "device": device,
             "bf16": all(answer.bf16 for answer in answers) if answers else None,

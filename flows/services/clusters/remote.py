@@ -4,7 +4,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 class Call:
     """A function and its arguments, pickled, because their modules are imported only once the environment is set.
 
-    threads: of torch. question: what the machine must answer before it calls the function; None: nothing.
+    threads: of torch. folder: where the command was started, which relative paths are relative to. question: what the
+    machine must answer before it calls the function; None: nothing.
     """
 
     pickled: bytes
     threads: int
+    folder: str
     question: "Question | None" = None
 
     @classmethod
@@ -30,7 +32,7 @@ class Call:
         """Return the call of a function."""
         import cloudpickle
 
-        return cls(cloudpickle.dumps((function, arguments)), threads, question)
+        return cls(cloudpickle.dumps((function, arguments)), threads, os.getcwd(), question)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def work(call: Call) -> Outcome:
 
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(call.threads)
     prepare_environment()
+    with suppress(OSError):  # on a machine without it a relative path leads nowhere, and the error names that path
+        os.chdir(call.folder)
     import cloudpickle
 
     from dash_core.errors import ConfigError, DashError, without_password
