@@ -19,6 +19,7 @@ import torch
 from dash_core.files import DiskError, naming, sync, write_atomically
 
 logger = logging.getLogger(__name__)
+STATE_FILE = "state.ckpt"  # in the folder of a run that is not complete
 CHECKPOINT_HEADER = b"dashpipe checkpoint 2 sha256 "
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import torch
 
-from dash_core.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoint
+from dash_core.checkpoint import STATE_FILE, CheckpointWriter, load_checkpoint, remove_checkpoint
 from dash_core.cost import Cost
 from dash_core.errors import RecordError
 from dash_core.learner import Learner
@@ -78,11 +78,12 @@ class Intervened:
 
 
 @dataclass
-class Progress:
+class Reached:
     """How far a run is.
 
     records: of the experiments that are over. interrupted: the next experiment, if its training has begun. taken_from:
-    the run that trained the first epochs of it. rank_counts: numbers of ranks that have trained this run.
+    the run that trained the first epochs of the interrupted experiment. rank_counts: numbers of ranks that have trained
+    this run.
     """
 
     records: list[ChunkRecord] = field(default_factory=list)
@@ -94,19 +95,19 @@ class Progress:
 class RunState:
     """The state of one run, in the learner and in the files `state.ckpt` and `chunks.jsonl` of the run's folder.
 
-    name: of the run, for messages. identity: what a state must be of to be used: run, data, code and precision. Every
-    rank calls the same methods; rank 0 alone writes files. As a context manager it waits until a state that is being
-    written is on the disk.
+    name: of the run, for messages. identity: run, data, code and precision that a saved state must have been made
+    with. Every rank calls the same methods; rank 0 alone writes files. As a context manager it waits until a state that
+    is being written is on the disk.
     """
 
     def __init__(self, name: str, folder: Path, identity: Mapping[str, Any], learner: Learner, watch: Watch) -> None:
-        self.progress = Progress(rank_counts={learner.ranks.size})
+        self.reached = Reached(rank_counts={learner.ranks.size})
         self._name = name
         self._folder = folder
         self._identity = identity
         self._learner = learner
         self._watch = watch
-        self._file = folder / "state.ckpt"
+        self._file = folder / STATE_FILE
         self._writer = CheckpointWriter(self._file, watch.before_write, watch.after_save)
         self._saved_at = time.monotonic()
 
@@ -135,9 +136,9 @@ class RunState:
         ranks.wait()
         if not ranks.first:
             self._follow(earlier)
-        interrupted = self.progress.interrupted
+        interrupted = self.reached.interrupted
         moment = interrupted and interrupted.begun
-        place = [len(self.progress.records)]
+        place = [len(self.reached.records)]
         place += [moment.epoch, moment.steps, len(moment.measured)] if moment else [-1, -1, -1]
         ranks.require_equal({"place": torch.tensor(place), **self._learner.model.state_dict()}, "state at the start")
 
@@ -160,7 +161,7 @@ class RunState:
 
     def record(self, record: ChunkRecord) -> None:
         """Save the state with the record of the experiment that is over, then append the record to the run's file."""
-        self.progress.records.append(record)
+        self.reached.records.append(record)
         try:
             with self._learner.meter.phase("checkpoint"), self:  # its cost is charged to the next experiment
                 self._save({}, None)
@@ -168,9 +169,9 @@ class RunState:
                 self._watch.before_write()
                 append_record(self._folder, record)  # after the state: a record without its state would be lost
         except BaseException:
-            self.progress.records.pop()
+            self.reached.records.pop()
             raise
-        self.progress.taken_from = self.progress.interrupted = None
+        self.reached.taken_from = self.reached.interrupted = None
 
     def remove(self) -> None:
         """Remove the saved state of a run that is complete."""
@@ -181,21 +182,21 @@ class RunState:
 
         The ranks call this together, for the costs are summed over them; rank 0 writes.
         """
-        learner, progress = self._learner, self.progress
+        learner, reached = self._learner, self.reached
         meter = learner.meter.state_dict()
         costs = {name: Cost(**cost) for name, cost in meter["spent"].items()}
         meter["spent"] = {name: asdict(cost) for name, cost in summed_costs(costs, learner.ranks).items()}
         state = {
             "identity": self._identity,
             "learner": learner.state_dict(),
-            "records": [record.to_json() for record in progress.records],
+            "records": [record.to_json() for record in reached.records],
             "meter": meter,
             "diagnostics": diagnostics,
             "moment": moment and asdict(moment),
-            "taken_from": moment and progress.taken_from,
+            "taken_from": moment and reached.taken_from,
         }
-        if progress.rank_counts != {1}:
-            state["rank_counts"] = sorted(progress.rank_counts)
+        if reached.rank_counts != {1}:
+            state["rank_counts"] = sorted(reached.rank_counts)
         if learner.ranks.first:
             check_present(self._folder)  # a state without its records would be taken for an older run's
             self._writer.save(state)
@@ -231,25 +232,25 @@ class RunState:
                 f"{self._file} does not contain the state of its run ({error!r}); "
                 "remove the run's folder to run it again"
             ) from None
-        rewrite_records(self._folder, self.progress.records)  # even if they agree: the last line may be torn
-        logger.info("run %s continues with experiment %d", self._name, len(self.progress.records) + 1)
+        rewrite_records(self._folder, self.reached.records)  # even if they agree: the last line may be torn
+        logger.info("run %s continues with experiment %d", self._name, len(self.reached.records) + 1)
 
     def _begin(self, state: Mapping[str, Any] | None) -> None:
         """Begin with the state of another run, if there is one, and save it as the state of this run."""
         if state is None:
             return
         self._load(state)
-        interrupted = self.progress.interrupted or Intervened({})
+        interrupted = self.reached.interrupted or Intervened({})
         with self:
             self._save(interrupted.diagnostics, interrupted.begun)
-        rewrite_records(self._folder, self.progress.records)
-        logger.info("run %s begins with experiment %d", self._name, len(self.progress.records) + 1)
+        rewrite_records(self._folder, self.reached.records)
+        logger.info("run %s begins with experiment %d", self._name, len(self.reached.records) + 1)
 
     def _load(self, state: Mapping[str, Any]) -> None:
         self._learner.load_state_dict(state["learner"])
         self._learner.meter.load_state_dict(state["meter"])
-        self.progress.records = [ChunkRecord.from_json(line) for line in state["records"]]
+        self.reached.records = [ChunkRecord.from_json(line) for line in state["records"]]
         if state["moment"]:
-            self.progress.interrupted = Intervened(state["diagnostics"], Moment(**state["moment"]))
-            self.progress.taken_from = state.get("taken_from")
-        self.progress.rank_counts |= set(state.get("rank_counts", [1]))
+            self.reached.interrupted = Intervened(state["diagnostics"], Moment(**state["moment"]))
+            self.reached.taken_from = state.get("taken_from")
+        self.reached.rank_counts |= set(state.get("rank_counts", [1]))

@@ -37,12 +37,7 @@ from dash_core.parallel.limits import check_divisible
 from dash_core.parts import DATASETS, LOSSES, METHODS, MODELS, PLANS, check_source
 from dash_core.precision import resolve_precision
 from dash_core.recipes import resolve_run
-from dash_core.records import (
-    ChunkRecord,
-    balanced_accuracy,
-    check_present,
-    milliseconds,
-)
+from dash_core.records import ChunkRecord, balanced_accuracy, check_present, milliseconds
 from dash_core.result import kept_weights_file, write_result, write_weights
 from dash_core.run_images import RunImages
 from dash_core.run_state import NO_WATCH, Earlier, Intervened, RunState, Watch
@@ -131,12 +126,12 @@ class Trajectory:
     @property
     def records(self) -> list[ChunkRecord]:
         """The records of the experiments that are over."""
-        return self._state.progress.records
+        return self._state.reached.records
 
     @property
     def rank_counts(self) -> set[int]:
         """Numbers of ranks that have trained this run."""
-        return self._state.progress.rank_counts
+        return self._state.reached.rank_counts
 
     @property
     def pending(self) -> range:
@@ -164,8 +159,8 @@ class Trajectory:
                 f"over {self.folder}, which continues from the last saved state"
             )
         self._begun = experiment
-        if self._state.progress.interrupted:
-            return self._state.progress.interrupted
+        if self._state.reached.interrupted:
+            return self._state.reached.interrupted
         diagnostics: dict[str, float] = {}
         if self._schedule[experiment - 1].intervene:
             diagnostics |= self._diagnose("before_intervention", experiment)
@@ -279,7 +274,7 @@ class Trajectory:
             finished_at=milliseconds(),
             evaluation_batch=evaluation.batch,
             balanced_accuracy=balanced_accuracy(evaluation.class_accuracy),
-            taken_from=self._state.progress.taken_from,
+            taken_from=self._state.reached.taken_from,
             validation_accuracy=outcome.validation,
             picked_epoch=outcome.picked_epoch,
             process_seconds=process_seconds,

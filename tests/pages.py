@@ -11,15 +11,17 @@ FENCED = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
+LANGUAGES = ("", "python", "text", "toml", "yaml", "json", "mermaid")
+
 
 @dataclass(frozen=True)
 class Block:
     """A block of code, with the comment above it: `needs: LIBRARY`, `not run: WHY`, `run smaller`, or nothing."""
 
-    language: str  # empty: commands for a shell
+    language: str  # one of LANGUAGES; empty: commands for a shell
     mark: str
     code: str
-    line: int  # of the page, at which the code begins
+    line: int  # lines of the page before the code
 
     @property
     def needs(self) -> str | None:
@@ -40,5 +42,5 @@ def blocks(page: Path, *languages: str) -> Iterator[Block]:
             yield Block(found["language"], found["mark"] or "", found["code"], line)
 
 
-def name(page: Path) -> str:
+def page_name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pages import PAGES, ROOT, blocks, name
+from tests.pages import LANGUAGES, PAGES, ROOT, blocks, page_name
 
 INLINE = re.compile(r"`((?:uv run )?dashpipe [^`\n]+)`")
 
@@ -22,9 +22,10 @@ def run(page: Path, *, extras: bool, **names: object) -> None:
             exec(compile("\n" * block.line + block.code, page, "exec"), names)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "python", ""))], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=page_name)
 def test_every_block_is_complete_and_the_page_says_why_one_is_not_run(page):
-    for block in blocks(page, "python", ""):
+    for block in blocks(page):
+        assert block.language in LANGUAGES
         assert not block.mark or re.match(r"needs: \w+$|run smaller$|not run: \w.{10}", block.mark), block.mark
         if block.language == "python":
             compile(block.code, page, "exec")
@@ -61,7 +62,7 @@ def commands(page: Path) -> Iterator[list[str]]:
                 yield list(takewhile(lambda word: word not in ("&&", "|", ">", ";"), words[start + 1 :]))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(commands(page))], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(commands(page))], ids=page_name)
 def test_every_command_and_option_that_a_page_names_is_there(page):
     from typer.main import get_command
 
@@ -91,7 +92,7 @@ def settings(page: Path) -> Iterator[list[str]]:
             yield given
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(settings(page))], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(settings(page))], ids=page_name)
 def test_every_setting_that_a_page_gives_a_command_is_taken(page):
     from flows.command_line.settings import load_params
 

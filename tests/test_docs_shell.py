@@ -1,19 +1,24 @@
-"""The shell blocks of README.md and docs/**/*.md, page by page in a copy of the project, and the output they show."""
+"""The shell blocks of README.md and docs/**/*.md, page by page in a copy of the project, and the output they show.
 
+Numbers are left aside where they differ between machines or from one run to the next: accuracies, steps, seconds, ids.
+"""
+
+import contextlib
 import itertools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.pages import PAGES, ROOT, Block, blocks, name
+from tests.pages import PAGES, ROOT, Block, blocks, page_name
+from tests.system.shell import FOREIGN
 
 PROJECT = ("dash_core", "flows", "tasks", "prefect.toml")
-FOREIGN = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "DASHPIPE_STORE", "DASHPIPE_DATA")
 # `uv run` of the reader's checkout, in the environment of the tests
 UV = '#!/bin/sh\n[ "$1" = run ] || exit 2\nshift\nexec "$@" $SMALLER\n'
 SMALLER = (
@@ -67,26 +72,31 @@ class Checkout:
         self.environ = {key: value for key, value in os.environ.items() if key not in FOREIGN} | {
             "PATH": os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(self.folder),
+            "PREFECT_HOME": str(folder / "prefect-home"),
             "COLUMNS": "200",
         }
 
     def run(self, text: str, smaller: bool = False) -> tuple[int, str]:
         """Run a script and return its exit status and what it printed."""
-        done = subprocess.run(
+        process = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", text],
             cwd=self.folder,
             env=self.environ | {"SMALLER": SMALLER if smaller else ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=1200,
-            check=False,
+            start_new_session=True,
         )
-        return done.returncode, done.stdout.replace(f"{self.folder}/", "")
+        try:
+            said, _ = process.communicate(timeout=1200)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return process.returncode, said.replace(f"{self.folder}/", "")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=page_name)
 def test_the_commands_of_a_page_run_in_its_order_and_print_what_it_shows(page, tmp_path):
     checkout = Checkout(tmp_path)
     for block in blocks(page, "", "python"):
@@ -103,8 +113,11 @@ def test_the_commands_of_a_page_run_in_its_order_and_print_what_it_shows(page, t
             code, said = checkout.run(f"python - <<'END'\n{block.code}\nEND")
         else:
             code, said = checkout.run(script(block), block.mark == "run smaller")
-        held = re.search(r"^hold: ", said, re.MULTILINE)  # rounding on another processor can hold a model back
+        expected = shown(block) if block.language == "" else []
+        held = "\nhold: " in said
+        if held:  # by chance, for the hold-out is drawn anew: from here on the commands do what the page does not show
+            expected = list(itertools.takewhile(lambda line: not line.startswith("pass: "), expected))
         assert code == 0 or held, said
-        lines = iter(form(line) for line in said.splitlines())
-        missing = [line for line in shown(block) if form(line) not in lines] if block.language == "" else []
-        assert not missing or held, f"{missing}\n\nnot in:\n{said}"
+        lines = iter([form(line) for line in said.splitlines()])
+        missing = [line for line in expected if form(line) not in lines]
+        assert not missing, f"{missing}\n\nnot in:\n{said}"

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dash_core.checkpoint import load_checkpoint
+from dash_core.checkpoint import STATE_FILE, load_checkpoint
 from dash_core.errors import DashError
 from dash_core.files import write_atomically
 from dash_core.records import ChunkRecord
@@ -91,7 +91,7 @@ def taken_over(folder: Path, before: Attempt | None) -> bool:
 
 def saved_steps(folder: Path) -> int:
     """Return the steps of a run up to its last saved state; 0 without one."""
-    state = load_checkpoint(folder / "state.ckpt", keep_damaged=True)
+    state = load_checkpoint(folder / STATE_FILE, keep_damaged=True)
     return steps_of(state) if isinstance(state, dict) else 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors.torch import load
 
 from dash_core.beginnings import Beginning, Course, State, begin_with, of_complete_run
-from dash_core.checkpoint import load_checkpoint
+from dash_core.checkpoint import STATE_FILE, load_checkpoint
 from dash_core.config import RunConfig, digest_of
 from dash_core.errors import RecordError
 from dash_core.files import DiskError, replaced_when_done, write_atomically
@@ -53,7 +53,7 @@ class Beginnings:
     def keep(self, trajectory: Trajectory) -> None:
         """Keep the state that the trajectory has just saved with a record, if other runs may need it."""
         if len(trajectory.rank_counts) == 1 and trajectory.course.keeps(trajectory.records):
-            self._write(trajectory.course.beginning(trajectory.records), trajectory.folder / "state.ckpt")
+            self._write(trajectory.course.beginning(trajectory.records), trajectory.folder / STATE_FILE)
 
     def keep_result(self, trajectory: Trajectory) -> None:
         """Describe a complete run, which is the result too of a run that differs only in limits it did not reach."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dash_core.checkpoint import STATE_FILE
 from dash_core.errors import ConfigError, public_address
 from dash_core.files import write_atomically
 from dash_core.records import RECORDS_FILE
@@ -20,7 +21,6 @@ from tasks.store.attempts import saved_steps, steps_of
 
 logger = logging.getLogger("dash_core.remote_copy")  # the science's warnings are printed
 NOTE_FILE = "copy.json"
-STATE_FILE = "state.ckpt"
 KEPT_WEIGHTS = "weights-*.safetensors"
 COMPLETE_FILES = ("config.yaml", RECORDS_FILE, WEIGHTS_FILE, RESULT_FILE)  # in the order in which they are written
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import urllib.request
 
@@ -19,7 +18,7 @@ from tasks.tracking.address import tracking_uri
 from tasks.tracking.client import client_of
 from tasks.tracking.stream_mirror import mirror_stream
 from tests.stream.small import create, deliver, pixels, place, run
-from tests.system.shell import PROGRAM, within
+from tests.system.shell import PROGRAM, free_port, within
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +63,7 @@ def test_what_is_released_is_served_shown_and_registered(tmp_path, monkeypatch):
 
 def served_by_mlflow(model, uri, images, log):
     """Return what `mlflow models serve` answers for images."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [PROGRAM.with_name("mlflow"), "models", "serve", "-m", model, "--env-manager", "local", "-p", str(port)]
     environ = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"}

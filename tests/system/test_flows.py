@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -88,7 +87,7 @@ def test_process_worker_carries_a_run_of_the_deployment_out(server, tmp_path):
 @contextlib.contextmanager
 def serving(home):
     """Run a Prefect server with a work pool; yield (URL of its API, environment of its clients, the server)."""
-    port = _free_port()
+    port = shell.free_port()
     url = f"http://127.0.0.1:{port}/api"
     environ = {name: value for name, value in os.environ.items() if name not in shell.FOREIGN}
     environ |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": url, "DO_NOT_TRACK": "true"}
@@ -156,8 +155,3 @@ def _answers(url):
         return _ask(url, "/health") is True
     except OSError:
         return False
-
-
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]

@@ -155,7 +155,7 @@ def test_a_server_older_than_logged_models_gets_everything_else(mlflow_server, p
 
 @pytest.mark.slow
 def test_comparison_without_a_server_is_whole_and_is_completed_once_it_answers(mlflow_server, tmp_path):
-    port, store = _free_port(), tmp_path / "store"
+    port, store = shell.free_port(), tmp_path / "store"
     address = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
     compared = dashpipe(store, "compare", **address)
     assert compared.code == 0
@@ -248,7 +248,7 @@ def test_comparison_whose_prefect_server_is_killed_goes_on_with_a_new_one_to_the
 def mlflow_server(tmp_path_factory):
     """Serve MLflow for real over a store of its own; the port."""
     folder = tmp_path_factory.mktemp("mlflow")
-    port = _free_port()
+    port = shell.free_port()
     with _serving(folder, port):
         yield port
 
@@ -325,8 +325,3 @@ def _is_prefect_server(process):
 def _listens(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]

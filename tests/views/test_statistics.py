@@ -19,9 +19,8 @@ from dash_core.views.statistics import (
     seed_warnings,
     t_interval,
 )
-from dash_core.views.summary import COLUMNS, MethodRuns
+from dash_core.views.summary import BY_KEY, COLUMNS, MethodRuns
 
-BY_KEY = {column.key: column for column in COLUMNS}
 ACCURACY, STEPS = BY_KEY["last_accuracy"], BY_KEY["last_steps"]
 REPLICATIONS = 20_000
 

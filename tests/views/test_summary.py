@@ -5,9 +5,7 @@ import pytest
 from dash_core.cost import Cost
 from dash_core.records import ChunkRecord
 from dash_core.spread import Spread
-from dash_core.views.summary import COLUMNS, MethodRuns, best, summarise, total_cost
-
-BY_KEY = {column.key: column for column in COLUMNS}
+from dash_core.views.summary import BY_KEY, MethodRuns, best, summarise, total_cost
 
 
 def record(experiment=1, accuracy=0.5, steps=10, converged=True, flops=10**12, seconds=1.0) -> ChunkRecord:

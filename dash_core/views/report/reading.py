@@ -14,7 +14,7 @@ from dash_core.views.statistics import (
 )
 from dash_core.views.summary import BY_KEY, COLUMNS, MethodRuns, best, listed, sameness, summarise
 
-ACCURACY, AVERAGE = BY_KEY["last_accuracy"], BY_KEY["average_accuracy"]
+ACCURACY, AVERAGE_ACCURACY = BY_KEY["last_accuracy"], BY_KEY["average_accuracy"]
 COSTS = {"average_steps": "steps", "teraflops": "TFLOPs", "seconds": "seconds"}
 
 
@@ -115,13 +115,13 @@ def findings(content: ReportContent) -> list[str]:
     if reference is None:
         return [_best(complete), "No run of cold, the reference, is complete: no differences can be given."]
     by_label = {method.label: method for method in complete}
-    last, average = (paired_differences(complete, reference, [column]) for column in (ACCURACY, AVERAGE))
+    last, average = (paired_differences(complete, reference, [column]) for column in (ACCURACY, AVERAGE_ACCURACY))
     return [
         _best(complete),
         *(
-            f"{_difference(one)} On average over the experiments: {mean.write_briefly()}. "
-            f"{_cost(one, by_label[one.label], reference)}"
-            for one, mean in zip(last, average, strict=True)
+            f"{_difference(at_last)} Averaged over the experiments: {on_average.write_briefly()}. "
+            f"{_cost(at_last, by_label[at_last.label], reference)}"
+            for at_last, on_average in zip(last, average, strict=True)
         ),
     ]
 

@@ -7,11 +7,10 @@ from dash_core.views.reproduction.claims import Above, Check, Claim, Near
 from dash_core.views.reproduction.reading import (
     AVERAGE_ACCURACY,
     AVERAGE_STEPS,
-    BY_KEY,
     LAST_ACCURACY,
     measured,
 )
-from dash_core.views.summary import Column
+from dash_core.views.summary import BY_KEY, Column
 
 NOT_WORSE = 1.0  # points; a claimed ≥ may lose no more than this; our margin
 Number = tuple[float, float]  # mean and population std, as the paper prints them

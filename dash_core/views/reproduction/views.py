@@ -6,8 +6,7 @@ from dash_core.views.figures.lines import accuracy_and_steps
 from dash_core.views.figures.traces import ComparedMethods
 from dash_core.views.reproduction.item import PageFigure, View
 from dash_core.views.reproduction.outcome import Measured, Outcome
-from dash_core.views.reproduction.reading import BY_KEY
-from dash_core.views.summary import Column, MethodSummary, best, summarise
+from dash_core.views.summary import BY_KEY, Column, MethodSummary, best, summarise
 from dash_core.views.tables import Cell, Table, comparison_table
 
 NOTHING = Cell("–")

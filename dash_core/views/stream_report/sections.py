@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from dash_core.stream.state import Arrival, ModelEntry
+from dash_core.stream.state import Arrival, ModelEntry, StreamState
 from dash_core.views.stream_report.charts import Line, interval_picture, line_chart
 from dash_core.views.stream_report.content import StreamContent, suspects_of
 from dash_core.views.tables import Cell, Table
@@ -96,21 +96,20 @@ def _became(content: StreamContent, arrival: Arrival) -> str:
         return {"duplicate": "nothing new", "set aside": "nothing usable"}.get(arrival.outcome, NOTHING)
     models = content.state.models.values()
     model = next((model for model in reversed(models) if model.chunk == arrival.chunk), None)
-    later = any(model.chunk > arrival.chunk for model in models)
     if model is None:
+        later = any(model.chunk > arrival.chunk for model in models)
         return f"chunk {arrival.chunk}" + ("" if later else ", not trained yet")
-    return f"chunk {arrival.chunk}, model {model.id}\n{_became_of(content, model, later)}"
+    return f"chunk {arrival.chunk}, model {model.id}\n{_became_of(content.state, model)}"
 
 
-def _became_of(content: StreamContent, model: ModelEntry, later: bool) -> str:
-    """Return what the gate or a person said of a model; later: whether a model of a later chunk has replaced it."""
-    verdict = next((one.verdict for one in reversed(content.state.verdicts) if one.model == model.id), None)
+def _became_of(state: StreamState, model: ModelEntry) -> str:
+    """Return what the gate or a person decided on a model."""
+    verdict = next((one.verdict for one in reversed(state.verdicts) if one.model == model.id), None)
+    if verdict != "pass" and any(one.model == model.id and one.by == "person" for one in state.releases):
+        return "released by a person"
     if verdict is None:
-        return "replaced before it was judged" if later else "not judged yet"
-    if verdict != "hold" or content.state.challenger == model.id:
-        return RESULTS[verdict]
-    released = any(release.model == model.id for release in content.state.releases)
-    return "released by a person" if released else "not released"
+        return "not judged yet" if model == state.unjudged else "replaced before it was judged"
+    return RESULTS[verdict] if verdict != "hold" or state.challenger == model.id else "not released"
 
 
 def guards(content: StreamContent) -> list[str]:

@@ -139,9 +139,8 @@ class Cluster(ABC):
             )
         unreaching = sorted({answer.host for answer in answers if not answer.api_answers})
         if question.api and unreaching:
-            say(
-                f"warning: {', '.join(unreaching)} cannot reach your Prefect server: each run is shown there as one task"
-            )
+            hosts = ", ".join(unreaching)
+            say(f"warning: {hosts} cannot reach your Prefect server: each run is shown there as one task")
         return {
             "device": device,
             "bf16": all(answer.bf16 for answer in answers) if answers else None,

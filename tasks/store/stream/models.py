@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from dash_core.checkpoint import CheckpointWriter, load_checkpoint
+from dash_core.checkpoint import STATE_FILE, CheckpointWriter, load_checkpoint
 from dash_core.config import RunConfig, digest_of
 from dash_core.cost import LIMITED, Limit
 from dash_core.data import ChunkPlan, Dataset, ImageSet
@@ -45,7 +45,7 @@ from tasks.store.runs import facts, resident_bytes
 from tasks.store.stream.folder import StreamFolder
 from tasks.store.stream.ledger import Ledger
 
-LEARNER_FILE, ABOUT_FILE, GOLDEN_FILE, STATE_FILE = "learner.ckpt", "model.json", "golden.npz", "state.ckpt"
+LEARNER_FILE, ABOUT_FILE, GOLDEN_FILE = "learner.ckpt", "model.json", "golden.npz"
 GOLDEN_IMAGES = 16
 GOLDEN_TOLERANCE = 1e-4  # of a probability
 

@@ -9,7 +9,7 @@ from dash_core.views.report.reading import findings, headline, listed, reading, 
 from tests.views.report.contents import content, runs
 
 COLD = runs("cold", 0.80, 0.81, 0.82, 0.83, 0.84)
-MEAN = "On average over the experiments:"
+MEAN = "Averaged over the experiments:"
 SAME = "dash’s whole run took 1.00× the steps, 1.00× the TFLOPs and 1.00× the seconds of cold’s."
 FIVE = "run at least 5 before you conclude"
 

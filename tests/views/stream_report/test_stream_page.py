@@ -50,7 +50,14 @@ def test_what_became_of_each_delivery_says_what_the_gate_or_a_person_did_with_it
     unsaid = tuple(one for one in state.verdicts if one.model in (identity(1), identity(3)))
     assert became(verdicts=unsaid) == ["passed", "replaced before it was judged", "failed", "not judged yet"]
     held = tuple(replace(one, verdict="hold") for one in state.verdicts)
-    assert became(verdicts=held) == ["released by a person"] * 2 + ["not released", "waits for a person"]
+    assert became(verdicts=held) == ["not released"] * 3 + ["waits for a person"]
+    by_a_person = tuple(replace(one, by="person") for one in state.releases)
+    assert became(verdicts=held[2:], releases=by_a_person) == [
+        *["released by a person"] * 2,
+        "not released",
+        "waits for a person",
+    ]
+    assert became(verdicts=state.verdicts[:2], tainted=frozenset({identity(4)}))[2] == "not judged yet"
 
 
 def test_a_stream_without_a_model_and_one_without_a_look_left_have_pages():
