@@ -29,6 +29,12 @@ class Block:
         return self.mark.removeprefix("needs: ") if self.mark.startswith("needs: ") else None
 
     @property
+    def file(self) -> str | None:
+        """The reader's file that the block is, as its first line says: `# mypackage/nets.py`."""
+        found = re.match(r"# (\S+/\S+\.py)\n", self.code)
+        return found and found[1]
+
+    @property
     def is_run(self) -> bool:
         return not self.mark.startswith("not run: ")
 

@@ -102,9 +102,8 @@ def test_the_commands_of_a_page_run_in_its_order_and_print_what_it_shows(page, t
     for block in blocks(page, "", "python"):
         if not block.is_run or block.needs:
             continue
-        file = re.match(r"# (\S+/\S+\.py)\n", block.code)
-        if file:
-            path = checkout.folder / file[1]
+        if block.file:
+            path = checkout.folder / block.file
             path.parent.mkdir(exist_ok=True)
             path.write_text(block.code)
             (path.parent / "__init__.py").touch()

@@ -7,8 +7,9 @@ import yaml
 from dash_core.data import ChunkPlan, load_dataset
 from dash_core.rehearsal import rehearse
 from flows.command_line.settings import load_params
+from tests.pages import ROOT, blocks
 from tests.parts import package
-from tests.test_docs import ROOT, blocks, commands
+from tests.test_docs import commands
 
 PAGE = ROOT / "docs" / "guide" / "own-parts.md"
 
@@ -20,9 +21,8 @@ def settings_of(words: list[str]) -> list[str]:
 def test_the_package_of_the_page_and_its_commands_work(project, tmp_path):
     for file in [*(project / "mypackage").iterdir(), *package.write(project).iterdir()]:
         file.unlink(missing_ok=True)
-    for _, code in blocks(PAGE):
-        name = re.match(r"# (mypackage/\w+\.py)\n", code.lstrip("\n"))[1]
-        (project / name).write_text(code)
+    for block in blocks(PAGE, "python"):
+        (project / block.file).write_text(block.code)
     (project / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     mine, loss_and_plan = [
         settings_of(words) for words in commands(PAGE) if words[0] == "compare" and "mypackage" in " ".join(words)

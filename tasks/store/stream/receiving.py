@@ -188,10 +188,10 @@ def _decoded(delivery: Delivery, contract: Contract) -> Iterator[tuple[Item, np.
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as threads:
         for start in range(0, len(items), FILES_AHEAD):
             part = items[start : start + FILES_AHEAD]
-            yield from threads.map(lambda item: (item, *_read(delivery, root, item, contract)), part)
+            yield from threads.map(lambda item: (item, *_read(delivery, item, contract, root)), part)
 
 
-def _read(delivery: Delivery, root: str, item: Item, contract: Contract) -> tuple[np.ndarray | None, str, str]:
+def _read(delivery: Delivery, item: Item, contract: Contract, root: str) -> tuple[np.ndarray | None, str, str]:
     """Return pixels, identity and, if the file is set aside, the reason. DataError if the file changes meanwhile.
 
     root: the delivery's folder without links, which the file must not lead out of.
