@@ -144,12 +144,12 @@ def test_three_arrivals_give_the_weights_of_the_same_loop_in_plain_torch(kit):
         seen = range(arrival + 1)
         callbacks = [kit.WarmStart("dash", chunks=[data.loader(n) for n in seen], floor=0.2)] if arrival else []
         torch.manual_seed(arrival)
-        kit.trainer(*callbacks, epochs=3).fit(module, data.loader(*seen, shuffle=True))
+        kit.trainer(*callbacks, epochs=3).fit(module, data.loader(*seen))
         if arrival:
             dash_(plain, [data.loader(n) for n in seen], floor=0.2)
         torch.manual_seed(arrival)
         optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9)
-        data.train(plain, optimizer, data.loader(*seen, shuffle=True), epochs=3)
+        data.train(plain, optimizer, data.loader(*seen), epochs=3)
     inputs, labels = (torch.cat(tensors) for tensors in zip(*chunks_of(0, 1, 2), strict=True))
     accuracies = [(net.eval()(inputs).argmax(1) == labels).float().mean().item() for net in (module.net, plain)]
     assert min(accuracies) > 0.8

@@ -1,5 +1,6 @@
 """Runs on a Ray cluster that is running already: none is started here, and nothing of its settings is changed."""
 
+import gc
 import logging
 import os
 import signal
@@ -66,6 +67,7 @@ class RayCluster(Cluster):
 
     def _disconnect(self) -> None:
         if getattr(self, "_own", False):
+            gc.collect()  # references in cycles, which are not to be freed while Ray shuts down
             with suppress(Exception):
                 self._ray.shutdown()
 
@@ -127,34 +129,38 @@ class RayCluster(Cluster):
         return answers
 
     def _do(self, call: Call, arguments: tuple) -> Outcome:
-        errors = self._ray.exceptions
         with self._lock:
             self._check_open()
             reference = self._task.remote(call)
             self._running.add(reference)
         try:
             return self._ray.get(reference)
-        except errors.TaskCancelledError:
-            raise Ended("the comparison was stopped while this run trained, or before it") from None
-        except (
-            errors.WorkerCrashedError,
-            errors.NodeDiedError,
-            errors.OutOfMemoryError,
-            errors.ObjectLostError,
-        ) as lost:
-            if self._closed.is_set():
-                raise Ended("the comparison was stopped while this run trained") from None
-            raise WorkerDied(f"its process was lost ({_first_line(lost)})") from None
-        except errors.RayTaskError as error:  # the process could not even begin the call
-            raise DashError(f"a process of the Ray cluster could not begin: {_last_line(error)}") from None
-        except errors.RayError as error:
-            raise DashError(
-                f"the Ray cluster is lost ({_first_line(error)}); the same command continues from each run's last "
-                "saved state"
-            ) from None
+        except self._ray.exceptions.RayError as error:
+            fault = self._fault_of(error)
         finally:
             with self._lock:
                 self._running.discard(reference)
+            del reference
+        # out of the handler: Ray's error holds references, and one that is freed while Ray shuts down ends the process
+        raise fault
+
+    def _fault_of(self, error: Exception) -> Exception:
+        """Return what is raised for an error of Ray: the call was ended, its process was lost, or the cluster is."""
+        errors = self._ray.exceptions
+        if isinstance(error, errors.TaskCancelledError):
+            return Ended("the comparison was stopped while this run trained, or before it")
+        if isinstance(
+            error, errors.WorkerCrashedError | errors.NodeDiedError | errors.OutOfMemoryError | errors.ObjectLostError
+        ):
+            if self._closed.is_set():
+                return Ended("the comparison was stopped while this run trained")
+            return WorkerDied(f"its process was lost ({_first_line(error)})")
+        if isinstance(error, errors.RayTaskError):  # the process could not even begin the call
+            return DashError(f"a process of the Ray cluster could not begin: {_last_line(error)}")
+        return DashError(
+            f"the Ray cluster is lost ({_first_line(error)}); the same command continues from each run's last saved "
+            "state"
+        )
 
     def _stop(self) -> None:
         with self._lock:
