@@ -14,14 +14,16 @@ ARRIVED_EVENT = "dashpipe.arrival.landed"  # that a person's program sends to PO
 def deploy_stream(stream: str, store: Path, params_file: Path, cron: str, pool: str) -> str:
     """Register the deployment of a stream on the configured Prefect server, or bring it up to date; return its name.
 
-    Each pass takes all that is pending, so a run that would wait for another is cancelled. Schedules of a deployment
-    that exists stay as they are: a person may have paused or changed them.
+    Each pass runs in the folder of this command: without a storage, Prefect would copy that folder for each pass, with
+    environment and runs. A pass takes all that is pending, so a run that would wait for another is cancelled. Schedules
+    of a deployment that exists stay as they are: a person may have paused or changed them.
     """
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.deployments.runner import RunnerDeployment
     from prefect.events import DeploymentEventTrigger
+    from prefect.runner.storage import LocalStorage
 
     name = f"arrive-{stream}"
     trigger = DeploymentEventTrigger(
@@ -39,6 +41,7 @@ def deploy_stream(stream: str, store: Path, params_file: Path, cron: str, pool: 
         work_pool_name=pool,
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )
+    deployment.storage = LocalStorage(str(Path.cwd()))
     deployment.apply()
     return f"{ARRIVE_FLOW}/{name}"
 

@@ -56,6 +56,8 @@ def test_an_event_starts_a_pass_and_what_no_event_told_of_is_taken_by_the_next(s
     url, environ = server
     stream, deployment = deployed(tmp_path / "store", url)
     assert [schedule["schedule"]["cron"] for schedule in deployment["schedules"]] == ["*/15 * * * *"]
+    (step,) = deployment["pull_steps"]  # a pass runs where the deployment was made: nothing is copied
+    assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(shell.ROOT)}}
     with _service(WORKER, environ, tmp_path / "worker.log"):
         small.deliver(tmp_path / "store" / "inbox" / "told", 16, seed=1)
         _ask(url, "/events", [event()])
