@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -43,8 +44,6 @@ class Engine(Cluster):
         self.left = True
 
     def _survey(self, question):
-        from dataclasses import replace
-
         own = {"token": question.token, "code": question.code, "versions": question.versions}
         return [replace(answer, **own) for answer in self.given]
 
@@ -83,8 +82,6 @@ def test_settings_of_the_cluster_belong_to_no_run_and_are_checked():
 
 
 def test_a_cluster_s_device_and_precision_are_resolved_once_and_differing_machines_are_named(engine, place, capsys):
-    from dataclasses import replace
-
     other = replace(ANSWER, device_name="another", bf16=True)
     Engine.given = (ANSWER, other, other)
     with engine:
@@ -98,8 +95,6 @@ def test_a_cluster_s_device_and_precision_are_resolved_once_and_differing_machin
 
 
 def test_machines_that_do_not_reach_the_prefect_server_are_named(engine, place, monkeypatch, capsys):
-    from dataclasses import replace
-
     reaching = replace(ANSWER, api_answers=True)
     monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example.org:4200/api")
     Engine.given = (reaching, replace(ANSWER, host="node-2"), replace(ANSWER, host="node-2"))
@@ -113,8 +108,6 @@ def test_machines_that_do_not_reach_the_prefect_server_are_named(engine, place, 
 
 
 def test_a_machine_that_cannot_train_ends_the_command_before_a_call(engine):
-    from dataclasses import replace
-
     Engine.given = (ANSWER, replace(ANSWER, host="node-2", excluded=False))
     with pytest.raises(ConfigError, match="keep node-2 out"), engine:
         pass
