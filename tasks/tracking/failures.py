@@ -51,6 +51,10 @@ class Failures:
             self.reasons[kind] = explain(error)
             self._say(f"{WHAT_FAILED[kind]}: {self.reasons[kind]}")
 
+    def fall_silent(self) -> None:
+        """Say nothing any more: the command ends while it still sends, and what fails then is sent by the next one."""
+        self._say = lambda message: None
+
     @contextmanager
     def apart(self, kind: Kind) -> Iterator[None]:
         """Turn a kind off if the block fails. Not even a defect of ours may end a run that has trained for hours."""

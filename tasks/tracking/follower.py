@@ -40,6 +40,8 @@ class Follower:
         self._status = status_of(kind) if kind else None
         self._stop.set()
         self._thread.join(PATIENCE_SECONDS if self._mirror.leaving else None)
+        if self._thread.is_alive():
+            self._mirror.failures.fall_silent()
 
     def _follow(self) -> None:
         started = time.monotonic()

@@ -29,7 +29,8 @@ class Looked:
     def __init__(self, folders):
         self.folders = folders
         self.leaving = self.opened = False
-        self.brought, self.closed = [], []
+        self.brought, self.closed, self.said = [], [], []
+        self.failures = Failures(self.said.append)
         self.looked = threading.Event()
 
     def bring(self, run, wait=False):
@@ -100,15 +101,26 @@ def test_a_block_that_is_left_by_an_error_closes_the_comparisons_own_run_if_mlfl
     assert mirror.closed == [(status, "tracking")]
 
 
-def test_a_block_that_is_left_by_an_error_waits_no_longer_than_its_patience(mirror, place, monkeypatch):
-    held = threading.Event()
+def test_a_block_that_is_left_by_an_error_waits_no_longer_than_its_patience_and_tells_of_no_later_failure(
+    mirror, place, monkeypatch
+):
+    held, failed = threading.Event(), threading.Event()
+
+    def fail_when_python_ends(run, wait):
+        with mirror.failures.apart("models"):
+            held.wait(60)
+            raise FileNotFoundError("a temporary folder that is gone")
+        failed.set()
+
     monkeypatch.setattr(follower_module, "PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(mirror, "bring", lambda run, wait: held.wait(60))
+    monkeypatch.setattr(mirror, "bring", fail_when_python_ends)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         interrupt(mirror, place, "stopped")
     assert time.monotonic() - began < 30
     held.set()
+    assert failed.wait(60)
+    assert (mirror.said, list(mirror.failures.reasons)) == ([], ["models"])
 
 
 def test_an_address_that_is_none_is_refused_at_once(place, monkeypatch):
