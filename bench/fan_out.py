@@ -28,6 +28,7 @@ TINY = (
     "compare.device=cpu",
 )
 LOOK_SECONDS = 0.5  # between two looks at the command's memory
+STEP = 50  # complete runs between two of its sizes that are shown
 
 
 def measure(executor: str, runs: int, workers: int, more: list[str], store: Path) -> dict[str, object]:
@@ -60,8 +61,7 @@ def measure(executor: str, runs: int, workers: int, more: list[str], store: Path
         "seconds": round(seconds, 1),
         "seconds of training": round(training, 1),
         "seconds a run beside training, on a worker": round((seconds * workers - training) / runs, 3),
-        "driver MiB after a quarter of the runs": _memory_at(sizes, runs // 4),
-        "driver MiB at three quarters": _memory_at(sizes, 3 * runs // 4),
+        "driver MiB by complete runs": {done: _memory_at(sizes, done) for done in range(STEP, runs + 1, STEP)},
     }
 
 
