@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dash_core.views.reproduction import ITEMS
+from tasks.store.attempts import saved_steps
 from tests.system.shell import dashpipe
 
 ASKED = ("figure-1", "figure-3")  # a comparison, and the simulation
@@ -64,6 +65,46 @@ def test_an_unknown_item_is_refused_before_anything_starts(tmp_path):
     ended = dashpipe(tmp_path / "store", "reproduce", "figure-99", settings=())
     assert ended.code == 2
     assert "unknown item 'figure-99'" in ended.err
+
+
+def steps_of(store, method):
+    """Return the steps of each complete run of a method."""
+    runs = [path.parent for path in store.glob(f"runs/*-{method}-*/result.json")]
+    return [sum(json.loads(line)["steps"] for line in (run / "chunks.jsonl").read_text().splitlines()) for run in runs]
+
+
+@pytest.mark.slow
+def test_seeds_are_added_until_claims_are_decided_and_a_budget_that_is_over_leaves_them_to_the_same_command(tmp_path):
+    asked = ("reproduce", "figure-7", "--scale", "smoke", "--until-decided", "--max-seeds", "4")
+    ended = dashpipe(tmp_path / "store", *asked, "--budget", "1s", settings=())
+    assert (ended.code, ended.err) == (0, "")
+    assert "figure-7 has no page yet: 2 runs are left" in ended.out
+    assert "the same command continues with them" in ended.out
+    ended = dashpipe(tmp_path / "store", *asked, settings=())
+    assert (ended.code, ended.err) == (0, "")
+    page = folder(ended.store, "figure-7").with_name("smoke-until-decided")
+    result = json.loads((page / "result.json").read_text())
+    assert "--until-decided --max-seeds 4" in result["command"]
+    assert len(steps_of(ended.store, "cold")) == len(steps_of(ended.store, "warm")) == 4  # two chunks decide nothing
+    assert "open     2 claims at 4 seeds; --max-seeds up to 30 adds more" in ended.out
+
+
+@pytest.mark.slow
+def test_a_budget_stops_runs_under_way_and_the_same_command_goes_on_from_their_saved_states(tmp_path):
+    """Runs without an end: only the budget stops them."""
+    endless = ("--set", "training.max_epochs=1000000", "--set", "training.stop_accuracy=null", "--set", "seeds=[0, 1]")
+    saved = []
+    for _ in range(2):
+        ended = dashpipe(
+            tmp_path / "store", "reproduce", "figure-7", "--scale", "smoke", *endless, "--budget", "40s", settings=()
+        )
+        assert (ended.code, ended.err) == (0, "stopping: the runs under way save their state …\n")
+        assert "left     4 runs" in ended.out
+        saved.append(sorted(saved_steps(path.parent) for path in ended.store.glob("runs/*/state.ckpt")))
+    before, after = saved
+    assert len(before) == len(after) > 0
+    assert before[0] > 0
+    assert all(earlier < later for earlier, later in zip(before, after, strict=True))
 
 
 @pytest.mark.slow
