@@ -126,7 +126,8 @@ def main() -> None:
         "beside the authors' logs; seed 2021, of warm 2022; 10,000 test images."
     )
     headings = ["method, experiment", "accuracy, ours", "theirs", "steps, ours", "theirs", "ratio"]
-    command = f"uv run python -m bench.golden_curves --curves {' '.join(given.curves)} --data-root FOLDER"
+    which = f"--experiments {given.experiments} --curves {' '.join(given.curves)}"
+    command = f"uv run python -m bench.golden_curves {which} --data-root FOLDER"
     write_section(
         "Golden curves", command, describe_machine(toy.CPU, 1), [head, "", *table(headings, rows), "", *lines]
     )
