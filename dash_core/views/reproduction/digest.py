@@ -6,7 +6,7 @@ from typing import Any
 from dash_core.views.holm import holm_words, surviving
 from dash_core.views.rules import FIXED_SEEDS, PValues
 
-HEADINGS = ("Item", "The paper's claim", "Verdict", "Numbers", "Holm", "Scale", "Seeds", "Seconds", "Command")
+HEADINGS = ("Item", "Claim", "Verdict", "Numbers", "Holm", "Scale", "Seeds", "Seconds", "Command")
 NO_CLAIM = "no claim to check: the paper's values are UNKNOWN, or belong to its hardware"
 MACHINE = ("device", "cores", "workers", "threads", "python", "torch")
 EXPLAINED = (

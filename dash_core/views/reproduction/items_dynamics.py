@@ -131,7 +131,10 @@ def _previous_view(outcome: Outcome) -> View:
             )
             title = f"Accuracy on the previous data: {key}, {how}"
             drawings.append(PageFigure(f"{diagnostic}-{key}", title, caption, figure))
-            rows += [(key, how, line.label, *(f"{s.mean:.1f} ({s.std:.1f})" for s in line.spreads)) for line in lines]
+            rows += [
+                (key, how.partition(",")[0], line.label, *(f"{s.mean:.1f} ({s.std:.1f})" for s in line.spreads))
+                for line in lines
+            ]
     headings = ("Setting", "BatchNorm with", "Method", *(f"epoch {epoch}" for epoch in EPOCHS))
     rows = [row for row in rows if len(row) == len(headings)]
     return View(drawings, [rows_table("Accuracy on the previous data (%)", headings, rows), *tables(outcome)])
@@ -158,8 +161,8 @@ FIGURE_13 = Item(
     scales={
         "full": Scale({"cifar10": watched(standard("cifar10", "resnet18", INSIDE, methods=LOW), *PREVIOUS)}),
         "small": Scale(
-            {"cifar10": thin(compared=INSIDE, methods=LOW)},
-            STANDS_IN,
+            {"cifar10": thin(compared=(*INSIDE, "dash"), methods=LOW)},
+            f"{STANDS_IN}; beside them DASH with λ = 0.3",
         ),
         "smoke": Scale({"digits": watched(smoke(INSIDE, methods=LOW), *PREVIOUS)}),
     },

@@ -60,7 +60,7 @@ def _verdicts(made: Reproduced) -> Table:
         for f, survives in zip(made.findings, made.surviving, strict=True)
     )
     notes = (f"rule: {made.rule.name}", *VERDICT_NOTES)
-    return Table("Claims and verdicts", ("The paper's claim", "Verdict", "Numbers", "Seeds", "Holm"), rows, notes)
+    return Table("Claims and verdicts", ("Claim", "Verdict", "Numbers", "Seeds", "Holm"), rows, notes)
 
 
 def _settings(made: Reproduced) -> list[Table]:
