@@ -136,9 +136,8 @@ def _check_shown(name: str, measured: Mapping[str, Measured], left: int) -> None
         if not one.method(label).runs
     ]
     if without:
-        raise NothingToShow(
-            f"{name} has no page yet: {left} runs are left, and there is no run of {', '.join(without)}"
-        )
+        runs = f"{left} runs are left, and " if left else ""
+        raise NothingToShow(f"{name} has no page yet: {runs}there is no complete run of {', '.join(without)}")
 
 
 def _compare(params: Params, place: Place, command: str, again: bool) -> tuple[Measured, Mapping[str, str]]:

@@ -13,8 +13,8 @@ from flows.command_line.session import make_writable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from flows.command_line.limits import Limits
     from flows.command_line.reproduction import Selection
-    from flows.command_line.reproduction_in_order import Limits
     from tasks.store.place import Place
 
 MOST_SEEDS = 20  # the default of --max-seeds
@@ -69,7 +69,7 @@ def reproduce(
         raise ConfigError("--dry-run trains nothing and writes nothing: give it with items, and without --summary")
     _check_seeds(max_seeds, until_decided)
     from flows.command_line import reproduction
-    from flows.command_line.reproduction_in_order import Limits
+    from flows.command_line.limits import Limits
 
     limits = Limits.of(budget, until_decided, max_seeds)
     reproduction.check_summary(scale, summary)

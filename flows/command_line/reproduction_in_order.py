@@ -3,61 +3,35 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from rich.console import Console
 
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.device import choose_device, prepare_device
-from dash_core.errors import DashError
+from dash_core.errors import DashError, StopRequested
 from dash_core.views.reproduction.claims import Claim, Finding, find
 from dash_core.views.reproduction.expected import RUN_OVERHEAD, run_flops, training_rate
 from dash_core.views.reproduction.item import Item
 from dash_core.views.reproduction.items_theory import simulated
 from dash_core.views.reproduction.outcome import Measured, Outcome
 from dash_core.views.reproduction.planning import by_claims_decided, more_seeds, needed
-from dash_core.views.rules import FIXED_SEEDS, GROUP_SEQUENTIAL, LAST_LOOK, Rule
-from flows.command_line.durations import seconds_of
+from dash_core.views.rules import LAST_LOOK
+from flows.command_line.limits import Limits
 from flows.command_line.output import say
 from flows.command_line.reproduction import ReproductionFailed, Selection, about, reasons, show, show_findings
 from flows.command_line.session import Session, check_data, services, standing_by
 from flows.compare import Deadline
 from flows.reproduce import NothingToShow, Ordered, reproduce_item, train_in_order
 from tasks.reproduction import measured_runs
+from tasks.store.datasets import open_dataset, open_plan, plan_path
 from tasks.store.place import Crew, Place, place_of
 from tasks.store.runs import is_complete
 
-PAGE_SECONDS = 2.0  # to write one item's page after training
-MOST_FOR_PAGES = 0.2  # of the budget
 MORE_SIMULATIONS = 3  # seeds that a simulation gets at once
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When training stops. budget: seconds for the command, None without one. most_seeds: of a comparison, or None.
-
-    most_seeds: seeds are added until claims are decided, up to this number; None: no seed is added.
-    """
-
-    budget: float | None = None
-    most_seeds: int | None = None
-
-    @classmethod
-    def of(cls, budget: str | None, until_decided: bool, max_seeds: int) -> "Limits":
-        """Return the limits that the options give; ConfigError if the budget is no duration."""
-        return cls(seconds_of(budget, "--budget") if budget else None, max_seeds if until_decided else None)
-
-    @property
-    def rule(self) -> Rule:
-        """The rule of the verdicts: a sequential one if seeds are added."""
-        return FIXED_SEEDS if self.most_seeds is None else GROUP_SEQUENTIAL
-
-    def deadline(self, items: int) -> Deadline | None:
-        """Return when training stops, so that there is time for the pages of so many items."""
-        if self.budget is None:
-            return None
-        return Deadline(self.budget - min(PAGE_SECONDS * items, MOST_FOR_PAGES * self.budget))
 
 
 def reproduce_in_order(selection: Selection, limits: Limits, place: Place, console: Console) -> None:
@@ -89,7 +63,7 @@ class _Study:
     """The runs and claims of the selected items, while runs are trained and seeds are added.
 
     settings: parameters by item and comparison; they get more seeds. wanted: runs by id, of each item; failures: why
-    runs failed, by id; broken: why items failed, by name.
+    runs failed, by id; broken: why items failed, by name. rate: FLOP/s of a worker.
     """
 
     selection: Selection
@@ -101,7 +75,8 @@ class _Study:
     wanted: dict[str, dict[str, RunConfig]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
-    open_claims: int = 0
+    rate: float = 1.0
+    _splits: dict[Path, str] = field(default_factory=dict)
 
     @property
     def over(self) -> bool:
@@ -114,29 +89,50 @@ class _Study:
         return [item for item in self.selection.items if item.name not in self.broken]
 
     def check(self) -> None:
-        """Check the data of every item; those of an item that fails are not trained."""
+        """Check the data and the records of every item; the runs of an item that fails are not trained."""
         for item in self.selection.items:
             settings = dict(self.selection.settings[item.name])
-            try:
+            with self._apart(item):
                 for params in () if item.simulated else settings.values():
                     check_data(params, self.place, self.console)
-            except DashError as error:
-                self.broken[item.name] = str(error)
-                say(self.console, f"{item.name}: {error}")
-                continue
-            self.settings[item.name] = settings
-            runs = () if item.simulated else (run for params in settings.values() for run in params.runs())
-            self.wanted[item.name] = {run.id: run for run in runs}
-        device = choose_device(self.place.device)
+                runs = () if item.simulated else (run for params in settings.values() for run in params.runs())
+                self.settings[item.name] = settings
+                self.wanted[item.name] = {run.id: run for run in runs}
+                self._left(item)
+        device = choose_device(self._computing.compare.device)
         prepare_device(device, 1)
         self.rate = training_rate(device)
+
+    @contextmanager
+    def _apart(self, item: Item) -> Iterator[None]:
+        """Say why an item fails, if it does in the block: the others go on without it."""
+        try:
+            yield
+        except StopRequested:
+            raise
+        except DashError as error:
+            self.broken[item.name] = str(error)
+            self.wanted.pop(item.name, None)
+            say(self.console, f"{item.name}: {error}")
+
+    @property
+    def _computing(self) -> Params:
+        """Parameters whose section `compare` says on what all runs are trained."""
+        return next((params for _, params in _trained(self.selection)), Params())
+
+    def _is_complete(self, run: RunConfig) -> bool:
+        """Tell whether a run is complete on the data that are here now."""
+        path = plan_path(self.place.splits, run, run.seed, "")  # names the plan, whatever the images
+        if path not in self._splits:
+            self._splits[path] = open_plan(run, open_dataset(run.dataset, self.place), self.place).digest
+        return is_complete(run, self.place, self._splits[path], self.place.given_code)
 
     def train(self, again: bool = False) -> None:
         """Train every wanted run that is not complete, those first that decide most claims for their time."""
         from flows.command_line.live import watched
 
         runs = {run_id: run for item in self.items for run_id, run in self.wanted[item.name].items()}
-        pending = {run_id: run for run_id, run in runs.items() if again or not is_complete(run, self.place)}
+        pending = {run_id: run for run_id, run in runs.items() if again or not self._is_complete(run)}
         pending = {run_id: run for run_id, run in pending.items() if run_id not in self.failures}
         comparisons = self._comparisons_of(pending)
         if not pending or self.over:
@@ -170,9 +166,8 @@ class _Study:
 
     def add_seeds(self) -> bool:
         """Add seeds for the claims that are open; return whether any were added."""
-        extended = {item.name: self._open_needs(item) for item in self.items}
-        self.open_claims = sum(count for count, _ in extended.values())
-        workers = Crew.of(Params(), 2**20).workers
+        extended = self._open_claims()
+        workers = Crew.of(self._computing, 2**20).workers
         count = math.ceil(workers / max(sum(len(needs) for _, needs in extended.values()), 1))
         added = False
         for item in self.items:
@@ -180,6 +175,14 @@ class _Study:
                 labels = [label for other, label in sorted(extended[item.name][1]) if other == key]
                 added |= self._extend(item, key, labels, count)
         return added
+
+    def _open_claims(self) -> dict[str, tuple[int, set[tuple[str, str]]]]:
+        """Return `_open_needs` of each item, by name."""
+        found = {}
+        for item in self.items:
+            with self._apart(item):
+                found[item.name] = self._open_needs(item)
+        return found
 
     def _open_needs(self, item: Item) -> tuple[int, set[tuple[str, str]]]:
         """Return how many claims are open that seeds can decide, and the runs that they compare."""
@@ -227,25 +230,26 @@ class _Study:
         """Write the page of every item from its complete runs, and print its verdicts."""
         for item in self.items:
             say(self.console, f"\n{item.name}: {item.shows}")
-            started = time.perf_counter()
-            failures = {run: why for run, why in self.failures.items() if run in self.wanted[item.name]}
-            ordered = Ordered(self.limits.most_seeds, len(self._left(item)), failures)
-            selection, settings = self.selection, self.settings[item.name]
-            try:
-                reproduced = reproduce_item(
-                    item.name, selection.scale, settings, self.place, selection.overrides, False, ordered
-                )
-            except NothingToShow as error:
-                show_findings(self._judged(item), self.console)
-                say(self.console, str(error))
-                continue
-            except DashError as error:
-                self.broken[item.name] = str(error)
-                say(self.console, f"{item.name}: {error}")
-                continue
-            show(reproduced, self.place, self.console, time.perf_counter() - started)
-            if reproduced.failures:
-                self.broken[item.name] = reasons(reproduced.failures)
+            with self._apart(item):
+                if failures := self._publish(item):
+                    self.broken[item.name] = reasons(failures)
+
+    def _publish(self, item: Item) -> Mapping[str, str]:
+        """Write an item's page, unless some method has no run yet; return why runs failed, by id."""
+        started = time.perf_counter()
+        failures = {run: why for run, why in self.failures.items() if run in self.wanted[item.name]}
+        ordered = Ordered(self.limits.most_seeds, len(self._left(item)), failures)
+        selection, settings = self.selection, self.settings[item.name]
+        try:
+            reproduced = reproduce_item(
+                item.name, selection.scale, settings, self.place, selection.overrides, False, ordered
+            )
+        except NothingToShow as error:
+            show_findings(self._judged(item), self.console)
+            say(self.console, str(error))
+            return failures
+        show(reproduced, self.place, self.console, time.perf_counter() - started)
+        return reproduced.failures
 
     def _judged(self, item: Item) -> list[Finding]:
         """Return the claims of an item without a page whose runs are complete, with their verdicts."""
@@ -259,25 +263,31 @@ class _Study:
     def _left(self, item: Item) -> dict[str, RunConfig]:
         runs = self.wanted.get(item.name, {})
         return {
-            run_id: run
-            for run_id, run in runs.items()
-            if run_id not in self.failures and not is_complete(run, self.place)
+            run_id: run for run_id, run in runs.items() if run_id not in self.failures and not self._is_complete(run)
         }
 
     def tell(self) -> None:
         """Say what is left; ReproductionFailed if items failed."""
         left = {run_id: run for item in self.selection.items for run_id, run in self._left(item).items()}
         if left:
-            workers = Crew.of(Params(), len(left)).workers
+            workers = Crew.of(self._computing, len(left)).workers
             seconds = sum(RUN_OVERHEAD + run_flops(run) / self.rate for run in left.values()) / workers
-            say(self.console, f"left     {len(left)} runs, {about(seconds)} here; the same command continues with them")
-        elif self.limits.most_seeds is not None and self.open_claims and not self.over:
-            most = self.limits.most_seeds
-            say(
-                self.console,
-                f"open     {self.open_claims} claims at {most} seeds; --max-seeds up to {LAST_LOOK} adds more",
-            )
+            same = "the same command without --again" if self.selection.again else "the same command"
+            say(self.console, f"left     {len(left)} runs, {about(seconds)} here; {same} continues with them")
+        elif self.limits.most_seeds is not None:
+            self._tell_open(sum(count for count, _ in self._open_claims().values()), self.limits.most_seeds)
         if self.broken:
             listing = "\n".join(f"  {name}: {reason}" for name, reason in self.broken.items())
             count = len(self.selection.items)
             raise ReproductionFailed(f"{len(self.broken)} of {count} items are incomplete:\n{listing}")
+
+    def _tell_open(self, claims: int, most: int) -> None:
+        """Say what decides the open claims."""
+        if not claims:
+            return
+        if self.over:
+            say(self.console, f"open     {claims} claims; the same command adds seeds for them")
+        elif most < LAST_LOOK:
+            say(self.console, f"open     {claims} claims at {most} seeds; --max-seeds up to {LAST_LOOK} adds more")
+        else:
+            say(self.console, f"open     {claims} claims at {most} seeds, the most that the rule is made for")

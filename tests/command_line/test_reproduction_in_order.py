@@ -4,20 +4,23 @@ import contextlib
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from prefect.settings import get_current_settings
 from pydantic_core import to_jsonable_python
 
 from dash_core.comparison import Params
+from dash_core.errors import RecordError
 from dash_core.views.reproduction.outcome import Measured
 from dash_core.views.rules import FIXED_SEEDS, GROUP_SEQUENTIAL
 from dash_core.views.summary import MethodRuns
 from flows import compare
 from flows.command_line import reproduction_in_order
+from flows.command_line.limits import Limits
 from flows.command_line.output import output_console
 from flows.command_line.reproduction import ReproductionFailed, Selection
-from flows.command_line.reproduction_in_order import Limits, reproduce_in_order
+from flows.command_line.reproduction_in_order import reproduce_in_order
 from flows.experiment import RunFailed
 from flows.services.executor import Ended
 from tasks.store.place import place_of
@@ -33,17 +36,23 @@ class Store:
 
     def __init__(self, deadline_after: int | None = None) -> None:
         self.trained: list[str] = []
+        self.on_other_data: set[str] = set()
+        self.damaged: set[str] = set()
+        self.failing = False
         self.published = []
         self.deadline_after = deadline_after
 
     def train(self, title, comparisons, order, place, deadline, again):
         left = len(order) if self.deadline_after is None else self.deadline_after
-        self.trained += order[:left]
+        self.trained += [] if self.failing else order[:left]
+        self.on_other_data -= set(order)
         self.asked = {"title": title, "comparisons": comparisons, "order": order, "place": place}
-        return {}
+        return dict.fromkeys(order, "no memory") if self.failing else {}
 
-    def is_complete(self, run, place):
-        return run.id in self.trained
+    def is_complete(self, run, place, split, code):
+        if run.id in self.damaged:
+            raise RecordError(f"{run.id}: result.json is damaged")
+        return run.id in self.trained and run.id not in self.on_other_data
 
     def measured(self, params, place):
         methods = [MethodRuns(label, label, self.runs(params, label)) for label in params.compare.methods]
@@ -70,6 +79,8 @@ def store(monkeypatch):
     monkeypatch.setattr(reproduction_in_order, "training_rate", lambda device: 1e9)
     monkeypatch.setattr(reproduction_in_order, "train_in_order", store.train)
     monkeypatch.setattr(reproduction_in_order, "is_complete", store.is_complete)
+    monkeypatch.setattr(reproduction_in_order, "open_dataset", lambda config, place: None)
+    monkeypatch.setattr(reproduction_in_order, "open_plan", lambda run, dataset, place: SimpleNamespace(digest="split"))
     monkeypatch.setattr(reproduction_in_order, "measured_runs", store.measured)
     monkeypatch.setattr(reproduction_in_order, "reproduce_item", store.publish)
     monkeypatch.setattr("flows.command_line.live.watched", lambda *arguments: contextlib.nullcontext())
@@ -139,6 +150,37 @@ def test_an_item_without_data_fails_and_is_named(store, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduction_in_order, "check_data", missing)
     with pytest.raises(ReproductionFailed, match="1 of 1 items are incomplete:\n  figure-7: no such data"):
         reproduce(store, tmp_path, Limits(budget=60.0))
+
+
+def test_runs_that_all_fail_make_the_command_fail(store, tmp_path):
+    store.failing = True
+    with pytest.raises(ReproductionFailed, match=r"figure-7: 2 runs failed:\n.*: no memory"):
+        reproduce(store, tmp_path, Limits(budget=60.0))
+
+
+def test_runs_that_are_complete_on_other_data_are_trained_again(store, tmp_path):
+    params, _ = reproduce(store, tmp_path, Limits(budget=60.0))
+    (stale, _) = [run.id for run in params.runs()]
+    store.on_other_data, store.published = {stale}, []
+    _, ordered = reproduce(store, tmp_path, Limits(budget=60.0))
+    assert (list(store.asked["order"]), ordered.left) == ([stale], 0)
+
+
+def test_an_item_with_a_damaged_record_is_named_and_the_others_go_on(store, tmp_path):
+    selection = Selection.of(["figure-7", "figure-16"], "smoke", (), again=False)
+    (params,) = selection.settings["figure-7"].values()
+    damaged = params.runs()[0].id
+    assert damaged not in {run.id for one in selection.settings["figure-16"].values() for run in one.runs()}
+    store.damaged = {damaged}
+    with pytest.raises(ReproductionFailed, match=r"1 of 2 items are incomplete:\n  figure-7: .* is damaged"):
+        reproduce_in_order(selection, Limits(budget=60.0), place_of(Params(), tmp_path, None), output_console())
+    assert [name for name, *_ in store.published] == ["figure-16"]
+
+
+def test_claims_that_the_rule_can_look_at_no_more_are_told_so(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(STEPS, "warm", 102)  # cold's mean: the second claim has no answer
+    reproduce(store, tmp_path, Limits(most_seeds=30))
+    assert "open     1 claims at 30 seeds, the most that the rule is made for" in capsys.readouterr().out
 
 
 def test_training_stops_early_enough_for_the_pages():
