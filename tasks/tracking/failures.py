@@ -52,7 +52,7 @@ class Failures:
             self._say(f"{WHAT_FAILED[kind]}: {self.reasons[kind]}")
 
     def fall_silent(self) -> None:
-        """Say nothing any more: the command ends while it still sends, and what fails then is sent by the next one."""
+        """Say nothing any more: the command has left while something was still sent, which the next one sends again."""
         self._say = lambda message: None
 
     @contextmanager

@@ -21,8 +21,8 @@ PATIENCE_SECONDS = 10.0  # how long a stopped command waits for MLflow
 class Follower:
     """Follows the runs within a block. The end of the block waits until MLflow shows everything on disk.
 
-    After an exception it waits only until the runs and the comparison's own run are closed, at most PATIENCE_SECONDS.
-    It does not open MLflow if no run has made progress.
+    After an exception, also one that ends this wait, it waits only until the runs and the comparison's own run are
+    closed, at most PATIENCE_SECONDS. It does not open MLflow if no run has made progress.
     """
 
     def __init__(self, mirror: Mirror, runs: Sequence[RunConfig]) -> None:
@@ -36,12 +36,22 @@ class Follower:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        try:
+            self._end(kind)
+        except BaseException as error:
+            if kind is None:  # the block is complete, and only MLflow was waited for
+                self._end(type(error))
+            raise
+        finally:
+            if self._thread.is_alive():
+                self._mirror.failures.fall_silent()
+
+    def _end(self, kind: type[BaseException] | None) -> None:
+        """Have the thread end, and wait for it: with patience if the block is left by an exception."""
         self._mirror.leaving = kind is not None
         self._status = status_of(kind) if kind else None
         self._stop.set()
         self._thread.join(PATIENCE_SECONDS if self._mirror.leaving else None)
-        if self._thread.is_alive():
-            self._mirror.failures.fall_silent()
 
     def _follow(self) -> None:
         started = time.monotonic()

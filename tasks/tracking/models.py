@@ -80,7 +80,10 @@ def _upload(client: "MlflowClient", logged: "LoggedModel", model: "nn.Module", e
         export_model(model, example.card, Path(folder) / "export", example.images, example.tracer)
         described = Model(artifact_path=logged.artifact_location, run_id=logged.source_run_id, model_id=logged.model_id)
         write_mlflow_model(Path(folder) / "export", Path(folder) / "model", described)
+        files = [file for file in Path(folder, "model").rglob("*") if file.is_file()]
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
+        if not all(file.exists() for file in files):  # a command that ends removes them, and MLflow skips what is gone
+            raise FileNotFoundError("the model's files were removed while they were sent")
         client.finalize_logged_model(logged.model_id, "READY")
 
 

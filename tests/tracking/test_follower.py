@@ -123,6 +123,44 @@ def test_a_block_that_is_left_by_an_error_waits_no_longer_than_its_patience_and_
     assert (mirror.said, list(mirror.failures.reasons)) == ([], ["models"])
 
 
+def test_an_interrupt_while_a_complete_block_waits_for_mlflow_leaves_as_any_other(mirror, monkeypatch):
+    held, sending = threading.Event(), threading.Event()
+
+    def send(run, wait):
+        sending.set()
+        held.wait(60)
+
+    class Interrupted(threading.Thread):
+        """Ctrl-C comes while the thread is waited for without a limit."""
+
+        def join(self, timeout=None):
+            if timeout is None:
+                assert sending.wait(60)
+                raise KeyboardInterrupt
+            super().join(timeout)
+
+    mirror.opened = True
+    monkeypatch.setattr(follower_module, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(follower_module.threading, "Thread", Interrupted)
+    monkeypatch.setattr(mirror, "bring", send)
+    with pytest.raises(KeyboardInterrupt), Follower(mirror, RUNS) as follower:
+        pass
+    assert mirror.leaving
+    mirror.failures.note("models", OSError("too late"))
+    assert mirror.said == []
+    held.set()
+    follower._thread.join(60)
+    assert mirror.closed == [("KILLED", "tracking")]
+
+
+def test_a_failure_within_the_patience_is_told(mirror, monkeypatch):
+    monkeypatch.setattr(mirror, "bring", lambda run, wait: mirror.failures.note("models", OSError("disk full")))
+    mirror.opened = True
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(mirror, None)
+    assert len(mirror.said) == 1
+
+
 def test_an_address_that_is_none_is_refused_at_once(place, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://h:1")
     with pytest.raises(ConfigError, match="MLflow cannot use htp://h:1"):
