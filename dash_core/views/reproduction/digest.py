@@ -1,4 +1,4 @@
-"""The one table of all items: the paper's claim, the verdict, the numbers, and their conditions."""
+"""The one table of all items: the claim, the verdict, the numbers, and their conditions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +8,13 @@ from dash_core.views.rules import FIXED_SEEDS, PValues
 
 HEADINGS = ("Item", "Claim", "Verdict", "Numbers", "Holm", "Scale", "Seeds", "Seconds", "Command")
 NO_CLAIM = "no claim to check: the paper's values are UNKNOWN, or belong to its hardware"
-MACHINE = ("device", "cores", "workers", "threads", "python", "torch")
+MACHINE = ("device", "cores", "threads", "python", "torch")
+VARIED = ("workers", "precision")  # from run to run
 EXPLAINED = (
     "The verdict `agree` means that the 95 % interval of the paired differences over seeds is on the side of the "
     "claim, `disagree` that it is on the other side, and `too few seeds` that it contains the claimed bound (0, or "
-    "minus the margin where the claim is that nothing is lost) or rests on fewer than 3 pairs. A number that the paper "
+    "minus the margin where the claim is that nothing is lost), has no width because all pairs are equal, or rests on "
+    "fewer than 3 pairs. An order of methods is tested between neighbours alone. A number that the paper "
     "prints agrees if ours is within two of its standard deviations. A claim of several comparisons agrees if each of "
     "them does, and disagrees if any does, each at 95 %: of many true claims, some will disagree by chance. "
     "`Holm` says whether a verdict survives Holm's correction for all claims of this page: a wrong verdict is among "
@@ -83,14 +85,21 @@ def _rows(result: Mapping[str, Any], holm: Mapping[tuple[str, str], str]) -> lis
 
 
 def _hardware(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return one line per machine on which runs were trained."""
-    lines = {
-        "Measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), Python {python}, "
-        "torch {torch}.".format(**{name: machine.get(name, "unknown") for name in MACHINE})
-        for result in results
-        for machine in result["machines"]
-    }
-    return sorted(lines)
+    """Return one line per machine on which runs were trained, with all numbers of runs at once and precisions there."""
+    varied: dict[tuple[str, ...], dict[str, set[str]]] = {}
+    for machine in (machine for result in results for machine in result["machines"]):
+        known = {name: str(machine.get(name, "unknown")) for name in (*MACHINE, *VARIED)}
+        sets = varied.setdefault(tuple(known[name] for name in MACHINE), {name: set() for name in VARIED})
+        for name in VARIED:
+            sets[name].add(known[name])
+    return sorted(
+        "Measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), precision {precision}, "
+        "Python {python}, torch {torch}.".format(
+            **dict(zip(MACHINE, machine, strict=True)),
+            **{name: " or ".join(sorted(values)) for name, values in sets.items()},
+        )
+        for machine, sets in varied.items()
+    )
 
 
 def _counts(results: Sequence[Mapping[str, Any]], holm: Mapping[tuple[str, str], str]) -> str:

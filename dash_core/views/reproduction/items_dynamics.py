@@ -20,9 +20,9 @@ INSIDE = ("warm", "shrink_perturb", "dash_low", "shrink")
 LOW = {"dash_low": {"intervention": "dash", "floor": 0.05}, "shrink": {"shrink": 0.05}}
 SETTING = "CIFAR-10, ResNet-18, standard protocol"
 STANDS_IN = THIN.format(data="CIFAR-10")
-PREVIOUS = {  # diagnostic: how BatchNorm normalises while it is measured
-    "previous_accuracy": "running statistics, as in the paper",
-    "previous_accuracy_batch": "statistics of each batch, as in training",
+PREVIOUS = {  # diagnostic: what BatchNorm normalises with while it is measured, and where else that is done
+    "previous_accuracy": ("running statistics", "as in the paper"),
+    "previous_accuracy_batch": ("statistics of each batch", "as in training"),
 }
 
 
@@ -118,7 +118,8 @@ def _previous_view(outcome: Outcome) -> View:
     for key, one in outcome.items():
         shown = [method for method in one.methods if method.label != "cold"]
         styles = method_styles(shown)
-        for diagnostic, how in PREVIOUS.items():
+        for diagnostic, (batch_norm, where) in PREVIOUS.items():
+            how = f"{batch_norm}, {where}"
             found = {m.label: (_retained(m, diagnostic), len(m.runs)) for m in shown}
             lines = [
                 Curve(label, styles[label], range(len(spreads)), spreads, seeds)
@@ -132,8 +133,7 @@ def _previous_view(outcome: Outcome) -> View:
             title = f"Accuracy on the previous data: {key}, {how}"
             drawings.append(PageFigure(f"{diagnostic}-{key}", title, caption, figure))
             rows += [
-                (key, how.partition(",")[0], line.label, *(f"{s.mean:.1f} ({s.std:.1f})" for s in line.spreads))
-                for line in lines
+                (key, batch_norm, line.label, *(f"{s.mean:.1f} ({s.std:.1f})" for s in line.spreads)) for line in lines
             ]
     headings = ("Setting", "BatchNorm with", "Method", *(f"epoch {epoch}" for epoch in EPOCHS))
     rows = [row for row in rows if len(row) == len(headings)]
@@ -162,7 +162,7 @@ FIGURE_13 = Item(
         "full": Scale({"cifar10": watched(standard("cifar10", "resnet18", INSIDE, methods=LOW), *PREVIOUS)}),
         "small": Scale(
             {"cifar10": thin(compared=(*INSIDE, "dash"), methods=LOW)},
-            f"{STANDS_IN}; beside them DASH with λ = 0.3",
+            f"{STANDS_IN}; DASH with λ = 0.3 is added",
         ),
         "smoke": Scale({"digits": watched(smoke(INSIDE, methods=LOW), *PREVIOUS)}),
     },

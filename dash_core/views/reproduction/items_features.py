@@ -13,13 +13,24 @@ from dash_core.views.reproduction.item import Item, Overlay, PageFigure, Scale, 
 from dash_core.views.reproduction.orderings import ordered
 from dash_core.views.reproduction.outcome import Outcome
 from dash_core.views.reproduction.reading import correlation, diagnosed, diagnosed_last, measured
-from dash_core.views.reproduction.settings import FOUR, OURS_PROTOCOL, THIN, small, smoke, standard, thin, watched
+from dash_core.views.reproduction.settings import (
+    FOUR,
+    OURS_PROTOCOL,
+    THIN,
+    THIN_SHORT,
+    small,
+    smoke,
+    standard,
+    thin,
+    watched,
+)
 from dash_core.views.reproduction.views import SPREAD, lines_view, rows_table, setting, tables
 from dash_core.views.summary import Column, MethodRuns
 
 BLOCKS = "units/dead/"
 QUANTILES = ("min", "q25", "median", "q75", "max")
 STANDS_IN = THIN.format(data="CIFAR-10")
+SHORT_STANDS_IN = THIN_SHORT.format(data="CIFAR-10")
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ FIGURE_15 = Item(
     ours=OURS_PROTOCOL,
     scales={
         "full": Scale({"cifar10": standard("cifar10", "resnet18", FOUR, model={"normalisation": "layer"})}),
-        "small": Scale({"cifar10": thin(compared=FOUR, **LAYER)}, f"{STANDS_IN}; two of them"),
+        "small": Scale({"cifar10": thin(compared=FOUR, **LAYER)}, SHORT_STANDS_IN),
         "smoke": Scale({"digits": smoke(FOUR, model={"name": "resnet18", "normalisation": "layer"})}),
     },
     view=lines_view,

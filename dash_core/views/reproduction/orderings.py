@@ -39,7 +39,7 @@ def fewest_steps(keys: Sequence[str], others: Sequence[str]) -> list[Claim]:
     """Return one claim per comparison: warm takes fewer steps, averaged over experiments, than each of the others."""
     return [
         Claim(
-            f"{_of(key, keys)}warm takes the fewest steps",
+            f"{_of(key, keys)}warm takes the fewest steps on average over the experiments",
             [Above(measured(o, AVERAGE_STEPS, key), measured("warm", AVERAGE_STEPS, key)) for o in others],
         )
         for key in keys

@@ -1,4 +1,4 @@
-"""The page of an item: the paper's claims, the figure or table, the verdicts, and their conditions."""
+"""The page of an item: the claims, the figure or table, the verdicts, and their conditions."""
 
 import re
 

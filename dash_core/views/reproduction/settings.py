@@ -20,6 +20,7 @@ SMALL_TEST = 2000  # test images of a small scale
 WATCHED = ("gradient_norm", "previous_accuracy", "previous_accuracy_batch", "units")  # by runs that items share
 DIGITS = "the digits with a thin ResNet-10 in 5 chunks"
 THIN = "a ResNet-18 of a quarter of the width on the first 3 of 5 chunks of 2,000 images of {data}"
+THIN_SHORT = THIN.replace("first 3", "first 2")
 
 OURS_PROTOCOL = (
     "max_epochs of an experiment (200 with ResNet-18, else 500), which the paper does not name",

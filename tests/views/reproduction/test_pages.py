@@ -85,7 +85,10 @@ def test_the_record_holds_what_the_summary_needs():
 def test_the_summary_has_a_row_a_claim_with_its_numbers_and_the_hardware_on_top():
     made = digest([figure_1().result(), reproduced(ITEMS["table-7"], "small").result()])
     head, _, body = made.partition("| Item |")
-    assert "Measured on a processor, 2 cores, 2 run(s) at once of 1 thread(s), Python 3.11, torch unknown." in head
+    assert (
+        "Measured on a processor, 2 cores, 2 run(s) at once of 1 thread(s), precision unknown, Python 3.11, torch "
+        "unknown." in head
+    )
     assert "2 items, 6 claims: 6 agree, 0 disagree, 0 too few seeds; 3 verdicts survive Holm's correction." in head
     assert "Rule of all intervals: Student's t interval, fixed number of seeds." in head
     rows = [line for line in body.splitlines() if line.startswith(("| figure-1", "| table-7"))]
