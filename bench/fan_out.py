@@ -28,7 +28,7 @@ TINY = (
     "compare.device=cpu",
 )
 LOOK_SECONDS = 0.5  # between two looks at the command's memory
-STEP = 50  # complete runs between two of its sizes that are shown
+RUNS_BETWEEN_SIZES = 50  # complete runs between two sizes of the command's memory that are printed
 
 
 def measure(executor: str, runs: int, workers: int, more: list[str], store: Path) -> dict[str, object]:
@@ -61,7 +61,9 @@ def measure(executor: str, runs: int, workers: int, more: list[str], store: Path
         "seconds": round(seconds, 1),
         "seconds of training": round(training, 1),
         "seconds a run beside training, on a worker": round((seconds * workers - training) / runs, 3),
-        "driver MiB by complete runs": {done: _memory_at(sizes, done) for done in range(STEP, runs + 1, STEP)},
+        "driver MiB by complete runs": {
+            done: _memory_at(sizes, done) for done in range(min(RUNS_BETWEEN_SIZES, runs), runs + 1, RUNS_BETWEEN_SIZES)
+        },
     }
 
 
