@@ -15,6 +15,9 @@ from dash_core.views.summary import MethodRuns
 RIGHT = Style(INK, "dot", "circle-open")  # of a curve on a right axis
 ABOVE = {"orientation": "h"}  # of the mode bar, if a right axis takes its place
 
+# of bars, by the dash pattern of the method's lines
+HATCHES = {"solid": "", "dash": "/", "longdash": "\\", "dashdot": "x", "longdashdot": "+", "dot": "."}
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -137,14 +140,17 @@ def boxes_with_line(boxes: Sequence[Box], line: Curve, axes: tuple[str, str, str
 
 
 def bars(groups: Mapping[str, Mapping[str, Spread]], styles: Mapping[str, Style], x: str, y: str) -> go.Figure:
-    """Draw a bar with ± population std for each label and name of x. groups: label → name of x → spread."""
+    """Draw a bar with ± population std for each label and name of x. groups: label → name of x → spread.
+
+    Labels of one colour differ in their hatching, as their lines do in other figures.
+    """
     traces = [
         go.Bar(
             x=list(spreads),
             y=[spread.mean for spread in spreads.values()],
             error_y={"type": "data", "array": [spread.std for spread in spreads.values()], "thickness": 1.2},
             name=label,
-            marker={"color": styles[label].color},
+            marker={"color": styles[label].color, "pattern": {"shape": HATCHES[styles[label].dash], "solidity": 0.4}},
             hovertemplate=f"<b>{label}</b>, %{{x}}<br>%{{y:.4~g}}<extra></extra>",
         )
         for label, spreads in groups.items()

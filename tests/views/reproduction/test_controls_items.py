@@ -79,3 +79,9 @@ def test_growth_says_whether_the_gap_depends_on_it(few, many, answer):
 def test_the_page_begins_with_the_answer():
     made = reproduced(ITEMS["direction"], "smoke")
     assert "Not decided: DASH is not above warm here." in item_html(made)
+
+
+def test_no_two_bars_of_the_directions_figure_look_alike():
+    (drawing, *_) = reproduced(ITEMS["direction"], "smoke").view.drawings
+    looks = [(bar.marker.color, bar.marker.pattern.shape) for bar in drawing.figure.data]
+    assert len(set(looks)) == len(looks) == len(ARMS)
