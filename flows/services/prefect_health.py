@@ -19,6 +19,7 @@ from flows.services.prefect_settings import API_URL
 
 POLL_SECONDS = 0.5
 LONGEST_ANSWER = 1000  # bytes that are read of an answer
+SETTLING_SECONDS = 2.0  # for a server to take in what a lost process had sent of its tasks
 REFUSALS = 401, 403  # of an API that asks for a key, which Prefect's client has
 REMEDY = (
     f"start it (`prefect server start`), or unset it (`unset {API_URL}`; `prefect config unset {API_URL}` "
@@ -156,8 +157,10 @@ def crash_flow_run(flow_run: str, reason: str) -> None:
         client.set_flow_run_state(UUID(flow_run), Crashed(message=reason[:1000]), force=True)
         under_way = TaskRunFilter(state=TaskRunFilterState(type=OfType(any_=[StateType.RUNNING, StateType.PENDING])))
         ours = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run)]))
-        for task_run in client.read_task_runs(flow_run_filter=ours, task_run_filter=under_way):
-            client.set_task_run_state(task_run.id, Crashed(message=reason[:1000]), force=True)
+        for seconds in (0.0, SETTLING_SECONDS):
+            time.sleep(seconds)
+            for task_run in client.read_task_runs(flow_run_filter=ours, task_run_filter=under_way):
+                client.set_task_run_state(task_run.id, Crashed(message=reason[:1000]), force=True)
 
 
 def quieten() -> None:

@@ -1,3 +1,4 @@
+import importlib
 import os
 import random
 import subprocess
@@ -142,6 +143,7 @@ def test_model_loads_in_a_fresh_process_without_our_code_and_takes_any_batch(uri
     images = torch.randint(0, 256, (7, 12, 9, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     card = ModelCard("small", tuple("0123456789"), (1, 8, 8), (0.3,), (0.2,))
     example = ModelInput(card, images[:2])
+    importlib.import_module("rich.style")  # draws a number when it is imported first
     before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())
     state = {name: value.clone() for name, value in model.state_dict().items()}
     identity = log_model(uri, run, model, example=example)
