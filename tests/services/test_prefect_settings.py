@@ -1,5 +1,6 @@
 """A private Prefect server and its clients use our settings only, wherever the user's are written."""
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -52,6 +53,7 @@ auth_string = "admin:secret"
 [{header}server.database]
 connection_url = "{url}"
 """
+MILESTONES = EMPTY_HOME / ".sdk_telemetry" / "milestones.json"
 PROGRAM = """
     from flows.services.environment import prepare_environment
     prepare_environment()
@@ -113,8 +115,16 @@ def test_a_private_server_touches_its_own_database_only_and_no_setting_of_the_us
     assert (done.stdout, done.stderr) == (f"{CLEAN} 0 True\n", "")
     assert sorted(path.name for path in hostile.iterdir()) == before
     assert shell.sql(tmp_path, "SELECT state_type FROM task_run") == [("COMPLETED",)]
-    assert sorted(path.name for path in EMPTY_HOME.iterdir()) == ["profiles.toml"]  # nothing is written to the package
+    written = {path.name for path in EMPTY_HOME.rglob("*") if path.is_file()}
+    assert written == {"profiles.toml", MILESTONES.name}  # nothing more: no file is written to the package
     assert len(list((tmp_path / ".dashpipe" / "prefect-errors").iterdir())) == 1
+
+
+def test_prefect_has_no_first_time_to_note_in_our_package():
+    """In a terminal Prefect writes which of its features were used for the first time, also where nothing is sent."""
+    from prefect._internal.analytics.milestones import ALL_MILESTONES
+
+    assert json.loads(MILESTONES.read_text()) == dict.fromkeys(ALL_MILESTONES, True)
 
 
 def test_no_setting_of_the_user_applies_in_the_workers_of_a_private_server(hostile, tmp_path, monkeypatch):
