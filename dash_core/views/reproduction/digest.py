@@ -1,5 +1,6 @@
 """The one table of all items: the claim, the verdict, the numbers, and their conditions."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,6 @@ HEADINGS = ("Item", "Claim", "Verdict", "Numbers", "Holm", "Scale", "Seeds", "Se
 NO_CLAIM = "no claim to check: the paper's values are UNKNOWN, or belong to its hardware"
 MACHINE = ("device", "cores", "threads", "python", "torch")
 VARIED = ("workers", "precision")  # from run to run
-UNKNOWN = "unknown"  # simulations have no precision, and records of earlier versions lack facts
 EXPLAINED = (
     "The verdict `agree` means that the 95 % interval of the paired differences over seeds is on the side of the "
     "claim, `disagree` that it is on the other side, and `too few seeds` that it contains the claimed bound (0, or "
@@ -87,20 +87,19 @@ def _rows(result: Mapping[str, Any], holm: Mapping[tuple[str, str], str]) -> lis
 
 def _hardware(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one line per machine on which runs were trained, with all numbers of runs at once and precisions there."""
-    varied: dict[tuple[str, ...], dict[str, set[str]]] = {}
+    alike = defaultdict(list)
     for machine in (machine for result in results for machine in result["machines"]):
-        known = {name: str(machine.get(name, UNKNOWN)) for name in (*MACHINE, *VARIED)}
-        sets = varied.setdefault(tuple(known[name] for name in MACHINE), {name: set() for name in VARIED})
-        for name in VARIED:
-            sets[name].add(known[name])
+        alike[tuple(machine.get(name) for name in MACHINE)].append(machine)
     return sorted(
         "Measured on {device}, {cores} cores, {workers} run(s) at once of {threads} thread(s), precision {precision}, "
-        "Python {python}, torch {torch}.".format(
-            **dict(zip(MACHINE, machine, strict=True)),
-            **{name: " or ".join(sorted(values - {UNKNOWN} or values)) for name, values in sets.items()},
-        )
-        for machine, sets in varied.items()
+        "Python {python}, torch {torch}.".format(**{name: _all_of(machines, name) for name in (*MACHINE, *VARIED)})
+        for machines in alike.values()
     )
+
+
+def _all_of(machines: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Return the values of a fact; simulations have no precision, and records of earlier versions lack facts."""
+    return " or ".join(sorted({str(machine[name]) for machine in machines if machine.get(name)})) or "unknown"
 
 
 def _counts(results: Sequence[Mapping[str, Any]], holm: Mapping[tuple[str, str], str]) -> str:
