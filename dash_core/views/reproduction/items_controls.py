@@ -37,7 +37,7 @@ from dash_core.views.reproduction.figures import Curve, bars, curves, method_sty
 from dash_core.views.reproduction.item import Item, Overlay, PageFigure, Scale, View
 from dash_core.views.reproduction.outcome import Measured, Outcome
 from dash_core.views.reproduction.reading import AVERAGE_ACCURACY, LAST_ACCURACY, gap, measured
-from dash_core.views.reproduction.settings import OURS_PROTOCOL, SEEDS, THIN, smoke, standard, thin
+from dash_core.views.reproduction.settings import OURS_PROTOCOL, SEEDS, smoke, standard, thin, thin_words
 from dash_core.views.reproduction.views import SPREAD, rows_table, setting, tables
 from dash_core.views.rules import Rule
 
@@ -131,7 +131,7 @@ DIRECTION = Item(
     ours=(*OURS_PROTOCOL, "the whole item: controls, expectation and rule of decision"),
     scales={
         "full": Scale({"cifar10": standard("cifar10", "resnet18", ARMS, seeds=TEN_FULL)}),
-        "small": Scale({"cifar10": thin(compared=ARMS, seeds=[*range(10)])}, THIN.format(data="CIFAR-10")),
+        "small": Scale({"cifar10": thin(compared=ARMS, seeds=[*range(10)])}, thin_words()),
         "smoke": Scale({"digits": smoke(ARMS)}),
     },
     view=_direction_view,

@@ -5,7 +5,7 @@ from dash_core.views.reproduction.claims import Above, Claim
 from dash_core.views.reproduction.item import Item, Scale, View, always
 from dash_core.views.reproduction.outcome import Measured, Outcome
 from dash_core.views.reproduction.reading import TERAFLOPS, measured
-from dash_core.views.reproduction.settings import DIGITS, OURS_PROTOCOL, THIN, small_digits, smoke, standard, thin
+from dash_core.views.reproduction.settings import DIGITS, OURS_PROTOCOL, small_digits, smoke, standard, thin, thin_words
 from dash_core.views.reproduction.views import rows_table, setting
 from dash_core.views.summary import Column, MethodRuns, total_cost
 
@@ -99,7 +99,7 @@ TABLE_10 = Item(
         "full": Scale({"cifar10": standard("cifar10", "resnet18")}),
         "small": Scale(
             {"cifar10": thin(), "digits": small_digits()},
-            f"{THIN.format(data='CIFAR-10')}, diagnostics included, and {DIGITS}",
+            f"{thin_words()}, diagnostics included, and {DIGITS}",
         ),
         "smoke": Scale({"digits": smoke()}),
     },

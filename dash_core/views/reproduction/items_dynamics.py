@@ -10,7 +10,7 @@ from dash_core.views.reproduction.figures import Curve, curves, method_styles, s
 from dash_core.views.reproduction.item import Item, PageFigure, Scale, View
 from dash_core.views.reproduction.outcome import Outcome
 from dash_core.views.reproduction.reading import correlation, diagnosed, measured
-from dash_core.views.reproduction.settings import OURS_PROTOCOL, THIN, smoke, standard, thin, watched
+from dash_core.views.reproduction.settings import OURS_PROTOCOL, smoke, standard, thin, thin_words, watched
 from dash_core.views.reproduction.views import SPREAD, rows_table, setting, tables
 from dash_core.views.summary import Column, MethodRuns, Records
 
@@ -19,7 +19,6 @@ EPOCHS = range(6)  # of figure 13: right after the intervention, and after each 
 INSIDE = ("warm", "shrink_perturb", "dash_low", "shrink")
 LOW = {"dash_low": {"intervention": "dash", "floor": 0.05}, "shrink": {"shrink": 0.05}}
 SETTING = "CIFAR-10, ResNet-18, standard protocol"
-STANDS_IN = THIN.format(data="CIFAR-10")
 PREVIOUS = {  # diagnostic: what BatchNorm normalises with while it is measured, and where else that is done
     "previous_accuracy": ("running statistics", "as in the paper"),
     "previous_accuracy_batch": ("statistics of each batch", "as in training"),
@@ -75,7 +74,7 @@ FIGURE_6 = Item(
         ),
         "small": Scale(
             {"cifar10": thin(compared=("cold", "warm"))},
-            STANDS_IN,
+            thin_words(),
         ),
         "smoke": Scale({"digits": watched(smoke(("cold", "warm"), chunks=3), "gradient_norm")}),
     },
@@ -162,7 +161,7 @@ FIGURE_13 = Item(
         "full": Scale({"cifar10": watched(standard("cifar10", "resnet18", INSIDE, methods=LOW), *PREVIOUS)}),
         "small": Scale(
             {"cifar10": thin(compared=(*INSIDE, "dash"), methods=LOW)},
-            f"{STANDS_IN}; DASH with λ = 0.3 is added",
+            f"{thin_words()}; DASH with λ = 0.3 is added",
         ),
         "smoke": Scale({"digits": watched(smoke(INSIDE, methods=LOW), *PREVIOUS)}),
     },

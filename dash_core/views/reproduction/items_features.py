@@ -16,12 +16,11 @@ from dash_core.views.reproduction.reading import correlation, diagnosed, diagnos
 from dash_core.views.reproduction.settings import (
     FOUR,
     OURS_PROTOCOL,
-    THIN,
-    THIN_SHORT,
     small,
     smoke,
     standard,
     thin,
+    thin_words,
     watched,
 )
 from dash_core.views.reproduction.views import SPREAD, lines_view, rows_table, setting, tables
@@ -29,8 +28,6 @@ from dash_core.views.summary import Column, MethodRuns
 
 BLOCKS = "units/dead/"
 QUANTILES = ("min", "q25", "median", "q75", "max")
-STANDS_IN = THIN.format(data="CIFAR-10")
-SHORT_STANDS_IN = THIN_SHORT.format(data="CIFAR-10")
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ FIGURE_15 = Item(
     ours=OURS_PROTOCOL,
     scales={
         "full": Scale({"cifar10": standard("cifar10", "resnet18", FOUR, model={"normalisation": "layer"})}),
-        "small": Scale({"cifar10": thin(compared=FOUR, **LAYER)}, SHORT_STANDS_IN),
+        "small": Scale({"cifar10": thin(compared=FOUR, **LAYER)}, thin_words(experiments=2)),
         "smoke": Scale({"digits": smoke(FOUR, model={"name": "resnet18", "normalisation": "layer"})}),
     },
     view=lines_view,
@@ -164,7 +161,7 @@ FIGURE_16 = Item(
     ours=OURS_PROTOCOL,
     scales={
         "full": Scale({"cifar10": watched(standard("cifar10", "resnet18", FOUR), "units")}),
-        "small": Scale({"cifar10": thin(compared=FOUR)}, STANDS_IN),
+        "small": Scale({"cifar10": thin(compared=FOUR)}, thin_words()),
         "smoke": Scale({"digits": watched(smoke(("cold", "warm")), "units")}),
     },
     view=_units_view,

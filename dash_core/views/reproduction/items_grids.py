@@ -21,12 +21,11 @@ from dash_core.views.reproduction.settings import (
     DIGITS,
     FOUR,
     OURS_PROTOCOL,
-    THIN,
-    THIN_SHORT,
     small_digits,
     smoke,
     standard,
     thin,
+    thin_words,
 )
 from dash_core.views.reproduction.views import SPREAD, lines_view, setting, tables
 from dash_core.views.summary import Column
@@ -34,8 +33,6 @@ from dash_core.views.summary import Column
 ALPHAS, FLOORS = (0.1, 0.3, 0.5, 0.7), (0.05, 0.1, 0.3, 0.5)
 SMALL_ALPHAS, SMALL_FLOORS = (0.1, 0.3), (0.05, 0.3, 0.6)
 RHOS = (0.05, 0.1, 0.2)
-STANDS_IN = THIN.format(data="CIFAR-10")
-SHORT_STANDS_IN = THIN_SHORT.format(data="CIFAR-10")
 SHOWN = (  # quantities of figure 17, and their number formats
     (LAST_ACCURACY, "last accuracy (%)", ".1f"),
     (AVERAGE_ACCURACY, "average accuracy (%)", ".1f"),
@@ -100,7 +97,7 @@ FIGURE_17 = Item(
     ),
     scales={
         "full": Scale({"cifar10": _grid(standard("cifar10", "resnet18"), ALPHAS, FLOORS)}),
-        "small": Scale({"cifar10": _grid(thin(**SHORT), SMALL_ALPHAS, SMALL_FLOORS)}, SHORT_STANDS_IN),
+        "small": Scale({"cifar10": _grid(thin(**SHORT), SMALL_ALPHAS, SMALL_FLOORS)}, thin_words(experiments=2)),
         "smoke": Scale({"digits": _grid(smoke(), (0.1, 0.5), (0.05, 0.3))}),
     },
     view=_grid_view,
@@ -124,7 +121,7 @@ FIGURE_18 = Item(
     ours=(*OURS_PROTOCOL, "dataset and model"),
     scales={
         "full": Scale({"cifar10": standard("cifar10", "resnet18", ("warm", *SIGMAS), methods=SIGMAS)}),
-        "small": Scale({"cifar10": thin(compared=("warm", *SIGMAS), methods=SIGMAS)}, STANDS_IN),
+        "small": Scale({"cifar10": thin(compared=("warm", *SIGMAS), methods=SIGMAS)}, thin_words()),
         "smoke": Scale({"digits": smoke(("warm", *SIGMAS), methods=SIGMAS)}),
     },
     view=lines_view,

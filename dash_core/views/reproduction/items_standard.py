@@ -15,14 +15,13 @@ from dash_core.views.reproduction.settings import (
     MODELS,
     OPTIMISERS,
     OURS_PROTOCOL,
-    THIN,
-    THIN_SHORT,
     small,
     small_digits,
     smoke,
     sota,
     standard,
     thin,
+    thin_words,
 )
 from dash_core.views.reproduction.views import by_optimiser, lines_view, rows_table, tables_view
 from dash_core.views.summary import Column, Records
@@ -32,7 +31,7 @@ TWO_SETS = "Fashion-MNIST and of CIFAR-10"
 PROPER_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "tiny_imagenet": "Tiny-ImageNet"}
 ORDER = ("dash", "shrink_perturb", "cold", "warm")
 RHO = "SAM's ρ: 0.1, the default of the authors' code (0.05 in their notebook)"
-STANDS_IN = THIN + ", in place of {paper}"
+STANDS_IN = f"{thin_words()}, in place of 50,000 in 50 chunks and ResNet-18"
 OWN_DATA = "; a dataset that is not here is downloaded, or put into the data root as docs/data.md says"
 
 
@@ -66,7 +65,7 @@ FIGURE_1 = Item(
         "full": Scale({"tiny_imagenet": standard("tiny_imagenet", "resnet18", FOUR)}),
         "small": Scale(
             {"digits": small_digits(FOUR), **{data: thin(data, FOUR) for data in REAL}},
-            f"{THIN.format(data=TWO_SETS)}, and {DIGITS}, in place of Tiny-ImageNet with ResNet-18 in 50",
+            f"{thin_words(TWO_SETS)}, and {DIGITS}, in place of Tiny-ImageNet with ResNet-18 in 50",
         ),
         "smoke": Scale({"digits": smoke(FOUR)}),
     },
@@ -96,7 +95,7 @@ FIGURE_7 = Item(
         "full": Scale({"cifar10": standard("cifar10", "resnet18", ("cold", "warm"))}),
         "small": Scale(
             {"cifar10": thin(compared=("cold", "warm"))},
-            STANDS_IN.format(data="CIFAR-10", paper="50,000 in 50 chunks and ResNet-18"),
+            STANDS_IN,
         ),
         "smoke": Scale({"digits": smoke(("cold", "warm"), chunks=3)}),
     },
@@ -135,7 +134,7 @@ FIGURE_12 = Item(
         ),
         "small": Scale(
             {name: thin(name, ("cold", "warm")) for name in REAL},
-            f"{THIN.format(data='Fashion-MNIST, the simple set, and of CIFAR-10, the complex one')}, in place of the "
+            f"{thin_words('Fashion-MNIST, the simple set, and of CIFAR-10, the complex one')}, in place of the "
             "four datasets of section 5 and ResNet-18",
         ),
         "smoke": Scale(
@@ -158,7 +157,7 @@ TABLE_1 = Item(
         "full": Scale(_optimisers({name: standard(name, "resnet18") for name in DATASETS})),
         "small": Scale(
             {**_optimisers({"digits": small_digits()}), **{f"{name}/sgd": thin(name) for name in REAL}},
-            f"{THIN.format(data=TWO_SETS)}, with SGD alone, and {DIGITS}, in place of the four datasets of section 5 "
+            f"{thin_words(TWO_SETS)}, with SGD alone, and {DIGITS}, in place of the four datasets of section 5 "
             "with ResNet-18 in 50",
         ),
         "smoke": Scale(_smoke_pair("digits")),
@@ -182,7 +181,7 @@ TABLE_2 = Item(
         "full": Scale({"cifar10": standard("cifar10", "resnet18", L2_AND_RESET)}),
         "small": Scale(
             {"cifar10": thin(compared=L2_AND_RESET)},
-            STANDS_IN.format(data="CIFAR-10", paper="50,000 in 50 chunks and ResNet-18"),
+            STANDS_IN,
         ),
         "smoke": Scale({"digits": smoke(L2_AND_RESET)}),
     },
@@ -201,10 +200,10 @@ def _dataset_table(number: int, dataset: str) -> Item:
     name = PROPER_NAMES[dataset]
     shorter = {} if dataset == "cifar10" else {"experiments": 2, "diagnostics": []}
     small_scale = {"resnet18/sgd": thin(dataset, **shorter, **_SMALLER.get(dataset, {}))}
-    setting, left_out = THIN_SHORT, "VGG-16, the MLP and SAM are left out"
+    experiments, left_out = 2, "VGG-16, the MLP and SAM are left out"
     if dataset == "cifar10":
         small_scale["mlp/sgd"] = small(data=dataset, compared=FOUR)
-        setting, left_out = THIN, "the paper's MLP on 1,000 images in 5 chunks; VGG-16 and SAM are left out"
+        experiments, left_out = 3, "the paper's MLP on 1,000 images in 5 chunks; VGG-16 and SAM are left out"
     own = "" if dataset == "cifar10" else OWN_DATA
     return Item(
         name=f"table-{number}",
@@ -213,7 +212,7 @@ def _dataset_table(number: int, dataset: str) -> Item:
         ours=(*OURS_PROTOCOL, RHO, "which of tables 3 to 6 holds which dataset: the order of section 5"),
         scales={
             "full": Scale(_optimisers({model: standard(dataset, model) for model in MODELS})),
-            "small": Scale(small_scale, f"{setting.format(data=name)}, in place of all in 50; {left_out}{own}"),
+            "small": Scale(small_scale, f"{thin_words(name, experiments)}, in place of all in 50; {left_out}{own}"),
             "smoke": Scale(_smoke_pair("cnn3_small")),
         },
         view=by_optimiser(f"Table {number}: {name}"),
@@ -284,7 +283,7 @@ TABLE_8 = Item(
         "full": Scale({name: sota(name) for name in ("cifar10", "cifar100")}),
         "small": Scale(
             {"cifar10": thin(**SMALL_SOTA)},
-            f"{THIN.format(data='CIFAR-10')}, with max-pool and at most 15 epochs an experiment: warm-up, weight decay "
+            f"{thin_words()}, with max-pool and at most 15 epochs an experiment: warm-up, weight decay "
             "and augmentation are the recipe's, its schedule has no step so early",
         ),
         "smoke": Scale({"digits": smoke(training={"recipe": "sota", "augmentation": "none", "warmup_epochs": 1})}),

@@ -19,8 +19,6 @@ SMALL_SEEDS = (0, 1, 2, 3, 4)
 SMALL_TEST = 2000  # test images of a small scale
 WATCHED = ("gradient_norm", "previous_accuracy", "previous_accuracy_batch", "units")  # by runs that items share
 DIGITS = "the digits with a thin ResNet-10 in 5 chunks"
-THIN = "a ResNet-18 of a quarter of the width on the first 3 of 5 chunks of 2,000 images of {data}"
-THIN_SHORT = THIN.replace("first 3", "first 2")
 
 OURS_PROTOCOL = (
     "max_epochs of an experiment (200 with ResNet-18, else 500), which the paper does not name",
@@ -110,6 +108,11 @@ def small_digits(compared: Sequence[str] = METHODS) -> Overlay:
         "seeds": [30, 31, 32, 33, 34],
         "compare": {"methods": list(compared)},
     }
+
+
+def thin_words(data: str = "CIFAR-10", experiments: int = 3) -> str:
+    """Return in words what `thin` trains on, for `Scale.stands_in`."""
+    return f"a ResNet-18 of a quarter of the width on the first {experiments} of 5 chunks of 2,000 images of {data}"
 
 
 def smoke(compared: Sequence[str] = METHODS, **changes: Any) -> Overlay:
