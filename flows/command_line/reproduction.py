@@ -1,7 +1,8 @@
 """The work of the command `reproduce`: reproduce items of the paper, list them, summarise their verdicts."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,17 +66,29 @@ def reproduce(selection: Selection, place: Place, console: Console) -> None:
     models = {params.model.name for params in trained}
     with standing_by(place.services) as server, services(Session(place, console, server), models):
         for item in selection.items:
-            try:
+            with apart(item, failures, console):
                 if reason := _reproduce_item(item, selection, place, console):
                     failures[item.name] = reason
-            except StopRequested:
-                raise
-            except DashError as error:
-                failures[item.name] = str(error)
-                say(console, f"{item.name}: {error}")
+    raise_failures(failures, len(selection.items))
+
+
+@contextmanager
+def apart(item: Item, failures: dict[str, str], console: Console) -> Iterator[None]:
+    """Note and say why an item fails, if it does in the block: the others go on without it."""
+    try:
+        yield
+    except StopRequested:
+        raise
+    except DashError as error:
+        failures[item.name] = str(error)
+        say(console, f"{item.name}: {error}")
+
+
+def raise_failures(failures: Mapping[str, str], items: int) -> None:
+    """Raise ReproductionFailed if any of so many items failed. failures: reasons by name."""
     if failures:
         listing = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
-        raise ReproductionFailed(f"{len(failures)} of {len(selection.items)} items are incomplete:\n{listing}")
+        raise ReproductionFailed(f"{len(failures)} of {items} items are incomplete:\n{listing}")
 
 
 def _reproduce_item(item: Item, selection: Selection, place: Place, console: Console) -> str:

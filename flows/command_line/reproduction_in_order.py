@@ -12,7 +12,7 @@ from rich.console import Console
 from dash_core.comparison import Params
 from dash_core.config import RunConfig
 from dash_core.device import choose_device, prepare_device
-from dash_core.errors import DashError, StopRequested
+from dash_core.errors import DashError
 from dash_core.views.reproduction.claims import Claim, Finding, find
 from dash_core.views.reproduction.expected import RUN_OVERHEAD, run_flops, training_rate
 from dash_core.views.reproduction.item import Item
@@ -22,7 +22,7 @@ from dash_core.views.reproduction.planning import by_claims_decided, more_seeds,
 from dash_core.views.rules import LAST_LOOK
 from flows.command_line.limits import Limits
 from flows.command_line.output import say
-from flows.command_line.reproduction import ReproductionFailed, Selection, about, reasons, show, show_findings
+from flows.command_line.reproduction import Selection, about, apart, raise_failures, reasons, show, show_findings
 from flows.command_line.session import Session, check_data, services, standing_by
 from flows.compare import Deadline
 from flows.reproduce import NothingToShow, Ordered, reproduce_item, train_in_order
@@ -98,22 +98,20 @@ class _Study:
                 runs = () if item.simulated else (run for params in settings.values() for run in params.runs())
                 self.settings[item.name] = settings
                 self.wanted[item.name] = {run.id: run for run in runs}
-                self._left(item)
+                self._left(item)  # reads the record of each run: a damaged one is told before any training
         device = choose_device(self._computing.compare.device)
         prepare_device(device, 1)
         self.rate = training_rate(device)
 
     @contextmanager
     def _apart(self, item: Item) -> Iterator[None]:
-        """Say why an item fails, if it does in the block: the others go on without it."""
-        try:
-            yield
-        except StopRequested:
-            raise
-        except DashError as error:
-            self.broken[item.name] = str(error)
-            self.wanted.pop(item.name, None)
-            say(self.console, f"{item.name}: {error}")
+        """As `apart`; the runs of an item that fails are no longer wanted: their records may be unreadable."""
+        with apart(item, self.broken, self.console):
+            try:
+                yield
+            except DashError:
+                self.wanted.pop(item.name, None)
+                raise
 
     @property
     def _computing(self) -> Params:
@@ -276,10 +274,7 @@ class _Study:
             say(self.console, f"left     {len(left)} runs, {about(seconds)} here; {same} continues with them")
         elif self.limits.most_seeds is not None:
             self._tell_open(sum(count for count, _ in self._open_claims().values()), self.limits.most_seeds)
-        if self.broken:
-            listing = "\n".join(f"  {name}: {reason}" for name, reason in self.broken.items())
-            count = len(self.selection.items)
-            raise ReproductionFailed(f"{len(self.broken)} of {count} items are incomplete:\n{listing}")
+        raise_failures(self.broken, len(self.selection.items))
 
     def _tell_open(self, claims: int, most: int) -> None:
         """Say what decides the open claims."""
