@@ -17,9 +17,7 @@ SETTINGS_SOURCES, CURRENT_SETTINGS = (
     "GLOBAL_SETTINGS_CONTEXT",
 )  # names of private parts of Prefect
 ERRORS_FOLDER = "prefect-errors"  # folder of services
-EMPTY_HOME = Path(__file__).with_name(
-    "prefect_home"
-)  # no profile, no settings, and no first time of a feature
+EMPTY_HOME = Path(__file__).with_name("prefect_home")  # no profile, no settings, no feature left to use first
 
 # for each of our processes that uses Prefect: defaults with a server of the user's, fixed with a private server
 QUIET_SETTINGS: Mapping[str, str] = {
